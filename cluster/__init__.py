@@ -1,0 +1,1 @@
+"""How it starts: the `masterbuilder` command, launch and supervision, the simulator, deploy files."""

@@ -1,0 +1,184 @@
+"""Settings, and the secrets that are never among them.
+
+`Settings` is one strict model: the environment (or `.env`) fills it, `ray_config.yaml` may override it, and it is safe
+to print. `Secrets` live in one file of mode 0600 in the data folder, made at first start.
+"""
+
+import base64
+import json
+import os
+import secrets as random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runtime.errors import BadInputError
+from runtime.ledger.money import PUSD_PER_USD, UCREDITS_PER_CREDIT, Tariff
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+/\S+$")]
+"""`provider/model`"""
+
+
+class Settings(BaseModel):
+    """Every field is an environment variable of the same name in capitals."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_dir: Path = Path("~/.masterbuilder")
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, ge=1, le=65535)
+    dashboard_port: int = Field(default=8265, ge=1, le=65535)
+
+    architect_model: ModelName = "openai/gpt-4o"
+    implementer_model: ModelName = "openai/gpt-4o-mini"
+    strong_implementer_model: ModelName = "openai/gpt-4o"
+
+    platform_credit_value_usd: Decimal = Field(default=Decimal("0.01"), gt=0)
+    markup_factor: Decimal = Field(default=Decimal("1.5"), gt=0)
+    initial_free_credits: int = Field(default=100, ge=0)
+    min_credits_to_start: int = Field(default=10, ge=0)
+    quote_ceiling_factor: Decimal = Field(default=Decimal("1.5"), ge=1)
+
+    max_active_projects_per_user: int = Field(default=1, ge=1)
+    max_parallel_implementers: int = Field(default=4, ge=1, le=64)
+    max_clarifying_questions: int = Field(default=12, ge=0)
+    max_fix_rounds: int = Field(default=3, ge=1)
+    verify_every_n_items: int = Field(default=5, ge=1)
+    brief_bytes_max: int = Field(default=64 << 10, ge=1)
+    call_timeout_s: float = Field(default=120.0, gt=0)
+    key_cooldown_seconds: float = Field(default=60.0, ge=0)
+    key_wait_seconds: float = Field(default=120.0, ge=0)
+
+    edit_engine: Annotated[str, Field(pattern="^aider$")] = "aider"
+    aider_venv: Path | None = None
+    """Where Aider's own environment is; `<data_dir>/aider-venv` when not given."""
+    model_cache_dir: Path | None = None
+    """Where the converted embedding model is kept; `<data_dir>/models` when not given."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], **overrides: Any) -> Self:
+        """Reads the fields' names in capitals; `overrides` win. Raises BadInputError naming the variable."""
+        given = {name: environment[name.upper()] for name in cls.model_fields if environment.get(name.upper())}
+        try:
+            settings = cls(**{**given, **overrides})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]).upper()
+            raise BadInputError(f"{name} is not usable: {first['msg']}.", f"Correct {name} and start again.") from error
+        return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+
+    @property
+    def aider_python(self) -> Path:
+        return (self.aider_venv or self.data_dir / "aider-venv") / "bin" / "python"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.model_cache_dir or self.data_dir / "models"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.http_host}:{self.http_port}/v1"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{self.http_host}:{self.http_port}"
+
+    @property
+    def tariff(self) -> Tariff:
+        numerator, denominator = self.markup_factor.as_integer_ratio()
+        return Tariff(
+            credit_value_pusd=int(self.platform_credit_value_usd * PUSD_PER_USD),
+            markup_numerator=numerator,
+            markup_denominator=denominator,
+        )
+
+    @property
+    def initial_free_ucredits(self) -> int:
+        return self.initial_free_credits * UCREDITS_PER_CREDIT
+
+
+def environment_with_dotenv(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The environment, with what `.env` in `folder` adds to it. The environment wins."""
+    from_file = {name: value for name, value in dotenv_values(folder / ".env").items() if value is not None}
+    return {**from_file, **environment}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Made at first start, kept in `<data_dir>/secrets.json` (mode 0600); what the environment gives wins."""
+
+    admin_token: str
+    ray_auth_token: str
+    api_key_encryption_key: bytes
+    """32 bytes; seals provider keys."""
+    data_encryption_key: bytes
+    """32 bytes; seals event payloads, heads and blobs at rest."""
+    identity_salt: bytes
+    """Salts the hash that remembers who had a first grant."""
+
+    def __repr__(self) -> str:
+        return "Secrets(...)"
+
+    @classmethod
+    def load(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:
+        """Reads or makes the file. Raises BadInputError for a short or placeholder key in the environment."""
+        path = data_dir / "secrets.json"
+        if not path.exists():
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_private(path, json.dumps(_fresh_secrets(), indent=2))
+        kept = json.loads(path.read_text())
+        given = environment.get("API_KEY_ENCRYPTION_KEY")
+        return cls(
+            admin_token=kept["admin_token"],
+            ray_auth_token=kept["ray_auth_token"],
+            api_key_encryption_key=_key_bytes(given or kept["api_key_encryption_key"], "API_KEY_ENCRYPTION_KEY"),
+            data_encryption_key=_key_bytes(kept["data_encryption_key"], "data_encryption_key"),
+            identity_salt=base64.b64decode(kept["identity_salt"]),
+        )
+
+
+def _fresh_secrets() -> dict[str, str]:
+    def key() -> str:
+        return base64.b64encode(random.token_bytes(32)).decode()
+
+    return {
+        "admin_token": f"mb-{random.token_urlsafe(32)}",
+        "ray_auth_token": random.token_hex(32),
+        "api_key_encryption_key": key(),
+        "data_encryption_key": key(),
+        "identity_salt": key(),
+    }
+
+
+def _key_bytes(text: str, name: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32 or len(set(key)) < 8:
+        raise BadInputError(
+            f"{name} is not a key: it must be 32 random bytes in base64.",
+            "Make one with `openssl rand -base64 32`, or unset it to have one made.",
+        )
+    return key
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Whole or not at all: written beside, fsynced, linked into place; the first of two writers wins."""
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        pass
+    finally:
+        beside.unlink()

@@ -1,0 +1,117 @@
+"""Every error a user can meet.
+
+    MasterbuilderError
+    ├── RefusedError                 a rule says no; the same request will be refused again
+    │   ├── BadInputError            the input is malformed or empty
+    │   ├── TooLargeError            the input is over a stated bound
+    │   ├── NotAuthenticatedError    no token, or a wrong or expired one
+    │   ├── ForbiddenError           the token is good but not for this
+    │   ├── NotFoundError            no such thing, or not yours
+    │   ├── ConflictError            the thing is not in a state that allows this
+    │   ├── NotEnoughCreditsError    the wallet cannot cover the worst case of the call
+    │   ├── CeilingReachedError      the project's agreed ceiling cannot cover it
+    │   ├── UnpricedModelError       the model has no price, so it may not be called
+    │   ├── StaleWriterError         a newer owner or another append was first
+    │   └── ReplyRejectedError       a model's reply did not fit what was asked, twice
+    └── UnavailableError             something outside did not answer; the same request may work later
+        ├── NoProviderError          no model provider is configured
+        ├── ProviderError            the provider failed or refused
+        ├── SandboxUnavailableError  generated code cannot be confined here, so it is not run
+        ├── EngineUnavailableError   the edit engine's environment is missing or broken
+        └── StoreUnavailableError    the database or its disk cannot be used now
+
+Every error says what happened, whether it cost anything, and what to do next. Each crosses process boundaries
+by its positional fields, so each must be rebuildable from them.
+"""
+
+from typing import ClassVar
+
+
+class MasterbuilderError(Exception):
+    """What happened (`message`), what it cost (`charged`), and what to do about it (`next_step`).
+
+    `code` is stable and machine-readable; the texts are for people and may change.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, next_step: str = "", charged: str = "Nothing was charged.") -> None:
+        super().__init__(message, next_step, charged)
+        self.message = message
+        self.next_step = next_step
+        self.charged = charged
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.message, self.next_step) if part)
+
+
+class RefusedError(MasterbuilderError):
+    code = "refused"
+
+
+class BadInputError(RefusedError):
+    code = "bad_input"
+
+
+class TooLargeError(RefusedError):
+    code = "too_large"
+
+
+class NotAuthenticatedError(RefusedError):
+    code = "not_authenticated"
+
+
+class ForbiddenError(RefusedError):
+    code = "forbidden"
+
+
+class NotFoundError(RefusedError):
+    code = "not_found"
+
+
+class ConflictError(RefusedError):
+    code = "conflict"
+
+
+class NotEnoughCreditsError(RefusedError):
+    code = "not_enough_credits"
+
+
+class CeilingReachedError(RefusedError):
+    code = "ceiling_reached"
+
+
+class UnpricedModelError(RefusedError):
+    code = "unpriced_model"
+
+
+class StaleWriterError(RefusedError):
+    code = "stale_writer"
+
+
+class ReplyRejectedError(RefusedError):
+    code = "reply_rejected"
+
+
+class UnavailableError(MasterbuilderError):
+    code = "unavailable"
+
+
+class NoProviderError(UnavailableError):
+    code = "no_provider"
+
+
+class ProviderError(UnavailableError):
+    code = "provider_error"
+
+
+class SandboxUnavailableError(UnavailableError):
+    code = "sandbox_unavailable"
+
+
+class EngineUnavailableError(UnavailableError):
+    code = "engine_unavailable"
+
+
+class StoreUnavailableError(UnavailableError):
+    code = "store_unavailable"

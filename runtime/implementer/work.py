@@ -1,0 +1,94 @@
+"""What an implementer is asked to do, and what it answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most one sandboxed command may use."""
+
+    wall_s: float = 60.0
+    cpu_s: int = 60
+    memory_bytes: int = 1 << 30
+    process_count: int = 128
+    file_size_bytes: int = 64 << 20
+    scratch_bytes: int = 256 << 20
+    output_bytes: int = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """What one command did. `output` is stdout and stderr as they came, cut in the middle when over the bound."""
+
+    command: str
+    exit_status: int
+    duration_s: float
+    output: str
+    timed_out: bool = False
+
+    @property
+    def passed(self) -> bool:
+        return self.exit_status == 0 and not self.timed_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """The results of commands run one after another in one fresh tree, stopped at the first that failed."""
+
+    results: Sequence[CommandResult]
+
+    @property
+    def passed(self) -> bool:
+        return all(result.passed for result in self.results)
+
+    def text(self) -> str:
+        """For people and models: each command, how it ended, what it printed."""
+        return "\n".join(
+            f"$ {r.command}\n{r.output.rstrip()}\n[{'timed out' if r.timed_out else f'exit {r.exit_status}'}]"
+            for r in self.results
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckWork:
+    """Run `commands` in the sandbox on a fresh clone of `bundle`, past a failed one when `keep_going`."""
+
+    bundle: bytes
+    commands: Sequence[str]
+    keep_going: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditWork:
+    """Let the edit engine carry out `instruction` on a fresh clone of `bundle`, then run `checks` on the result.
+
+    `token` is good for this one run of this one task: it pays for the engine's model calls and for nothing else.
+    """
+
+    bundle: bytes
+    instruction: str
+    files: Sequence[str]
+    """Paths the engine may edit or create, relative to the project's root."""
+    read_only: Sequence[str]
+    model: str
+    """`provider/model`, as the gateway names it."""
+    gateway_url: str
+    """Base URL of the gateway with `/v1`."""
+    token: str
+    checks: Sequence[str]
+    edit_timeout_s: float = 300.0
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditResult:
+    """`patch` is a binary-safe git diff against the bundle's head; empty when nothing was changed."""
+
+    patch: bytes
+    changed: Sequence[str]
+    engine: str
+    """Which program made the edits: `aider 0.86.2 (pid 4711, /path/to/python)`."""
+    engine_log: str
+    checks: CheckReport

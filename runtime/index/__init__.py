@@ -1,0 +1,1 @@
+"""The searchable index of one project's code."""

@@ -1,0 +1,1 @@
+"""Money: accounts, transfers, holds, receipts, in integers only."""

@@ -1,0 +1,1 @@
+"""One build: interview, plan, TODO, schedule, verification, delivery."""

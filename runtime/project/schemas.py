@@ -1,0 +1,176 @@
+"""What each agent must answer: one Pydantic model a task. `masterbuilder schemas` prints them.
+
+A model's reply is untrusted: it is parsed here and nowhere else. The task line that opens every system message
+(and every instruction to an edit engine) is made here too.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+TOPICS = ("audience", "platforms", "features", "performance", "integrations", "budget")
+Topic = Literal["audience", "platforms", "features", "performance", "integrations", "budget"]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4_000)]
+ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+Markdown = Annotated[str, StringConstraints(min_length=1, max_length=60_000)]
+RequirementId = Annotated[str, StringConstraints(pattern=r"^R-\d{2,4}$")]
+PlanTaskId = Annotated[str, StringConstraints(pattern=r"^T-\d{3,4}$")]
+
+
+def _inside_project(path: str) -> str:
+    parts = path.split("/")
+    if path.startswith("/") or "\\" in path or "\0" in path or ".." in parts or ".git" in parts:
+        raise ValueError("must be a relative path inside the project")
+    return path
+
+
+ProjectPath = Annotated[str, StringConstraints(min_length=1, max_length=240), AfterValidator(_inside_project)]
+"""Relative, inside the project, never `..`."""
+
+
+def brief_digest(brief: str) -> str:
+    """Names a brief in task lines: the first 12 hex digits of the SHA-256 of its text without outer white space."""
+    return hashlib.sha256(brief.strip().encode()).hexdigest()[:12]
+
+
+def task_line(*, task: str, id: str, attempt: int, brief: str) -> str:
+    """`masterbuilder task=code.edit id=T-003 attempt=1 brief=9f86d081884c`"""
+    return f"masterbuilder task={task} id={id} attempt={attempt} brief={brief_digest(brief)}"
+
+
+class Reply(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TopicText(Reply):
+    topic: Topic
+    text: Text
+
+
+class InterviewReply(Reply):
+    """`interview.next`: either a question, or complete with a summary of the scope."""
+
+    complete: bool
+    question: TopicText | None
+    answered: list[TopicText]
+    assumptions: list[TopicText]
+    summary: Annotated[str, StringConstraints(max_length=8_000)]
+
+
+class Requirement(Reply):
+    id: RequirementId
+    text: Text
+    priority: Literal["must", "should", "could"]
+    acceptance: list[ShortText] = Field(min_length=1)
+
+
+class RequirementsReply(Reply):
+    """`plan.requirements`"""
+
+    title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+    summary: Text
+    requirements: list[Requirement] = Field(min_length=1, max_length=200)
+
+
+class StackChoice(Reply):
+    layer: ShortText
+    choice: ShortText
+    reason: Text
+
+
+class Commands(Reply):
+    """Shell commands, run in the sandbox from the project's root; an empty string means there is nothing to do.
+
+    Where `test` holds `{tests}`, it is replaced by the test files of the finished tasks; at the end by all of them.
+    """
+
+    install: Annotated[str, StringConstraints(max_length=500)]
+    build: Annotated[str, StringConstraints(max_length=500)]
+    test: ShortText
+    run: ShortText
+
+
+class StackReply(Reply):
+    """`plan.stack`"""
+
+    choices: list[StackChoice] = Field(min_length=1)
+    commands: Commands
+
+
+class MarkdownReply(Reply):
+    """`plan.architecture`, `docs.api`, `docs.deployment`, `docs.readme`"""
+
+    markdown: Markdown
+
+
+class PlanItem(Reply):
+    id: PlanTaskId
+    title: ShortText
+    detail: Text
+    depends: list[PlanTaskId]
+    files: list[ProjectPath] = Field(min_length=1)
+    requirements: list[RequirementId]
+    tests: list[ProjectPath]
+    """Test files that must pass, with those of every finished task, before this one is done."""
+
+
+class PlanPhase(Reply):
+    title: ShortText
+    items: list[PlanItem] = Field(min_length=1)
+
+
+class TodoReply(Reply):
+    """`plan.todo`"""
+
+    phases: list[PlanPhase] = Field(min_length=1, max_length=20)
+
+
+class ItemVerdict(Reply):
+    id: PlanTaskId
+    verdict: Literal["pass", "fail"]
+    reason: Text
+
+
+class Finding(Reply):
+    severity: Literal["critical", "major", "minor"]
+    file: Annotated[str, StringConstraints(max_length=240)]
+    line: int = Field(ge=0)
+    text: Text
+    suggestion: Annotated[str, StringConstraints(max_length=4_000)]
+
+
+class TodoEdit(Reply):
+    """`add` a new item, `reopen` a finished one, or `revise` an item's text. Earlier items are never deleted."""
+
+    op: Literal["add", "reopen", "revise"]
+    id: PlanTaskId
+    title: ShortText
+    detail: Text
+    depends: list[PlanTaskId]
+    files: list[ProjectPath] = Field(min_length=1)
+    requirements: list[RequirementId] = []
+    tests: list[ProjectPath] = []
+
+
+class VerdictReply(Reply):
+    """`verify.phase`, `qa.review`"""
+
+    verdict: Literal["pass", "fail"]
+    items: list[ItemVerdict]
+    findings: list[Finding]
+    todo_edits: list[TodoEdit]
+
+
+SCHEMAS: dict[str, type[Reply]] = {
+    "interview.next": InterviewReply,
+    "plan.requirements": RequirementsReply,
+    "plan.stack": StackReply,
+    "plan.architecture": MarkdownReply,
+    "plan.todo": TodoReply,
+    "docs.api": MarkdownReply,
+    "docs.deployment": MarkdownReply,
+    "docs.readme": MarkdownReply,
+    "verify.phase": VerdictReply,
+    "qa.review": VerdictReply,
+}

@@ -1,0 +1,1 @@
+"""Model calls: the catalogue of models and prices, SDK adapters, key-pool rules."""

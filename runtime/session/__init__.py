@@ -1,0 +1,1 @@
+"""A person's side: which projects are theirs and what they are being asked."""

@@ -1,0 +1,1 @@
+"""Fakes of every port, kept honest by the contract tests."""

@@ -1,0 +1,1 @@
+"""Its doors: Ray Serve applications."""
