@@ -11,11 +11,12 @@
     │   ├── NotEnoughCreditsError    the wallet cannot cover the worst case of the call
     │   ├── CeilingReachedError      the project's agreed ceiling cannot cover it
     │   ├── UnpricedModelError       the model has no price, so it may not be called
+    │   ├── ProviderRefusedError     the provider says this very request can never work
     │   ├── StaleWriterError         a newer owner or another append was first
     │   └── ReplyRejectedError       a model's reply did not fit what was asked, twice
     └── UnavailableError             something outside did not answer; the same request may work later
         ├── NoProviderError          no model provider is configured
-        ├── ProviderError            the provider failed or refused
+        ├── ProviderError            the provider failed, or did not answer in time
         ├── SandboxUnavailableError  generated code cannot be confined here, so it is not run
         ├── EngineUnavailableError   the edit engine's environment is missing or broken
         └── StoreUnavailableError    the database or its disk cannot be used now
@@ -83,6 +84,10 @@ class CeilingReachedError(RefusedError):
 
 class UnpricedModelError(RefusedError):
     code = "unpriced_model"
+
+
+class ProviderRefusedError(RefusedError):
+    code = "provider_refused"
 
 
 class StaleWriterError(RefusedError):

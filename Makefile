@@ -1,0 +1,51 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. `make` alone lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-tests demo test check format bench clean
+
+BIN := .venv/bin
+export AIDER_VENV ?= $(CURDIR)/.venv-aider
+export MODEL_CACHE_DIR ?= $(CURDIR)/.venv/models
+# The first Python of a version that Aider can use, tried by running it: a name in PATH may be an empty shim.
+PYTHON ?= $(shell for name in python3 python3.12 python3.11 python; do \
+	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo "$$name" && break; done)
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## install everything a build needs into .venv and .venv-aider
+	@$(require-python)
+	@$(PYTHON) cluster/setup.py
+
+setup-tests:
+	@$(require-python)
+	@$(PYTHON) cluster/setup.py --for-tests
+
+demo: setup ## build a small real application with a simulated provider, and check it
+	@$(BIN)/masterbuilder demo
+
+test: check ## set up, then format, lint, types and every test
+
+check: setup-tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+format: setup-tests ## rewrite the code as the formatter wants it
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup-tests ## make bench NAME=runtime|gateway|ledger|builder|index
+	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))
+
+clean: ## remove what set-up, demo and tools made; the data folder stays
+	@rm -rf .venv .venv-aider .venv-setup.lock .venv-setup.log .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	@rm -rf *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+define require-python
+	if [ -z "$(PYTHON)" ]; then \
+		echo "setup: Python 3.11 or 3.12 is needed and not in PATH: apt-get install python3.11 python3.11-venv" >&2; exit 1; fi
+endef

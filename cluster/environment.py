@@ -1,0 +1,86 @@
+"""What of the caller's environment Ray's processes may see."""
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.instance import MARK, Instance
+from runtime.config import Secrets, Settings
+from runtime.providers.endpoints import SERVICES, configured
+
+_SECRET = re.compile(r"(^|_)(KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)
+_STATED = {"API_KEY_ENCRYPTION_KEY"}
+"""Secrets that the service's own processes read from their environment."""
+
+BIND_HOOK = "cluster.replica_port.bind_to_node_address"
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without provider keys, tokens and passwords: implementers run as children of it."""
+    return {name: value for name, value in environment.items() if name in _STATED or not _SECRET.search(name)}
+
+
+def provider_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the environment says about model services, keys included; empty when it configures none.
+
+    Raises BadInputError for a key or an address that cannot be one.
+    """
+    if not configured(environment):
+        return {}
+    names = {name for service in SERVICES.values() for name in (service.key_variable, service.url_variable) if name}
+    return {name: value for name, value in environment.items() if name in names}
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without secrets, and without the caller's settings except where Aider and the model are installed."""
+    named = {name.upper() for name in Settings.model_fields} - {"AIDER_VENV", "MODEL_CACHE_DIR"}
+    kept = without_secrets(environment)
+    urls = {service.url_variable for service in SERVICES.values()}
+    return with_installed({name: value for name, value in kept.items() if name not in named | urls})
+
+
+def with_installed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Adds where `make setup` put Aider and where the model belongs, if this is such an installation."""
+    prefix = Path(sys.prefix)
+    found = {"AIDER_VENV": prefix.parent / ".venv-aider", "MODEL_CACHE_DIR": prefix / "models"}
+    known = {name: str(path) for name, path in found.items() if found["AIDER_VENV"].is_dir()}
+    return {**known, **environment}
+
+
+def settings_as_environment(settings: Settings) -> dict[str, str]:
+    """The settings as `Settings.from_environment` reads them, with paths that hold in any folder."""
+    given = {name.upper(): value for name, value in settings if value is not None}
+    return {name: str(value.absolute() if isinstance(value, Path) else value) for name, value in given.items()}
+
+
+def ray_client_environment(secrets: Secrets, ray_address: str) -> dict[str, str]:
+    """What a process needs to speak with this Ray and with no other."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.ray_auth_token,
+        "RAY_ADDRESS": ray_address,
+        # Without this Ray replaces 127.0.0.1 by the machine's outer address and listens on all interfaces.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def ray_environment(
+    environment: Mapping[str, str], settings: Settings, secrets: Secrets, instance: Instance, temp_dir: Path
+) -> dict[str, str]:
+    """The whole environment of Ray's head and so of everything it starts."""
+    ours = ray_client_environment(secrets, "")
+    del ours["RAY_ADDRESS"]
+    kept = {name: value for name, value in without_secrets(environment).items() if name != "RAY_ADDRESS"}
+    return {
+        **kept,
+        **settings_as_environment(settings),
+        **ours,
+        MARK: instance.id,
+        "RAY_TMPDIR": str(temp_dir),
+        # Nothing needs draining: all state survives `kill -9`, and draining takes 30 s.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": BIND_HOOK,
+    }

@@ -1,0 +1,59 @@
+"""The simulator as a child process."""
+
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.environment import without_secrets
+from cluster.instance import MARK, Instance
+from runtime.errors import UnavailableError
+
+_READY = "Simulator ready: "
+_START_S_MAX = 60.0
+
+
+class SimulatorProcess:
+    """Carries its instance's mark, so `processes.end_all` finds it even after its starter was killed."""
+
+    def __init__(self, process: subprocess.Popen[str], base_url: str) -> None:
+        self._process = process
+        self.base_url = base_url
+        """With `/v1`."""
+
+    @classmethod
+    def start(
+        cls, instance: Instance, usage_file: Path, environment: Mapping[str, str], latency_ms: int = 40
+    ) -> "SimulatorProcess":
+        """Returns once it listens, on a free port. Raises UnavailableError with its last words."""
+        instance.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with instance.log_file.open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "cluster.simulator", "--port", "0", "--usage-file", str(usage_file),
+                    "--latency-ms", str(latency_ms),
+                ],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+                env={**without_secrets(environment), MARK: instance.id},
+            )  # fmt: skip
+        assert process.stdout is not None
+        deadline = time.monotonic() + _START_S_MAX
+        while time.monotonic() < deadline and select.select([process.stdout], [], [], 1.0)[0]:
+            line = process.stdout.readline()
+            if line.startswith(_READY):
+                return cls(process, line.removeprefix(_READY).strip())
+            if not line:
+                break
+        process.kill()
+        process.wait()
+        raise UnavailableError("The simulator did not start.", f"See {instance.log_file}.")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,123 @@
+"""The service's answers, as its HTTP doors write them. Unknown fields are kept, so `--json` shows everything."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+FINISHED = frozenset({"completed", "failed", "cancelled", "purged"})
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Health(Answer):
+    status: str
+    ledger: str = ""
+    provider: str = ""
+    version: str = ""
+
+
+class Me(Answer):
+    user: str
+    balance_credits: str
+    held_credits: str
+    balance_ucredits: int
+    held_ucredits: int
+
+
+class TaskLine(Answer):
+    id: str
+    title: str
+    phase: str
+    state: str
+    attempts: int
+
+
+class Package(Answer):
+    sha256: str
+    size_bytes: int
+    file_count: int
+
+
+class Project(Answer):
+    """Amounts in credits are texts with two decimals; None before there is a quote."""
+
+    id: str
+    title: str
+    status: str
+    question: str | None = None
+    scope: str | None = None
+    quote_credits: str | None = None
+    ceiling_credits: str | None = None
+    spent_credits: str
+    spent_ucredits: int
+    spent_usd: str
+    spent_pusd: int
+    tasks: list[TaskLine] = []
+    tasks_done: int = 0
+    tasks_total: int = 0
+    failure_reason: str | None = None
+    package: Package | None = None
+    created_at: str = ""
+    updated_at: str = ""
+    last_seq: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def paused(self) -> bool:
+        return self.status.startswith("paused") or self.status == "awaiting_approval"
+
+    @property
+    def asks_for_confirmation(self) -> bool:
+        return self.status == "confirming_scope"
+
+
+class Projects(Answer):
+    projects: list[Project]
+
+
+class ReceiptRow(Answer):
+    call: str
+    model: str
+    state: str
+    input_tokens: int
+    output_tokens: int
+    cost_pusd: int
+    credits_ucredits: int
+    provider: str
+
+    @property
+    def model_id(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+class Receipt(Answer):
+    project: str
+    charged: list[ReceiptRow]
+    losses: list[ReceiptRow]
+    pending: list[ReceiptRow]
+    total_cost_pusd: int
+    total_credits: str
+    total_ucredits: int
+    refunded_ucredits: int
+
+
+class Event(Answer):
+    """One line of a project's log. `seq` grows by at least one from event to event."""
+
+    seq: int
+    type: str
+    at: str = ""
+    data: dict[str, Any] = {}
+
+
+class ErrorBody(Answer):
+    code: str = "error"
+    message: str = ""
+    charged: str = "Nothing was charged."
+    next: str = ""
+    request_id: str = ""

@@ -1,0 +1,127 @@
+"""Carries out one task at a time: edits in a fresh clone, and checks of what came out."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.errors import NotFoundError
+from runtime.implementer.engine import EditEngine, EditOutcome, EditRequest
+from runtime.implementer.sandbox import Sandbox
+from runtime.implementer.scratch import Scratch
+from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork, Limits
+from runtime.project.repository import ProjectRepository
+
+
+class Implementer:
+    """Owns a warm edit engine and a scratch folder; keeps nothing of one task for the next.
+
+    Git runs only on clones that neither the engine nor generated code can write to: both get copies.
+    """
+
+    def __init__(self, *, sandbox: Sandbox, engine: EditEngine, scratch_dir: Path) -> None:
+        """`scratch_dir` may be shared with other implementers of this node."""
+        self._sandbox = sandbox
+        self._engine = engine
+        self._scratch = Scratch(scratch_dir)
+
+    async def start(self) -> None:
+        """Makes the first task quick. Raises SandboxUnavailableError, EngineUnavailableError."""
+        await self._sandbox.probe()
+        await self._scratch.open()
+        await self._engine.start()
+
+    async def edit(self, work: EditWork) -> EditResult:
+        """Lets the engine edit, keeps its changes of `work.files` only, and checks the result.
+
+        Without a change no check is run. Raises SandboxUnavailableError, EngineUnavailableError, BadInputError (the
+        bundle or a path); the engine's own failures are told in `engine_log`. Repeating it makes the edit anew.
+        """
+        async with self._scratch.subfolder("edit") as folder:
+            repository = await asyncio.to_thread(ProjectRepository.from_bundle, folder / "clone", work.bundle)
+            request = await asyncio.to_thread(_request, repository, work)
+            outcome = await self._engine.edit(request)
+            kept = {path: content for path, content in outcome.files.items() if path in request.files}
+            patch = await asyncio.to_thread(_patch, repository, kept)
+            results: Sequence[CommandResult] = ()
+            if patch:
+                results = await self._run_all(work.checks, repository, folder / "checked", work.limits)
+        return EditResult(
+            patch=patch,
+            changed=sorted(kept) if patch else (),
+            engine=outcome.engine,
+            engine_log=_log(outcome, discarded=sorted(set(outcome.files) - set(kept))),
+            checks=CheckReport(results=results),
+        )
+
+    async def check(self, work: CheckWork) -> CheckReport:
+        """Raises SandboxUnavailableError, BadInputError (the bundle)."""
+        async with self._scratch.subfolder("check") as folder:
+            repository = await asyncio.to_thread(ProjectRepository.from_bundle, folder / "clone", work.bundle)
+            return CheckReport(
+                results=await self._run_all(
+                    work.commands, repository, folder / "checked", work.limits, keep_going=work.keep_going
+                )
+            )
+
+    async def stop(self) -> None:
+        """Ends the engine and removes the scratch folder. Idempotent."""
+        await self._engine.stop()
+        await self._scratch.close()
+
+    async def _run_all(
+        self,
+        commands: Sequence[str],
+        repository: ProjectRepository,
+        folder: Path,
+        limits: Limits,
+        *,
+        keep_going: bool = False,
+    ) -> list[CommandResult]:
+        """Runs commands one after another in one copy of the tree, so that their droppings never enter a patch."""
+        await asyncio.to_thread(_copy_tree, repository, folder)
+        results: list[CommandResult] = []
+        for command in commands:
+            result = await self._sandbox.run(command, workdir=folder, limits=limits)
+            results.append(result)
+            if not result.passed and not keep_going:
+                break
+        return results
+
+
+def _request(repository: ProjectRepository, work: EditWork) -> EditRequest:
+    def content(path: str) -> bytes | None:
+        try:
+            return repository.read(path)
+        except NotFoundError:
+            return None
+
+    read_only = {path: content(path) for path in work.read_only if path not in work.files}
+    return EditRequest(
+        instruction=work.instruction,
+        files={path: content(path) for path in work.files},
+        read_only={path: data for path, data in read_only.items() if data is not None},
+        model=work.model,
+        gateway_url=work.gateway_url,
+        token=work.token,
+        timeout_s=work.edit_timeout_s,
+    )
+
+
+def _patch(repository: ProjectRepository, files: dict[str, bytes]) -> bytes:
+    base = repository.head
+    repository.write(files)
+    return repository.diff_from(base)
+
+
+def _copy_tree(repository: ProjectRepository, folder: Path) -> None:
+    folder.mkdir()
+    repository.copy_tree(folder)
+
+
+def _log(outcome: EditOutcome, *, discarded: Sequence[str]) -> str:
+    parts = [
+        f"error: {outcome.error}" if outcome.error else "",
+        f"discarded, because not among the task's files: {', '.join(discarded)}" if discarded else "",
+        outcome.log,
+    ]
+    return "\n".join(part for part in parts if part)

@@ -1,0 +1,68 @@
+"""Folders that generated code has written in: how they are handed over, and how they are removed.
+
+Both run ordinary tools, because generated code can nest folders deeper than Python's own walkers can follow.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+
+class Scratch:
+    """One process's own folder under `root`, which processes of the same node may share."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / f"{os.getpid()}-{secrets.token_hex(4)}"
+
+    async def open(self) -> None:
+        """Makes the folder (mode 0700) and removes what processes that are gone left under the same root."""
+        await asyncio.to_thread(self.folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        for folder in await asyncio.to_thread(_abandoned, self.folder.parent):
+            await remove_tree(folder)
+
+    async def close(self) -> None:
+        await remove_tree(self.folder)
+
+    @asynccontextmanager
+    async def subfolder(self, name: str) -> AsyncIterator[Path]:
+        """A fresh empty folder, removed with all it holds at the end, whatever happened in between."""
+        folder = self.folder / f"{name}-{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700, parents=True)
+        try:
+            yield folder
+        finally:
+            await asyncio.shield(remove_tree(folder))
+
+
+async def remove_tree(folder: Path) -> None:
+    """Removes what is there, also folders that its own code made unreadable. Nothing there is fine too."""
+    if os.geteuid() != 0:
+        await _run("chmod", "-Rf", "u+rwX", "--", str(folder))
+    await _run("rm", "-rf", "--", str(folder))
+
+
+async def give_tree(folder: Path, uid: int) -> None:
+    """Makes `uid` the owner of the folder and everything in it; symbolic links are not followed."""
+    await _run("chown", "-hR", f"{uid}:{uid}", "--", str(folder))
+
+
+async def _run(*command: str) -> None:
+    program = shutil.which(command[0]) or command[0]
+    process = await asyncio.create_subprocess_exec(
+        program, *command[1:], stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    await process.wait()
+
+
+def _abandoned(root: Path) -> list[Path]:
+    def is_abandoned(folder: Path) -> bool:
+        pid = folder.name.split("-")[0]
+        return pid.isdecimal() and not psutil.pid_exists(int(pid))
+
+    return [folder for folder in root.iterdir() if is_abandoned(folder)]

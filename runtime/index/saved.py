@@ -1,0 +1,123 @@
+"""An index as bytes. What is read back is checked before anything of it is used, and nothing in it is code."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+
+from runtime.index.chunk import Chunk
+from runtime.index.dense import DenseVectors
+from runtime.index.embedder import Embedder
+from runtime.index.tree import IndexedFile, IndexedTree
+
+MAGIC = b"masterbuilder-index-1\n"
+"""Raise the number whenever chunks, terms or this layout change: older indexes are then rebuilt."""
+
+_DIGEST_BYTES = 32
+
+
+class UnusableIndexError(ValueError):
+    """The bytes are not an index that this version can use with this embedder. The index has to be rebuilt."""
+
+
+class _SavedChunk(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    start_line: int = Field(ge=1)
+    end_line: int = Field(ge=1)
+    symbol: str
+    docstring: str
+    text: str
+
+
+class _SavedFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    content_sha256: str
+    skipped: str
+    chunks: list[_SavedChunk]
+
+
+class _SavedTree(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    commit: str
+    embedder: str
+    files: dict[str, _SavedFile]
+
+
+def index_bytes(tree: IndexedTree, embedder: Embedder) -> bytes:
+    """MAGIC, the SHA-256 of the rest, and the rest: safetensors with `tree` (JSON), `ids` and `vectors`."""
+    dense = tree.dense or DenseVectors.empty(1)
+    described = _SavedTree(
+        commit=tree.commit,
+        embedder=embedder.name,
+        files={path: _described(file) for path, file in tree.files.items()},
+    )
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "tree": np.frombuffer(described.model_dump_json().encode(), dtype=np.uint8),
+        "ids": dense.ids,
+        "vectors": dense.vectors,
+    }
+    content = safetensors.numpy.save(tensors)
+    return MAGIC + hashlib.sha256(content).digest() + content
+
+
+def index_from_bytes(saved: bytes, embedder: Embedder) -> IndexedTree:
+    """Raises UnusableIndexError for anything but an undamaged index of this version and this embedder."""
+    digest, content = saved[len(MAGIC) :][:_DIGEST_BYTES], saved[len(MAGIC) + _DIGEST_BYTES :]
+    if not saved.startswith(MAGIC):
+        raise UnusableIndexError("it is not an index, or one of another version")
+    if hashlib.sha256(content).digest() != digest:
+        raise UnusableIndexError("it is damaged")
+    try:
+        tensors = safetensors.numpy.load(content)
+        described = _SavedTree.model_validate_json(tensors["tree"].tobytes())
+        ids, vectors = tensors["ids"], tensors["vectors"]
+    except (SafetensorError, ValidationError, KeyError) as error:
+        raise UnusableIndexError(f"it is not laid out as an index is: {error}") from error
+    if described.embedder != embedder.name:
+        raise UnusableIndexError(f"it was made with {described.embedder}, not with {embedder.name}")
+
+    files = {path: _restored(path, file) for path, file in sorted(described.files.items())}
+    if embedder.dimension == 0:
+        return IndexedTree.of(described.commit, files, None, 0)
+    is_matrix = vectors.dtype == np.float32 and vectors.shape == (len(ids), embedder.dimension)
+    if not is_matrix or ids.dtype != np.int64 or ids.ndim != 1 or not np.isfinite(vectors).all():
+        raise UnusableIndexError("its vectors are not this embedder's")
+    if set(ids.tolist()) != {it for file in files.values() for it in file.ids} or len(np.unique(ids)) != len(ids):
+        raise UnusableIndexError("its vectors are not those of its chunks")
+    return IndexedTree.of(described.commit, files, DenseVectors(ids, vectors), 0)
+
+
+def _described(file: IndexedFile) -> _SavedFile:
+    chunks = [
+        _SavedChunk(
+            start_line=chunk.start_line,
+            end_line=chunk.end_line,
+            symbol=chunk.symbol,
+            docstring=chunk.docstring,
+            text=chunk.text,
+        )
+        for chunk in file.chunks
+    ]
+    return _SavedFile(content_sha256=file.content_sha256, skipped=file.skipped, chunks=chunks)
+
+
+def _restored(path: str, file: _SavedFile) -> IndexedFile:
+    chunks = [
+        Chunk(
+            path=path,
+            start_line=chunk.start_line,
+            end_line=chunk.end_line,
+            symbol=chunk.symbol,
+            docstring=chunk.docstring,
+            text=chunk.text,
+        )
+        for chunk in file.chunks
+    ]
+    return IndexedFile.of(file.content_sha256, file.skipped, chunks)

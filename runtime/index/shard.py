@@ -1,0 +1,129 @@
+"""The searchable index of one project."""
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import StoreUnavailableError
+from runtime.index.embedder import Embedder
+from runtime.index.hit import Hit, IndexStatus
+from runtime.index.saved import UnusableIndexError, index_bytes, index_from_bytes
+from runtime.index.tree import IndexedTree
+
+HITS_MAX = 200
+QUERY_CHARS_MAX = 8192
+
+_log = logging.getLogger(__name__)
+
+
+class IndexShard:
+    """Searched and updated from any threads, also at the same time; updates take turns.
+
+    A search sees the whole tree of the last finished update, never a part of one. An update that raises changes
+    nothing. Everything here blocks on the CPU: asynchronous callers use a thread.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._updating = threading.Lock()
+        self._tree = IndexedTree.empty(embedder)
+
+    @property
+    def status(self) -> IndexStatus:
+        """`commit` is empty until the first update."""
+        tree = self._tree
+        return IndexStatus(
+            commit=tree.commit, chunks=len(tree.chunks), embedder=self._embedder.name, embedded=tree.embedded
+        )
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Paths that are not, or not wholly, searchable, each with the reason."""
+        return {path: file.skipped for path, file in self._tree.files.items() if file.skipped}
+
+    def update(self, commit: str, files: Mapping[str, bytes]) -> IndexStatus:
+        """Makes `files`, path -> content of the whole tree at `commit`, what is searched. Idempotent.
+
+        Only files that changed are read and only chunks that changed are embedded; a path that is not in `files` is no
+        longer found. Raises what the embedder raises.
+        """
+        with self._updating:
+            self._tree = self._tree.updated(commit, files, self._embedder)
+            return self.status
+
+    def search(self, query: str, limit: int) -> list[Hit]:
+        """The best `limit` chunks (0 to HITS_MAX), best first, ties by path and line; the ranking is IndexedTree's.
+
+        Empty for an empty index or query. Of the query, the first QUERY_CHARS_MAX characters count.
+        """
+        tree = self._tree
+        query = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
+        if not tree.chunks or not query.strip():
+            return []
+        scores = tree.scores(query, self._embedder)
+        # The chunks are in the order of path and line, and a stable sort keeps it among equals.
+        best = np.argsort(-scores, kind="stable")[: max(0, min(limit, HITS_MAX))]
+        return [_hit(tree, int(place), float(scores[place])) for place in best if scores[place] > 0]
+
+    def dumps(self) -> bytes:
+        """The index for a blob store. It holds source text: seal it as the source itself is sealed."""
+        return index_bytes(self._tree, self._embedder)
+
+    def loads(self, saved: bytes) -> IndexStatus:
+        """Takes the state that `dumps` gave; none, when it is damaged, foreign, of another version or embedder.
+
+        `commit` of the result says where the index stands now; when that is not the head (or empty), update it.
+        """
+        with self._updating:
+            try:
+                self._tree = index_from_bytes(saved, self._embedder)
+            except UnusableIndexError as error:
+                _log.log(logging.WARNING if saved else logging.INFO, "the saved index has to be rebuilt: %s", error)
+                self._tree = IndexedTree.empty(self._embedder)
+            return self.status
+
+    def save(self, path: Path) -> None:
+        """Writes `dumps()` to `path` (mode 0600), whole or not at all. Raises StoreUnavailableError."""
+        beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self.dumps())
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"The index cannot be written to {path}: {error.strerror}.",
+                "Free disk space there, or make it writable.",
+            ) from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def load(self, path: Path) -> IndexStatus:
+        """`loads` of the file. One that is not there or cannot be read is as a damaged one."""
+        try:
+            saved = path.read_bytes()
+        except OSError as error:
+            _log.info("there is no saved index to read: %s", error)
+            saved = b""
+        return self.loads(saved)
+
+
+def _hit(tree: IndexedTree, place: int, score: float) -> Hit:
+    chunk = tree.chunks[place]
+    return Hit(
+        path=chunk.path,
+        start_line=chunk.start_line,
+        end_line=chunk.end_line,
+        symbol=chunk.symbol,
+        text=chunk.text,
+        score=score,
+        commit=tree.commit,
+    )

@@ -1,0 +1,452 @@
+"""The rules of money: which transfers a hold, a metering, a settlement and a loss are.
+
+    credits   hold      wallet -> held          USD   cost        platform:cost   -> provider:<name>
+              release   held   -> wallet              excess      platform:losses -> provider:<name>
+              charge    held   -> revenue             loss        platform:losses -> provider:<name>
+              void      held   -> wallet              correction  either way between losses and provider
+              grant     promotions -> wallet
+
+A wallet and what is held of it are two accounts, neither ever below zero. Every function may be repeated with the
+same ids and then changes nothing. They run inside a write of the store, so that money moves in the same transaction
+as the events it belongs to. Source: DESIGN §4, spec/builder.md §9.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from runtime.entity.journal import BeginRun
+from runtime.errors import (
+    BadInputError,
+    CeilingReachedError,
+    ConflictError,
+    NotEnoughCreditsError,
+    NotFoundError,
+)
+from runtime.ids import CallId, ProjectId, RunId, UserId
+from runtime.ledger.money import UCREDITS_PER_CREDIT, Tariff
+from runtime.ledger.port import Balance, Hold, Meter
+from runtime.ledger.records import (
+    Account,
+    Budget,
+    Call,
+    CallEnd,
+    CallUsage,
+    Grant,
+    Reason,
+    Run,
+    RunBegin,
+    RunEnd,
+    RunState,
+    Transfer,
+    Unit,
+    User,
+    call_of,
+)
+from runtime.store.transaction import Kind, Transaction, first_as
+
+TOKENS_MAX = 10**12
+PRICE_UDOLLARS_MAX = 10**12
+
+REVENUE = "platform:revenue"
+PROMOTIONS = "platform:promotions"
+COST = "platform:cost"
+LOSSES = "platform:losses"
+
+ACCOUNTS = Kind(name="account", query="select_account", read=first_as(Account))
+USERS = Kind(name="user", query="select_user", read=first_as(User))
+GRANTS: Kind[str] = Kind(name="grant", query="select_grant", read=lambda rows: rows[0][0] if rows else None)
+BUDGETS = Kind(name="budget", query="select_budget", read=first_as(Budget))
+RUNS = Kind(name="run", query="select_run", read=first_as(Run))
+CALLS: Kind[Call] = Kind(name="call", query="select_call", read=lambda rows: call_of(rows[0]) if rows else None)
+OPEN_CALLS: Kind[frozenset[CallId]] = Kind(
+    name="open_calls", query="open_calls_of_run", read=lambda rows: frozenset(CallId(call) for (call,) in rows)
+)
+"""Run -> its calls that are neither settled nor lost."""
+
+
+def wallet(user: UserId) -> str:
+    """The account of what is free. Raises BadInputError for an id that could name another account."""
+    if not user or "/" in user:
+        raise BadInputError(f"{user!r} cannot be a user's id: it is empty or holds a slash.")
+    return f"user:{user}"
+
+
+def held(user: UserId) -> str:
+    return f"{wallet(user)}/held"
+
+
+def open_wallet(
+    tx: Transaction, user: UserId, is_admin: bool, identity_sha256: str, grant_ucredits: int, now: datetime
+) -> Balance:
+    """Registers the user; grants once per `identity_sha256`, for ever. Raises BadInputError for an unusable id."""
+    row = User(user_id=user, is_admin=is_admin)
+    known = tx.get(USERS, user)
+    if known is None:
+        tx.insert("users", row)
+    elif known != row:
+        tx.update("users", user, row)
+    tx.keep(USERS, user, row)
+    if tx.get(GRANTS, identity_sha256) is None:
+        tx.insert("grants", Grant(identity_sha256=identity_sha256, granted_at=now))
+        tx.keep(GRANTS, identity_sha256, identity_sha256)
+        _post(tx, "credit", PROMOTIONS, wallet(user), grant_ucredits, "grant", identity_sha256, now, user=user)
+    free, reserved = _balance_of(tx, wallet(user)), _balance_of(tx, held(user))
+    return Balance(balance_ucredits=free + reserved, held_ucredits=reserved)
+
+
+def set_ceiling(tx: Transaction, project: ProjectId, ceiling_ucredits: int) -> None:
+    """From now on a hold must fit under it. What is already committed stays, even above."""
+    if ceiling_ucredits < 0:
+        raise BadInputError("A ceiling cannot be negative.")
+    _keep_budget(tx, replace(_budget(tx, project), ceiling_ucredits=ceiling_ucredits))
+
+
+def begin_run(tx: Transaction, begin: BeginRun, now: datetime) -> None:
+    """Opens a run. Raises ConflictError when the id was another's, or the run is over."""
+    run = Run(
+        run=begin.run, user=begin.user, project=begin.project, task=begin.task, attempt=begin.attempt, state="open"
+    )
+    known = tx.get(RUNS, begin.run)
+    if known is not None:
+        if known != run:
+            raise ConflictError(f"{begin.run} is {known.state} already.", "Begin another run.")
+        return
+    tx.insert(
+        "runs",
+        RunBegin(
+            run=run.run, user=run.user, project=run.project, task=run.task, attempt=run.attempt, begun_at=now
+        ),
+    )  # fmt: skip
+    tx.keep(RUNS, run.run, run)
+    tx.keep(OPEN_CALLS, run.run, frozenset())
+
+
+def settle_run(tx: Transaction, run: RunId, now: datetime) -> None:
+    """Charges the run's metered calls; those without known usage are lost. Raises NotFoundError, ConflictError."""
+    for call in _end_run(tx, run, "settled", now):
+        if call.state == "metered":
+            _settle(tx, call, now)
+        else:
+            _lose(tx, call, now)
+
+
+def abandon_run(tx: Transaction, run: RunId, now: datetime) -> None:
+    """Loses every open call of the run and releases what they held. Raises NotFoundError, ConflictError."""
+    for call in _end_run(tx, run, "abandoned", now):
+        _lose(tx, call, now)
+
+
+def hold(tx: Transaction, asked: Hold, tariff: Tariff, now: datetime) -> None:
+    """Reserves the worst case of a call. A call id that is on disk but not in memory fails as a duplicate row.
+
+    Raises NotEnoughCreditsError, CeilingReachedError, ConflictError, BadInputError; nothing is held then.
+    """
+    run = _open_run(tx, asked.run) if asked.run is not None else None
+    known = tx.peek(CALLS, asked.call)
+    if known is not None:
+        check_same(known, asked, run)
+        return
+    call = _new_call(asked, run, tariff, now)
+    _check_ceiling(tx, call)
+    _check_wallet(tx, call)
+
+    tx.insert("call_holds", call)
+    _keep_open(tx, call)
+    _commit(tx, call.project, call.hold_ucredits)
+    _move(tx, call, wallet(call.user), held(call.user), call.hold_ucredits, "hold", now)
+
+
+def hold_again(tx: Transaction, asked: Hold) -> None:
+    """A hold whose call id is on disk already: the same hold, if it may still be used."""
+    run = _open_run(tx, asked.run) if asked.run is not None else None
+    known = tx.get(CALLS, asked.call)
+    assert known is not None, f"{asked.call} was a duplicate and is not there"
+    check_same(known, asked, run)
+
+
+def check_same(known: Call, asked: Hold, run: Run | None) -> None:
+    """Raises ConflictError when a call's id comes back for another call, or after its hold was given up."""
+    user = run.user if run is not None else asked.user
+    if (known.run, known.user, known.model) != (asked.run, user, asked.model):
+        raise ConflictError(f"{asked.call} is the id of another call.", "Use a new id.")
+    if known.state == "lost":
+        raise ConflictError(f"The hold of {asked.call} was given up.", "Use a new id.")
+
+
+def meter(tx: Transaction, used: Meter, tariff: Tariff, now: datetime) -> None:
+    """Records real usage. Raises NotFoundError for a call that was never held, BadInputError."""
+    if not (0 <= used.input_tokens <= TOKENS_MAX and 0 <= used.output_tokens <= TOKENS_MAX):
+        raise BadInputError(f"Tokens are counted from 0 to {TOKENS_MAX}.")
+    call = tx.get(CALLS, used.call)
+    if call is None:
+        raise NotFoundError(f"There is no call {used.call}.", "Hold it before it is made.")
+    if call.state == "held":
+        metered = _with_usage(call, used, tariff)
+        _record_usage(tx, metered, used, now)
+        _keep_open(tx, metered)
+        _give_back(tx, metered, call.charge_ucredits - metered.charge_ucredits, "release", now)
+        if metered.run is None or used.provider_failed:
+            _settle(tx, metered, now)
+    elif call.outcome == "interrupted_unknown":
+        known = _with_usage(call, used, tariff)
+        outcome = known.outcome if used.provider_failed else "interrupted"
+        known = replace(known, state="lost", outcome=outcome, charge_ucredits=0)
+        _record_usage(tx, known, used, now)
+        tx.keep(CALLS, call.call, known)
+        _correct_loss(tx, known, known.cost_pusd - call.cost_pusd, now)
+
+
+def expire_hold(tx: Transaction, call_id: CallId, now: datetime) -> bool:
+    """Gives up a call without a run whose process died. True when it was still held."""
+    call = tx.get(CALLS, call_id)
+    if call is None or call.state != "held" or call.run is not None:
+        return False
+    _lose(tx, call, now)
+    return True
+
+
+def credits_exact(amount_ucredits: int) -> str:
+    """Credits with as many decimals as they have, at least 2: `0.0021`, `67.50`."""
+    whole, part = divmod(amount_ucredits, UCREDITS_PER_CREDIT)
+    return f"{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"
+
+
+def _open_run(tx: Transaction, run_id: RunId) -> Run:
+    run = tx.get(RUNS, run_id)
+    if run is None or run.state != "open":
+        state = run.state if run is not None else "unknown"
+        raise ConflictError(f"The run {run_id} is {state}: nothing can be spent under it.", "Begin another run.")
+    return run
+
+
+def _end_run(tx: Transaction, run_id: RunId, state: RunState, now: datetime) -> list[Call]:
+    """Ends the run and returns its open calls, in the order of their ids; none when it had ended so before."""
+    run = tx.get(RUNS, run_id)
+    if run is None:
+        raise NotFoundError(f"There is no run {run_id}.", "Begin it first.")
+    if run.state == state:
+        return []
+    if run.state != "open":
+        raise ConflictError(f"The run {run_id} is {run.state} already and cannot be {state}.")
+    calls = [tx.get(CALLS, call) for call in sorted(tx.get(OPEN_CALLS, run_id) or ())]
+    tx.insert("run_ends", RunEnd(run=run_id, state=state, ended_at=now))
+    tx.keep(RUNS, run_id, replace(run, state=state))
+    return [call for call in calls if call is not None]
+
+
+def _new_call(asked: Hold, run: Run | None, tariff: Tariff, now: datetime) -> Call:
+    price = asked.price
+    counts = (asked.input_tokens_max, asked.output_tokens_max)
+    prices = (price.input_udollars_per_mtok, price.output_udollars_per_mtok)
+    if not all(0 <= count <= TOKENS_MAX for count in counts) or not all(0 <= p <= PRICE_UDOLLARS_MAX for p in prices):
+        raise BadInputError(f"Tokens are counted from 0 to {TOKENS_MAX}, prices to {PRICE_UDOLLARS_MAX}.")
+    bound_pusd = price.cost_pusd(*counts)
+    hold_ucredits = tariff.credits_for(bound_pusd)
+    return Call(
+        call=asked.call,
+        user=run.user if run is not None else asked.user,
+        run=asked.run,
+        project=run.project if run is not None else None,
+        task=run.task if run is not None else "",
+        attempt=run.attempt if run is not None else 0,
+        task_type=asked.task_type,
+        provider=asked.provider,
+        model=asked.model,
+        pricing_id=price.pricing_id,
+        input_udollars_per_mtok=price.input_udollars_per_mtok,
+        output_udollars_per_mtok=price.output_udollars_per_mtok,
+        input_tokens_max=asked.input_tokens_max,
+        output_tokens_max=asked.output_tokens_max,
+        bound_pusd=bound_pusd,
+        hold_ucredits=hold_ucredits,
+        state="held",
+        outcome="pending",
+        input_tokens=asked.input_tokens_max,
+        output_tokens=asked.output_tokens_max,
+        cost_pusd=bound_pusd,
+        charge_ucredits=hold_ucredits,
+        held_at=now,
+    )
+
+
+def _check_ceiling(tx: Transaction, call: Call) -> None:
+    if call.project is None:
+        return
+    budget = _budget(tx, call.project)
+    if budget.ceiling_ucredits is None:
+        return
+    left = budget.ceiling_ucredits - budget.committed_ucredits
+    if call.hold_ucredits > left:
+        raise CeilingReachedError(
+            f"This call may cost up to {credits_exact(call.hold_ucredits)} credits and {credits_exact(max(0, left))} "
+            f"are left under the project's ceiling of {credits_exact(budget.ceiling_ucredits)}.",
+            "Agree to a higher ceiling to go on.",
+            "The call was not made and not charged.",
+        )
+
+
+def _check_wallet(tx: Transaction, call: Call) -> None:
+    free = _balance_of(tx, wallet(call.user))
+    if call.hold_ucredits > free:
+        raise NotEnoughCreditsError(
+            f"This call may cost up to {credits_exact(call.hold_ucredits)} credits and {credits_exact(free)} are free.",
+            "Ask the operator for credits, then resume.",
+            "The call was not made and not charged.",
+        )
+
+
+def _with_usage(call: Call, used: Meter, tariff: Tariff) -> Call:
+    """The call with real figures. A provider that failed served nothing, so nothing is owed for it."""
+    if used.provider_failed:
+        return replace(
+            call,
+            state="metered",
+            outcome="provider_failed",
+            input_tokens=0,
+            output_tokens=0,
+            cost_pusd=0,
+            charge_ucredits=0,
+        )
+    cost_pusd = call.price.cost_pusd(used.input_tokens, used.output_tokens)
+    return replace(
+        call,
+        state="metered",
+        outcome="ok",
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cost_pusd=cost_pusd,
+        charge_ucredits=min(call.hold_ucredits, tariff.credits_for(cost_pusd)),
+    )
+
+
+def _record_usage(tx: Transaction, call: Call, used: Meter, now: datetime) -> None:
+    tx.insert(
+        "call_usages",
+        CallUsage(
+            call=call.call,
+            input_tokens=call.input_tokens,
+            output_tokens=call.output_tokens,
+            cost_pusd=call.cost_pusd,
+            charge_ucredits=call.charge_ucredits,
+            provider_failed=used.provider_failed,
+            response_time_ms=used.response_time_ms,
+            key_id=used.key_id,
+            metered_at=now,
+        ),
+    )
+
+
+def _settle(tx: Transaction, call: Call, now: datetime) -> None:
+    _close(tx, replace(call, state="settled"), now)
+    _move(tx, call, held(call.user), REVENUE, call.charge_ucredits, "charge", now)
+    _owe(tx, call, COST, call.cost_pusd - call.excess_pusd, "cost", now)
+    _owe(tx, call, LOSSES, call.excess_pusd, "excess", now)
+
+
+def _lose(tx: Transaction, call: Call, now: datetime) -> None:
+    outcome = "interrupted_unknown" if call.state == "held" else "interrupted"
+    _close(tx, replace(call, state="lost", outcome=outcome, charge_ucredits=0), now)
+    _give_back(tx, call, call.charge_ucredits, "void", now)
+    _owe(tx, call, LOSSES, call.cost_pusd, "loss", now)
+
+
+def _correct_loss(tx: Transaction, call: Call, difference_pusd: int, now: datetime) -> None:
+    """Replaces the estimate that was booked by what it really was."""
+    provider = f"provider:{call.provider}"
+    debit, credit = (LOSSES, provider) if difference_pusd > 0 else (provider, LOSSES)
+    _post(tx, "usd", debit, credit, abs(difference_pusd), "correction", call.call, now, call=call)
+
+
+def _keep_open(tx: Transaction, call: Call) -> None:
+    tx.keep(CALLS, call.call, call)
+    if call.run is not None:
+        tx.keep(OPEN_CALLS, call.run, (tx.get(OPEN_CALLS, call.run) or frozenset()) | {call.call})
+
+
+def _close(tx: Transaction, call: Call, now: datetime) -> None:
+    tx.insert("call_ends", CallEnd(call=call.call, state=call.state, ended_at=now))
+    tx.keep(CALLS, call.call, call)
+    if call.run is not None:
+        tx.keep(OPEN_CALLS, call.run, (tx.get(OPEN_CALLS, call.run) or frozenset()) - {call.call})
+
+
+def _give_back(tx: Transaction, call: Call, amount_ucredits: int, reason: Reason, now: datetime) -> None:
+    _commit(tx, call.project, -amount_ucredits)
+    _move(tx, call, held(call.user), wallet(call.user), amount_ucredits, reason, now)
+
+
+def _move(tx: Transaction, call: Call, debit: str, credit: str, amount: int, reason: Reason, now: datetime) -> None:
+    _post(tx, "credit", debit, credit, amount, reason, call.call, now, call=call)
+
+
+def _owe(tx: Transaction, call: Call, debit: str, amount_pusd: int, reason: Reason, now: datetime) -> None:
+    _post(tx, "usd", debit, f"provider:{call.provider}", amount_pusd, reason, call.call, now, call=call)
+
+
+def _post(
+    tx: Transaction,
+    unit: Unit,
+    debit: str,
+    credit: str,
+    amount: int,
+    reason: Reason,
+    subject: str,
+    now: datetime,
+    *,
+    call: Call | None = None,
+    user: UserId | None = None,
+) -> None:
+    """Both legs and both balances. The id is `<subject>/<reason>`: a subject has each reason once."""
+    assert amount >= 0, f"{subject}/{reason} of {amount}"
+    if amount == 0:
+        return
+    transfer = Transfer(
+        transfer_id=f"{subject}/{reason}",
+        unit=unit,
+        debit=debit,
+        credit=credit,
+        amount=amount,
+        reason=reason,
+        call=call.call if call is not None else None,
+        user=call.user if call is not None else user,
+        project=call.project if call is not None else None,
+        made_at=now,
+    )
+    tx.insert("transfers", transfer)
+    _add(tx, debit, unit, -amount)
+    _add(tx, credit, unit, amount)
+
+
+def _add(tx: Transaction, account: str, unit: Unit, amount: int) -> None:
+    known = tx.get(ACCOUNTS, account)
+    if known is None:
+        known = Account(account=account, unit=unit, balance=0)
+        tx.insert("accounts", known)
+    changed = replace(known, balance=known.balance + amount)
+    assert changed.balance >= 0 or not account.startswith("user:"), f"{account} would be {changed.balance}"
+    tx.keep(ACCOUNTS, account, changed)
+    tx.update("accounts", account, changed)
+
+
+def _balance_of(tx: Transaction, account: str) -> int:
+    known = tx.get(ACCOUNTS, account)
+    return known.balance if known is not None else 0
+
+
+def _budget(tx: Transaction, project: ProjectId) -> Budget:
+    known = tx.get(BUDGETS, project)
+    return known or Budget(project=project, ceiling_ucredits=None, committed_ucredits=0)
+
+
+def _commit(tx: Transaction, project: ProjectId | None, amount_ucredits: int) -> None:
+    if project is not None and amount_ucredits != 0:
+        budget = _budget(tx, project)
+        _keep_budget(tx, replace(budget, committed_ucredits=budget.committed_ucredits + amount_ucredits))
+
+
+def _keep_budget(tx: Transaction, budget: Budget) -> None:
+    if tx.get(BUDGETS, budget.project) is None:
+        tx.insert("budgets", budget)
+    else:
+        tx.update("budgets", budget.project, budget)
+    tx.keep(BUDGETS, budget.project, budget)

@@ -1,0 +1,190 @@
+"""The ledger's rows. Amounts are integers: microcredits, or picodollars where the name says so."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from runtime.ids import CallId, ProjectId, RunId, UserId
+from runtime.ledger.money import Price
+from runtime.ledger.port import CallRow, CallState, TaskType
+
+Unit = Literal["credit", "usd"]
+RunState = Literal["open", "settled", "abandoned"]
+Reason = Literal["grant", "hold", "release", "charge", "void", "cost", "excess", "loss", "correction"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """`balance` is what was credited minus what was debited."""
+
+    account: str
+    unit: Unit
+    balance: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """`amount` (over 0) leaves `debit` and reaches `credit`. Its id is made from the caller's: posted once for ever."""
+
+    transfer_id: str
+    unit: Unit
+    debit: str
+    credit: str
+    amount: int
+    reason: Reason
+    call: CallId | None
+    user: UserId | None
+    project: ProjectId | None
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    user_id: UserId
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A project's ceiling (None: no bound but the wallet) and what is held, metered or settled under it."""
+
+    project: ProjectId
+    ceiling_ucredits: int | None
+    committed_ucredits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    run: RunId
+    user: UserId
+    project: ProjectId
+    task: str
+    attempt: int
+    state: RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBegin:
+    run: RunId
+    user: UserId
+    project: ProjectId
+    task: str
+    attempt: int
+    begun_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    run: RunId
+    state: RunState
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call as it stands. Until its usage is known, tokens and `cost_pusd` are the bounds that were held.
+
+    `charge_ucredits` is what stays reserved or was charged: the hold, then the real charge, 0 when lost.
+    """
+
+    call: CallId
+    user: UserId
+    run: RunId | None
+    project: ProjectId | None
+    task: str
+    attempt: int
+    task_type: TaskType
+    provider: str
+    model: str
+    pricing_id: str
+    input_udollars_per_mtok: int
+    output_udollars_per_mtok: int
+    input_tokens_max: int
+    output_tokens_max: int
+    bound_pusd: int
+    hold_ucredits: int
+    state: CallState
+    outcome: str
+    input_tokens: int
+    output_tokens: int
+    cost_pusd: int
+    charge_ucredits: int
+    held_at: datetime
+
+    @property
+    def price(self) -> Price:
+        return Price(
+            pricing_id=self.pricing_id,
+            input_udollars_per_mtok=self.input_udollars_per_mtok,
+            output_udollars_per_mtok=self.output_udollars_per_mtok,
+        )
+
+    @property
+    def excess_pusd(self) -> int:
+        """The part of the cost above what was held: the platform's, whatever becomes of the call."""
+        return max(0, self.cost_pusd - self.bound_pusd)
+
+    def row(self) -> CallRow:
+        return CallRow(
+            call=self.call,
+            run=self.run,
+            task=self.task,
+            attempt=self.attempt,
+            task_type=self.task_type,
+            provider=self.provider,
+            model=self.model,
+            state=self.state,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cost_pusd=self.cost_pusd,
+            credits_ucredits=self.charge_ucredits,
+            outcome=self.outcome,
+            at=self.held_at,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallUsage:
+    call: CallId
+    input_tokens: int
+    output_tokens: int
+    cost_pusd: int
+    charge_ucredits: int
+    provider_failed: bool
+    response_time_ms: int
+    key_id: str
+    metered_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnd:
+    call: CallId
+    state: CallState
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    identity_sha256: str
+    granted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceRow:
+    """A model's price in micro-dollars per million tokens, under an id that never means another price."""
+
+    pricing_id: str
+    provider: str
+    model: str
+    input_udollars_per_mtok: int
+    output_udollars_per_mtok: int
+
+
+def call_of(row: tuple[Any, ...]) -> Call:
+    """Reads the columns of `select_call`."""
+    *values, held_at_us = row
+    return Call(**dict(zip(_CALL_COLUMNS, values, strict=True)), held_at=_1970 + timedelta(microseconds=held_at_us))
+
+
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
+_CALL_COLUMNS = [name for name in Call.__dataclass_fields__ if name != "held_at"]

@@ -1,0 +1,271 @@
+"""The loop of a phase: ready tasks to implementers, what passes into the merge queue, then verification."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from runtime.entity.activation import Activation
+from runtime.errors import BadInputError, CeilingReachedError, NotEnoughCreditsError, RefusedError
+from runtime.ids import BlobId, RunId
+from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
+from runtime.ledger.port import NewToken
+from runtime.project import prompts
+from runtime.project.architect import Architect
+from runtime.project.finding import CodeFinder
+from runtime.project.repository import MergeConflictError, ProjectRepository
+from runtime.project.state import State
+from runtime.project.steps import Steps
+from runtime.project.todo import Item, Todo
+from runtime.project.workbench import IMPLEMENTER_AUTHOR, Workbench
+from runtime.project.workshop import Workshop
+from runtime.tokens import new_task_token, token_hash
+
+log = logging.getLogger(__name__)
+
+TASK_TOKEN_LIFETIME = timedelta(hours=2)
+LOG_CHARACTERS_MAX = 4_000
+REASON_CHARACTERS_MAX = 600
+
+
+class Building:
+    """Nothing is done because a model said so: an item is ticked in the commit whose checks passed on main."""
+
+    def __init__(
+        self,
+        activation: Activation[State],
+        steps: Steps,
+        architect: Architect,
+        workbench: Workbench,
+        finder: CodeFinder,
+        workshop: Workshop,
+    ) -> None:
+        self._activation = activation
+        self._steps = steps
+        self._architect = architect
+        self._workbench = workbench
+        self._finder = finder
+        self._workshop = workshop
+        self._settings = workshop.settings
+
+    @property
+    def todo(self) -> Todo:
+        todo = self._activation.state.todo
+        assert todo is not None, "building starts after planning"
+        return todo
+
+    async def implement(self, phase: int) -> None:
+        """Works on the phase's open items, in parallel where the graph allows it.
+
+        Ends when none is left, or after VERIFY_EVERY_N_ITEMS, so that a verification comes in between.
+        Raises RefusedError when an item cannot be made to pass.
+        """
+        running: dict[str, asyncio.Task[None]] = {}
+        started = 0
+        try:
+            while True:
+                for item in self.todo.ready(phase, running):
+                    if len(running) < self._settings.max_parallel_implementers and (
+                        started < self._settings.verify_every_n_items
+                    ):
+                        running[item.id] = asyncio.create_task(self._land(item), name=item.id)
+                        started += 1
+                if not running:
+                    break
+                finished, _ = await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    del running[task.get_name()]
+                    task.result()
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
+        if not started and not all(item.done for item in self.todo.in_phase(phase)):
+            raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
+
+    async def checks(self, todo: Todo) -> CheckReport:
+        """Build and tests of all finished items, on a fresh clone of main."""
+        done = [item.id for item in todo.items if item.done]
+        work = CheckWork(bundle=await self._workbench.bundle(), commands=self._check_commands(todo.tests(done)))
+        return await self._workshop.implementers.check(work)
+
+    async def spent_ucredits(self) -> int:
+        receipt = await self._workshop.ledger.receipt(self._activation.state.id)
+        return receipt.total_ucredits
+
+    async def _land(self, item: Item) -> None:
+        """Attempts until the item's commit is on main."""
+        while True:
+            tries = self._activation.state.attempts.get(item.id, ())
+            if tries and tries[-1].outcome is None:
+                number = tries[-1].number
+            else:
+                number = len(tries) + 1
+                self._refuse_more(item, number)
+                await self._activation.emit(
+                    "task.started",
+                    f"task/{item.id}/{number}",
+                    {"task": item.id, "title": item.title, "attempt": number},
+                )
+            if await self._attempt(item, number):
+                return
+
+    async def _attempt(self, item: Item, number: int) -> bool:
+        failures = self._failures_in_a_row(item, number)
+        model = self._settings.implementer_model
+        if len(failures) == self._settings.max_fix_rounds:
+            model = self._settings.strong_implementer_model
+        result = await self._steps.run(
+            f"code/{item.id}/{number}",
+            lambda run: self._edit(item, number, run, model, failures[-1] if failures else ""),
+            task=item.id,
+            attempt=number,
+        )
+        await self._activation.emit(
+            "task.checked",
+            f"task/{item.id}/{number}/checked",
+            {
+                "task": item.id,
+                "attempt": number,
+                "passed": result["passed"],
+                "summary": result["report"],
+                "engine": result["engine"],
+            },
+        )
+        if not result["passed"]:
+            await self._reject(item, number, result["report"])
+            return False
+        return await self._merge(item, number, await self._workshop.ledger.get_blob(BlobId(result["patch"])))
+
+    def _refuse_more(self, item: Item, number: int) -> None:
+        """Raises RefusedError when MAX_FIX_ROUNDS attempts and the stronger model's one have failed."""
+        failures = self._failures_in_a_row(item, number)
+        if len(failures) > self._settings.max_fix_rounds:
+            raise RefusedError(
+                f"{item.id} {item.title} could not be made to pass in {len(failures)} attempts. "
+                f"The last one failed with: {failures[-1][-REASON_CHARACTERS_MAX:]}",
+                "`masterbuilder logs` shows every attempt.",
+            )
+
+    def _failures_in_a_row(self, item: Item, number: int) -> list[str]:
+        """Why the attempts just before this one did not land, oldest first."""
+        failures: list[str] = []
+        for attempt in reversed(self._activation.state.attempts.get(item.id, ())):
+            if attempt.number >= number:
+                continue
+            if attempt.outcome != "rejected":
+                break
+            failures.insert(0, attempt.reason)
+        return failures
+
+    async def _edit(self, item: Item, number: int, run: RunId, model: str, failure: str) -> Mapping[str, Any]:
+        token = new_task_token()
+        await self._workshop.ledger.add_token(
+            NewToken(
+                token_sha256=token_hash(token),
+                user=self._activation.state.owner,
+                kind="task",
+                label=f"{item.id}/{number}",
+                run=run,
+                expires_at=datetime.now(UTC) + TASK_TOKEN_LIFETIME,
+            )
+        )
+        done = {each.id for each in self.todo.items if each.done}
+        near = [path for each in item.depends for path in self.todo.item(each).files]
+        code = await self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
+        result = await self._workshop.implementers.edit(
+            EditWork(
+                bundle=await self._workbench.bundle(),
+                instruction=prompts.edit_instruction(self._architect.subject(), item, number, code, failure),
+                files=item.files,
+                read_only=tuple(dict.fromkeys((*item.tests, *near))),
+                model=model,
+                gateway_url=self._settings.gateway_url,
+                token=token,
+                checks=self._check_commands(self.todo.tests({*done, item.id})),
+            )
+        )
+        _raise_refusal(result)
+        changed = bool(result.patch)
+        return {
+            "patch": await self._workshop.ledger.put_blob(result.patch),
+            "changed": list(result.changed),
+            "engine": result.engine,
+            "passed": changed and result.checks.passed,
+            "report": prompts.steady(result.checks) if changed else f"No file was changed.\n{_tail(result.engine_log)}",
+        }
+
+    async def _merge(self, item: Item, number: int, patch: bytes) -> bool:
+        """The merge queue: one at a time, on the newest main, with the checks run again on the merged tree."""
+        key = f"task/{item.id}/{number}/merged"
+        if self._activation.has(key):
+            return True
+        async with self._workbench.alone() as repository:
+            try:
+                commit = await asyncio.to_thread(self._commit_merged, repository, item, number, patch)
+            except (MergeConflictError, BadInputError) as error:
+                await self._reject(item, number, f"It did not fit the newer main branch: {error.message}")
+                return False
+            committed = await self._workbench.keep(repository)
+            tests = self.todo.tests({*(each.id for each in self.todo.items if each.done), item.id})
+            work = CheckWork(
+                bundle=await self._workshop.ledger.get_blob(committed.bundle), commands=self._check_commands(tests)
+            )
+            report = await self._workshop.implementers.check(work)
+            if not report.passed:
+                await self._reject(item, number, f"Red on the merged tree:\n{prompts.steady(report)}")
+                return False
+            ticked = self.todo.ticked(item.id)
+            await self._activation.emit(
+                "task.merged",
+                key,
+                {
+                    **committed.fields(),
+                    "task": item.id,
+                    "title": item.title,
+                    "attempt": number,
+                    "done": ticked.done_count(),
+                    "total": len(ticked.items),
+                    "spent_ucredits": await self.spent_ucredits(),
+                },
+            )
+        log.info("merged %s as %s", item.id, commit[:10])
+        self._activation.spawn(self._finder.refresh(), f"index {item.id}")
+        return True
+
+    def _commit_merged(self, repository: ProjectRepository, item: Item, number: int, patch: bytes) -> str:
+        """Blocking. The code and its tick are one commit, by the implementer that made it."""
+        repository.apply_patch(patch)
+        todo = self.todo.ticked(item.id).render(self._activation.state.title)
+        return repository.write_and_commit(
+            {"TODO.md": todo},
+            f"{item.id}: {item.title}\n\nTask: {item.id}/{number}",
+            IMPLEMENTER_AUTHOR,
+        )
+
+    async def _reject(self, item: Item, number: int, reason: str) -> None:
+        await self._activation.emit(
+            "task.rejected",
+            f"task/{item.id}/{number}/rejected",
+            {"task": item.id, "attempt": number, "reason": reason},
+        )
+
+    def _check_commands(self, tests: tuple[str, ...]) -> tuple[str, ...]:
+        stack = self._activation.state.stack
+        assert stack is not None, "building starts after planning"
+        commands = (stack.commands.build, prompts.test_command(stack.commands, tests))
+        return tuple(command for command in commands if command)
+
+
+def _raise_refusal(result: EditResult) -> None:
+    """The edit engine hides why the gateway refused its call; the project must pause for it, not try again."""
+    if result.patch:
+        return
+    for error in (NotEnoughCreditsError, CeilingReachedError):
+        if error.code in result.engine_log:
+            raise error("The next model call does not fit.", "Top up or raise the ceiling, then resume the project.")
+
+
+def _tail(text: str) -> str:
+    return text[-LOG_CHARACTERS_MAX:]

@@ -1,0 +1,60 @@
+"""A project's way to its index: keep it fresh, and fetch the code that is near to a question."""
+
+import logging
+from collections.abc import Collection, Iterable
+
+from runtime.entity.activation import Activation
+from runtime.entity.port import Entities
+from runtime.errors import MasterbuilderError
+from runtime.ids import index_entity
+from runtime.index.context import context_for
+from runtime.index.entity import SearchIndex, UpdateIndex
+from runtime.index.hit import Hit
+from runtime.project.state import State
+
+log = logging.getLogger(__name__)
+
+HITS_PER_QUESTION = 4
+CONTEXT_BYTES_MAX = 8_000
+
+
+class CodeFinder:
+    """The index helps, it does not decide: where it fails, the build goes on with less context and says so."""
+
+    def __init__(self, activation: Activation[State], entities: Entities) -> None:
+        self._activation = activation
+        self._entities = entities
+        self._entity = index_entity(activation.state.id)
+
+    async def refresh(self) -> None:
+        """Brings the index to the newest commit."""
+        state = self._activation.state
+        if state.bundle is None:
+            return
+        update = UpdateIndex(owner=state.owner, commit=state.commit, bundle=state.bundle)
+        try:
+            await self._entities.ask(self._entity, update, timeout_s=120)
+        except MasterbuilderError as error:
+            log.warning("index of %s was not updated: %s", state.id, error)
+
+    async def near(self, question: str, *, leave_out: Collection[str] = ()) -> str:
+        """Code near to one question, ready for a prompt."""
+        return context_for(await self._hits(question, leave_out), CONTEXT_BYTES_MAX)
+
+    async def evidence(self, questions: Iterable[str]) -> str:
+        """Code near to any of several questions, each chunk once."""
+        found: dict[tuple[str, int], Hit] = {}
+        for question in questions:
+            for hit in await self._hits(question, ()):
+                found.setdefault((hit.path, hit.start_line), hit)
+        ordered = sorted(found.values(), key=lambda hit: (hit.path, hit.start_line))
+        return context_for(ordered, 2 * CONTEXT_BYTES_MAX)
+
+    async def _hits(self, question: str, leave_out: Collection[str]) -> list[Hit]:
+        search = SearchIndex(owner=self._activation.state.owner, query=question, limit=HITS_PER_QUESTION)
+        try:
+            hits: list[Hit] = await self._entities.ask(self._entity, search)
+        except MasterbuilderError as error:
+            log.warning("index of %s did not answer: %s", self._activation.state.id, error)
+            return []
+        return [hit for hit in hits if hit.path not in leave_out]

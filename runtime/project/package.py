@@ -1,0 +1,56 @@
+"""The ZIP a person receives."""
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ROOT = "generated_project"
+
+_LEFT_OUT_FOLDERS = frozenset(
+    {".git", ".code_index", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache"}
+)
+_SECRET_NAMES = re.compile(r"^(\.env(\..+)?|id_rsa.*|.*\.pem|.*\.key|credentials\.json)$")
+_SECRET_TEXT = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b|\bghp_[A-Za-z0-9]{30,}"
+)
+_SAFE_NAMES = frozenset({".env.example", ".env.sample", ".env.template"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    data: bytes
+    sha256: str
+    file_count: int
+    left_out: tuple[str, ...]
+    """Tracked files that were not packed, because they look like secrets or caches."""
+
+
+def pack(files: Mapping[str, bytes]) -> Package:
+    """The same files make the same bytes: sorted, one date, one mode."""
+    kept = {path: data for path, data in files.items() if _may_leave(path, data)}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(kept):
+            entry = zipfile.ZipInfo(f"{ROOT}/{path}", date_time=(2000, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, kept[path])
+    data = buffer.getvalue()
+    return Package(
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        file_count=len(kept),
+        left_out=tuple(sorted(set(files) - set(kept))),
+    )
+
+
+def _may_leave(path: str, data: bytes) -> bool:
+    *folders, name = path.split("/")
+    if _LEFT_OUT_FOLDERS.intersection(folders) or name.endswith(".pyc"):
+        return False
+    if name not in _SAFE_NAMES and _SECRET_NAMES.match(name):
+        return False
+    return _SECRET_TEXT.search(data) is None

@@ -1,0 +1,26 @@
+"""What a build will about cost, said before it starts."""
+
+from runtime.ledger.money import UCREDITS_PER_CREDIT, Price, Tariff
+
+ARCHITECT_CALLS = 12
+"""Interview, requirements, stack, architecture, plan, three documents, README, four verifications."""
+ARCHITECT_TOKENS = (4_000, 1_500)
+IMPLEMENTER_TOKENS = (6_000, 1_500)
+TASKS_LEAST = 6
+ATTEMPTS_PER_TASK = (13, 10)
+"""Three tasks in ten need a second attempt."""
+
+
+def quote_ucredits(scope: str, architect: Price, implementer: Price, tariff: Tariff) -> int:
+    """Microcredits, rounded up to a whole credit; at least one credit, unless both models are free.
+
+    The number of tasks is guessed from the scope's length: a task for every 25 words, and at least six. The token
+    figures are of the same order as the demo's receipt; the ceiling, not the quote, is what protects the user.
+    """
+    tasks = max(TASKS_LEAST, len(scope.split()) // 25)
+    attempts = tasks * ATTEMPTS_PER_TASK[0] // ATTEMPTS_PER_TASK[1]
+    architect_calls = ARCHITECT_CALLS + tasks // 5
+    cost = architect_calls * architect.cost_pusd(*ARCHITECT_TOKENS)
+    cost += attempts * implementer.cost_pusd(*IMPLEMENTER_TOKENS)
+    whole = -(-tariff.credits_for(cost) // UCREDITS_PER_CREDIT)
+    return whole * UCREDITS_PER_CREDIT

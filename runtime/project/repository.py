@@ -1,0 +1,343 @@
+"""A project's git repository: one branch, `main`, of plain files only.
+
+Nothing a project holds can make git run a program or touch a file elsewhere: no configuration of the machine or the
+user is read, there are no hooks, and links, submodules and paths out of the tree are refused.
+"""
+
+import io
+import os
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self, cast
+
+from git.cmd import Git
+
+from runtime.errors import BadInputError, ConflictError, NotFoundError
+
+_COMMITTER = {"GIT_COMMITTER_NAME": "Masterbuilder", "GIT_COMMITTER_EMAIL": "builder@masterbuilder.invalid"}
+_CONFIG = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.symlinks": "false",
+    "core.autocrlf": "false",
+    "core.quotePath": "false",
+    "core.protectHFS": "true",
+    "core.protectNTFS": "true",
+    "commit.gpgSign": "false",
+    "fetch.fsckObjects": "true",
+    "gc.auto": "0",
+    "protocol.allow": "never",
+    "protocol.file.allow": "always",
+}
+_PLAIN_MODES = ("100644", "100755")
+_TRAILER = re.compile(r"^([A-Za-z][A-Za-z0-9-]*): (.+)$")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+
+
+class MergeConflictError(ConflictError):
+    """The patch does not fit what others have merged since; the repository is as it was."""
+
+    code = "merge_conflict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Author:
+    name: str
+    email: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    commit: str
+    """The full id, 40 hex digits."""
+    author: Author
+    message: str
+    """Whole, trailers included."""
+    trailers: Mapping[str, str]
+    """What the last paragraph holds, when it holds nothing else: `{"Task": "T-001/1"}`."""
+
+
+class ProjectRepository:
+    """Every method runs git and waits for it: call them in a thread (`asyncio.to_thread`), one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """For `init`, `open` and `from_bundle`."""
+        self.folder = folder.absolute()
+        self._git = Git(str(self.folder))
+        self._git.update_environment(**_environment(self.folder))
+
+    @classmethod
+    def init(cls, folder: Path, author: Author) -> Self:
+        """Makes the folder and a repository with one empty commit."""
+        repository = cls._empty(folder)
+        repository.commit("Start the project", author)
+        return repository
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Raises NotFoundError when there is no repository in exactly this folder."""
+        if not (folder / ".git" / "HEAD").is_file():
+            raise NotFoundError(f"There is no repository in {folder}.", "Restore it from its bundle.")
+        return cls(folder)
+
+    @classmethod
+    def from_bundle(cls, folder: Path, bundle: bytes) -> Self:
+        """Makes the folder and a clone in it. Raises BadInputError for a bundle that is broken or holds links."""
+        repository = cls._empty(folder)
+        with tempfile.NamedTemporaryFile(dir=repository.folder / ".git", suffix=".bundle") as file:
+            file.write(bundle)
+            file.flush()
+            status, _, errors = repository._run("fetch", "--quiet", "--no-tags", file.name, "refs/heads/main")
+        if status != 0:
+            raise BadInputError(f"The bundle cannot be read: {_last_line(errors)}.", "Use an intact bundle.")
+        repository._must("reset", "--quiet", "--hard", "FETCH_HEAD")
+        repository._refuse_links()
+        return repository
+
+    @property
+    def head(self) -> str:
+        return self._must("rev-parse", "HEAD").decode().strip()
+
+    def bundle(self) -> bytes:
+        """The whole main branch as a git bundle; the same commits may give different bytes."""
+        return self._must("bundle", "create", "--quiet", "-", "refs/heads/main")
+
+    def files(self) -> list[str]:
+        """Tracked paths, sorted; what is applied or written but not yet committed counts."""
+        return [path for _, path in self._entries()]
+
+    def read(self, path: str) -> bytes:
+        """A file as it is in the tree now. Raises NotFoundError, BadInputError for a path out of the tree."""
+        target = self._target(path)
+        try:
+            descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise NotFoundError(f"There is no file {path} in the project.", "List the project's files.") from error
+
+    def write(self, files: Mapping[str, str | bytes | None]) -> None:
+        """Writes (None: removes) files and stages them, ignored ones too.
+
+        Raises BadInputError: for a path out of the tree, and nothing is written then; or when a folder is in the way.
+        """
+        targets = {path: self._target(path) for path in files}
+        try:
+            for path, content in files.items():
+                _write(targets[path], content)
+        except OSError as error:
+            raise BadInputError(f"{path} cannot be written: {error.strerror}.", "Use another path.") from error
+        known = set(self.files())
+        touched = [path for path, content in files.items() if content is not None or path in known]
+        if touched:
+            self._must("add", "--all", "--force", "--", *touched)
+
+    def write_and_commit(self, files: Mapping[str, str | bytes | None], message: str, author: Author) -> str:
+        self.write(files)
+        return self.commit(message, author)
+
+    def commit(self, message: str, author: Author, trailer: str = "") -> str:
+        """Commits the tree as it is, also when nothing changed, and returns the new commit's id.
+
+        `trailer` becomes the message's last paragraph: `Task: T-001/1`.
+        """
+        self._must("add", "--all")
+        text = message.replace("\0", "").strip() + (f"\n\n{trailer}" if trailer else "") + "\n"
+        identity = {"GIT_AUTHOR_NAME": _plain(author.name), "GIT_AUTHOR_EMAIL": _plain(author.email)}
+        with _stdin(text.encode()) as stdin:
+            self._must(
+                *("commit", "--quiet", "--no-verify", "--allow-empty", "--cleanup=verbatim", "--file=-"),
+                stdin=stdin,
+                env=identity,
+            )
+        return self.head
+
+    def apply_patch(self, patch: bytes) -> None:
+        """Applies a git diff to the tree and stages it, merging where others changed the same files.
+
+        Wants a clean tree, and leaves it at HEAD when it raises: MergeConflictError when the patch no longer fits,
+        BadInputError when it is malformed, leads out of the tree or would make a link or submodule.
+        """
+        if not patch:
+            return
+        if self._must("status", "--porcelain", "-z"):
+            raise ConflictError("The repository has uncommitted changes.", "Commit or reset them first.")
+        with _stdin(patch) as stdin:
+            status, _, errors = self._run("apply", "--3way", "--index", "--whitespace=nowarn", "-", stdin=stdin)
+        try:
+            if status == 1:
+                raise MergeConflictError(
+                    f"The change does not fit the merged tree: {_last_line(errors)}.",
+                    "Make the change again on the merged tree.",
+                )
+            if status != 0:
+                raise BadInputError(f"The patch is refused: {_last_line(errors)}.", "Make the change again.")
+            self._refuse_links()
+        except (MergeConflictError, BadInputError):
+            self.reset_hard("HEAD")
+            raise
+
+    def diff_from(self, base: str) -> bytes:
+        """All that differs from commit `base`, new and binary files included; empty when nothing does.
+
+        Stages the tree. What `.gitignore` names is left out unless `write` put it there.
+        """
+        self._must("add", "--all")
+        return self._must(
+            *("diff", "--cached", "--binary", "--full-index", "--no-renames", "--no-color"),
+            *("--no-ext-diff", "--no-textconv", _commit_name(base), "--"),
+        )
+
+    def commits(self) -> Sequence[Commit]:
+        """Newest first."""
+        records = self._must("log", "-z", "--format=%H%x1f%an%x1f%ae%x1f%B", "main").decode(errors="replace")
+        return [_parse_commit(record) for record in records.split("\0") if record]
+
+    def reset_hard(self, commit: str) -> None:
+        """Makes main and the tree what they were at `commit`; everything else in the folder is removed."""
+        self._must("reset", "--quiet", "--hard", _commit_name(commit))
+        self._must("clean", "--quiet", "-ffdx")
+
+    def copy_tree(self, folder: Path) -> None:
+        """Writes the tracked files, as staged, into `folder`, without git's own."""
+        self._must("checkout-index", "--all", f"--prefix={folder.absolute()}/")
+
+    def export(self, prefix: str) -> bytes:
+        """A ZIP of the tracked files under one folder `prefix`; the same commit gives the same bytes."""
+        seconds = int(self._must("log", "-1", "--format=%ct").decode())
+        moment = max(seconds, 315_619_200)  # a ZIP knows no time before 1980
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as package:
+            for mode, path in self._entries():
+                info = zipfile.ZipInfo(f"{prefix}/{path}", date_time=_zip_time(moment))
+                info.external_attr = int(mode, 8) << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                package.writestr(info, self.read(path))
+        return archive.getvalue()
+
+    @classmethod
+    def _empty(cls, folder: Path) -> Self:
+        folder.mkdir(parents=True, exist_ok=True)
+        repository = cls(folder)
+        repository._must("init", "--quiet", "--template=", "--initial-branch=main")
+        return repository
+
+    def _entries(self) -> list[tuple[str, str]]:
+        """(mode, path) of every tracked file."""
+        lines = self._must("ls-files", "--stage", "-z").split(b"\0")
+        return [(line.split(b" ", 1)[0].decode(), os.fsdecode(line.split(b"\t", 1)[1])) for line in lines if line]
+
+    def _refuse_links(self) -> None:
+        for mode, path in self._entries():
+            if mode not in _PLAIN_MODES:
+                raise BadInputError(
+                    f"{path} is a link or a submodule; a project holds plain files only.", "Use a plain file instead."
+                )
+
+    def _target(self, path: str) -> Path:
+        parts = path.split("/")
+        if path.startswith("/") or "\0" in path or "\\" in path or any(map(_is_forbidden, parts)):
+            raise BadInputError(f"{path!r} is not a path inside the project.", "Use a relative path.")
+        target = self.folder.joinpath(*parts)
+        if not target.parent.resolve().is_relative_to(self.folder.resolve()):
+            raise BadInputError(f"{path!r} leads out of the project.", "Use a relative path.")
+        return target
+
+    def _must(self, *arguments: str, stdin: IO[bytes] | None = None, env: Mapping[str, str] | None = None) -> bytes:
+        status, output, errors = self._run(*arguments, stdin=stdin, env=env)
+        if status != 0:
+            raise ConflictError(f"git {arguments[0]} failed: {_last_line(errors)}.", "Check the repository.")
+        return output
+
+    def _run(
+        self, *arguments: str, stdin: IO[bytes] | None = None, env: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes, str]:
+        status, output, errors = self._git.execute(
+            ["git", *arguments],
+            istream=cast(io.BufferedReader, stdin),
+            with_extended_output=True,
+            with_exceptions=False,
+            stdout_as_string=False,
+            strip_newline_in_stdout=False,
+            env=env,
+        )
+        return status, output, errors if isinstance(errors, str) else bytes(errors).decode(errors="replace")
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Names everything outright, so that neither git's search nor variables set around us lead elsewhere."""
+    config = {f"GIT_CONFIG_KEY_{i}": name for i, name in enumerate(_CONFIG)}
+    config |= {f"GIT_CONFIG_VALUE_{i}": value for i, value in enumerate(_CONFIG.values())}
+    return {
+        "GIT_DIR": str(folder / ".git"),
+        "GIT_WORK_TREE": str(folder),
+        "GIT_INDEX_FILE": str(folder / ".git" / "index"),
+        "GIT_OBJECT_DIRECTORY": str(folder / ".git" / "objects"),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
+        "GIT_CONFIG_PARAMETERS": "",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CONFIG_COUNT": str(len(_CONFIG)),
+        **config,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_LITERAL_PATHSPECS": "1",
+        **_COMMITTER,
+    }
+
+
+@contextmanager
+def _stdin(content: bytes) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        yield file
+
+
+def _write(target: Path, content: str | bytes | None) -> None:
+    if content is None:
+        target.unlink(missing_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def _is_forbidden(part: str) -> bool:
+    """Nothing, here, up, or what some file system takes for `.git`."""
+    return part in ("", ".", "..") or part.casefold().rstrip(". ") in (".git", "git~1")
+
+
+def _commit_name(name: str) -> str:
+    if name != "HEAD" and not _COMMIT.fullmatch(name):
+        raise BadInputError(f"{name!r} is not a commit id.", "Use one that `commits` lists.")
+    return name
+
+
+def _parse_commit(record: str) -> Commit:
+    commit, name, email, message = record.split("\x1f", 3)
+    lines = [_TRAILER.match(line) for line in message.strip().split("\n\n")[-1].splitlines()]
+    trailers = {line[1]: line[2] for line in lines if line} if all(lines) else {}
+    return Commit(commit=commit, author=Author(name=name, email=email), message=message.strip(), trailers=trailers)
+
+
+def _plain(text: str) -> str:
+    """What git accepts as part of an identity, and cannot be taken for a field's end."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f<>]", " ", text).split()) or "unknown"
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1].strip().rstrip(".")[:500] if lines else "no reason given"
+
+
+def _zip_time(seconds: int) -> tuple[int, int, int, int, int, int]:
+    moment = time.gmtime(seconds)
+    return (moment.tm_year, moment.tm_mon, moment.tm_mday, moment.tm_hour, moment.tm_min, moment.tm_sec)

@@ -1,0 +1,256 @@
+"""What a project knows, as a pure fold of its events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from runtime.entity.journal import EventRecord
+from runtime.ids import BlobId, ProjectId, RunId, UserId, name_of
+from runtime.ledger.money import credits_text
+from runtime.project.messages import PackageView, ProjectView, Status, TaskView
+from runtime.project.schemas import StackReply, TodoEdit, TodoReply
+from runtime.project.todo import Todo
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at one item. `outcome`: None while it runs, else `merged` or `rejected`."""
+
+    number: int
+    outcome: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Everything a restart needs. Mappings are never changed in place."""
+
+    id: ProjectId = ProjectId("")
+    owner: UserId = UserId("")
+    brief: str = ""
+    answers: Mapping[str, str] = field(default_factory=dict)
+    max_ucredits: int | None = None
+    confirmed_in_advance: bool = False
+
+    status: Status = Status.GATHERING_REQUIREMENTS
+    resume_to: Status | None = None
+    """Where a paused project goes on."""
+    pause_text: str = ""
+    asked: int = 0
+    question: Mapping[str, str] | None = None
+    scope: str | None = None
+    scope_round: int = 0
+    change: str = ""
+    quote_ucredits: int | None = None
+    ceiling_ucredits: int | None = None
+    confirmed: bool = False
+
+    title: str = ""
+    todo: Todo | None = None
+    stack: StackReply | None = None
+    attempts: Mapping[str, tuple[Attempt, ...]] = field(default_factory=dict)
+    commits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Item id -> its commits on main, oldest first."""
+    bundle: BlobId | None = None
+    """The git bundle of main after the last commit. The working copy is a cache of it."""
+    commit: str = ""
+    verdicts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Phase number (0: the final review) -> its verdicts so far."""
+
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Finished steps and their results."""
+    runs: Mapping[str, int] = field(default_factory=dict)
+    """Step key -> the number of its newest run."""
+    open_runs: Mapping[str, RunId] = field(default_factory=dict)
+    """Steps that were begun and are not finished."""
+
+    package: PackageView | None = None
+    failure_reason: str | None = None
+    spent_ucredits: int = 0
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+    last_seq: int = 0
+
+    def after(self, event: EventRecord) -> "State":
+        """The state after one event; what it does not know it only counts."""
+        seen = replace(self, updated_at=event.at, last_seq=event.seq)
+        data = event.data
+        if "spent_ucredits" in data:
+            seen = replace(seen, spent_ucredits=data["spent_ucredits"])
+        match event.type:
+            case "project.opened":
+                return replace(
+                    seen,
+                    id=ProjectId(name_of(event.entity)),
+                    owner=UserId(data["owner"]),
+                    brief=data["brief"],
+                    answers=data["answers"],
+                    max_ucredits=data["max_ucredits"],
+                    confirmed_in_advance=data["confirmed"],
+                    title=_first_line(data["brief"]),
+                    created_at=event.at,
+                )
+            case "project.status" | "project.finished":
+                return seen._with_status(Status(data["status"]), data)
+            case "project.question":
+                return replace(seen, question=data, asked=self.asked + 1, status=Status.CLARIFYING)
+            case "project.answer":
+                topic = data["topic"]
+                return replace(seen, question=None, answers={**self.answers, topic: data["text"]})
+            case "project.quoted":
+                return replace(
+                    seen,
+                    status=Status.CONFIRMING_SCOPE,
+                    scope=data["summary"],
+                    scope_round=self.scope_round + 1,
+                    change="",
+                    quote_ucredits=data["quote_ucredits"],
+                    ceiling_ucredits=data["ceiling_ucredits"],
+                )
+            case "project.change":
+                return replace(seen, change=data["text"], status=Status.CLARIFYING)
+            case "project.confirmed":
+                return replace(seen, confirmed=True, ceiling_ucredits=data["ceiling_ucredits"])
+            case "project.ceiling":
+                return replace(seen, ceiling_ucredits=data["ceiling_ucredits"])
+            case "step.started":
+                return replace(
+                    seen,
+                    runs={**self.runs, data["step"]: data["number"]},
+                    open_runs={**self.open_runs, data["step"]: RunId(data["run"])},
+                )
+            case "step.finished":
+                return replace(
+                    seen,
+                    steps={**self.steps, data["step"]: data["result"]},
+                    open_runs={step: run for step, run in self.open_runs.items() if step != data["step"]},
+                )
+            case "plan.ready":
+                plan = TodoReply.model_validate(data["plan"])
+                return replace(
+                    seen,
+                    title=data["title"],
+                    stack=StackReply.model_validate(data["stack"]),
+                    todo=Todo.from_plan(plan, data["requirement_ids"]),
+                )
+            case "repository.committed":
+                return replace(seen, commit=data["commit"], bundle=BlobId(data["bundle"]))
+            case "task.started":
+                tries = (*self.attempts.get(data["task"], ()), Attempt(number=data["attempt"]))
+                return replace(seen, attempts={**self.attempts, data["task"]: tries})
+            case "task.rejected":
+                return seen._with_outcome(data["task"], data["attempt"], "rejected", data["reason"])
+            case "task.merged":
+                assert self.todo is not None, "a task was merged before there was a plan"
+                merged = seen._with_outcome(data["task"], data["attempt"], "merged", "")
+                return replace(
+                    merged,
+                    todo=self.todo.ticked(data["task"]),
+                    commit=data["commit"],
+                    bundle=BlobId(data["bundle"]),
+                    commits={**self.commits, data["task"]: (*self.commits.get(data["task"], ()), data["commit"])},
+                )
+            case "verify.finished":
+                assert self.todo is not None, "there was a verdict before there was a plan"
+                edits = [TodoEdit.model_validate(edit) for edit in data["edits"]]
+                number = data["phase_number"]
+                return replace(
+                    seen,
+                    verdicts={**self.verdicts, number: (*self.verdicts.get(number, ()), data["verdict"])},
+                    todo=self.todo.edited(edits, data["edits_phase"]),
+                    commit=data["commit"],
+                    bundle=BlobId(data["bundle"]),
+                )
+            case "package.ready":
+                return replace(
+                    seen,
+                    package=PackageView(
+                        blob=BlobId(data["blob"]),
+                        sha256=data["sha256"],
+                        size_bytes=data["size_bytes"],
+                        file_count=data["file_count"],
+                    ),
+                )
+            case _:
+                return seen
+
+    def view(self, spent_ucredits: int, spent_pusd: int) -> ProjectView:
+        return ProjectView(
+            id=self.id,
+            owner=self.owner,
+            title=self.title,
+            status=self.status,
+            question=self.waits_for(),
+            scope=self.scope,
+            quote_ucredits=self.quote_ucredits,
+            ceiling_ucredits=self.ceiling_ucredits,
+            spent_ucredits=spent_ucredits,
+            spent_pusd=spent_pusd,
+            tasks=self._task_views(),
+            failure_reason=self.failure_reason,
+            package=self.package,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            last_seq=self.last_seq,
+        )
+
+    def waits_for(self) -> str | None:
+        """What the owner is asked for now."""
+        if self.status is Status.CLARIFYING and self.question is not None:
+            return self.question["text"]
+        if self.status is Status.CONFIRMING_SCOPE and not self.confirmed:
+            quote, ceiling = credits_text(self.quote_ucredits or 0), credits_text(self.ceiling_ucredits or 0)
+            return f"About {quote} credits, never more than {ceiling}. Go ahead?"
+        if self.status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE):
+            return self.pause_text
+        return None
+
+    @property
+    def paused(self) -> bool:
+        return self.status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE)
+
+    def _with_status(self, status: Status, data: Mapping[str, Any]) -> "State":
+        if self.status.terminal:
+            return self
+        if status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE):
+            return replace(self, status=status, resume_to=self.resume_to or self.status, pause_text=data["text"])
+        changed = replace(self, status=status, resume_to=None, pause_text="")
+        if status is Status.FAILED:
+            return replace(changed, failure_reason=data["reason"], open_runs={})
+        return replace(changed, open_runs={}) if status.terminal else changed
+
+    def _with_outcome(self, task: str, number: int, outcome: str, reason: str) -> "State":
+        tries = tuple(
+            replace(attempt, outcome=outcome, reason=reason) if attempt.number == number else attempt
+            for attempt in self.attempts.get(task, ())
+        )
+        return replace(self, attempts={**self.attempts, task: tries})
+
+    def _task_views(self) -> tuple[TaskView, ...]:
+        if self.todo is None:
+            return ()
+        return tuple(
+            TaskView(
+                id=item.id,
+                title=item.title,
+                phase=self.todo.phases[item.phase - 1],
+                state=self._task_state(item.id, item.done),
+                attempts=len(self.attempts.get(item.id, ())),
+            )
+            for item in self.todo.items
+        )
+
+    def _task_state(self, id: str, done: bool) -> str:
+        if done:
+            return "done"
+        tries = self.attempts.get(id, ())
+        if tries and tries[-1].outcome is None and not self.status.terminal:
+            return "running"
+        return "failed" if tries and self.status is Status.FAILED else "open"
+
+
+def _first_line(brief: str) -> str:
+    return brief.strip().splitlines()[0].lstrip("# ").strip()[:200]

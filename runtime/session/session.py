@@ -1,0 +1,124 @@
+"""A person's side: which projects are theirs, and whether they may start another."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from runtime.config import Settings
+from runtime.entity.entity import Entity
+from runtime.entity.journal import EventRecord, Journal
+from runtime.entity.port import Entities
+from runtime.errors import ConflictError
+from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, name_of, new_project_id, project_entity
+from runtime.ledger.port import Ledger
+from runtime.policy.admission import check_active, check_wallet
+from runtime.project.messages import OpenProject, ProjectView, Status
+from runtime.project.project import Begin
+from runtime.project.workshop import Implementers
+from runtime.providers.endpoints import no_provider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A project that was asked for; `begun` once the project itself has it."""
+
+    project: ProjectId
+    message: OpenProject
+    begun: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionState:
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    """By the key of the message that asked."""
+
+
+class UserSession(Entity[SessionState]):
+    """Decides, one message at a time, so two requests at once cannot both be the one project that is allowed."""
+
+    kind = "user"
+
+    def __init__(
+        self,
+        entity: EntityId,
+        settings: Settings,
+        ledger: Ledger,
+        journal: Journal,
+        entities: Entities,
+        implementers: Implementers,
+    ) -> None:
+        self._user = UserId(name_of(entity))
+        self._settings = settings
+        self._ledger = ledger
+        self._journal = journal
+        self._entities = entities
+        self._implementers = implementers
+
+    def initial(self) -> SessionState:
+        return SessionState()
+
+    def fold(self, state: SessionState, event: EventRecord) -> SessionState:
+        match event.type:
+            case "session.project_ordered":
+                order = Order(project=ProjectId(event.data["project"]), message=OpenProject(**event.data["order"]))
+                return replace(state, orders={**state.orders, order.message.key: order})
+            case "session.project_begun":
+                key = event.data["order_key"]
+                return replace(state, orders={**state.orders, key: replace(state.orders[key], begun=True)})
+            case _:
+                return state
+
+    def head(self, state: SessionState) -> Mapping[str, Any]:
+        return {"projects": len(state.orders)}
+
+    def is_open(self, state: SessionState) -> bool:
+        return any(not order.begun for order in state.orders.values())
+
+    async def wake(self) -> None:
+        for order in self.state.orders.values():
+            if not order.begun:
+                self.activation.spawn(self._hand_over(order), "hand over")
+
+    async def receive(self, message: Any) -> ProjectView:
+        if not isinstance(message, OpenProject):
+            raise ConflictError(f"A session does not understand {type(message).__name__}.")
+        if message.key not in self.state.orders:
+            await self._admit()
+            await self.activation.emit(
+                "session.project_ordered",
+                f"order/{message.key}",
+                {
+                    "project": new_project_id(),
+                    "order": {
+                        "key": message.key,
+                        "brief": message.brief,
+                        "answers": dict(message.answers),
+                        "max_ucredits": message.max_ucredits,
+                        "confirmed": message.confirmed,
+                    },
+                },
+            )
+        return await self._begin(self.state.orders[message.key])
+
+    async def _hand_over(self, order: Order) -> None:
+        await self._begin(order)
+
+    async def _begin(self, order: Order) -> ProjectView:
+        begin = Begin(owner=self._user, order=order.message)
+        view: ProjectView = await self._entities.ask(project_entity(order.project), begin)
+        await self.activation.emit(
+            "session.project_begun", f"begun/{order.message.key}", {"order_key": order.message.key}
+        )
+        return view
+
+    async def _admit(self) -> None:
+        """Refuses before anything is written or paid: too many projects, too few credits, no model, no sandbox."""
+        heads = await self._journal.heads("project", self._user)
+        active = sum(not Status(head.data["status"]).terminal for head in heads)
+        check_active(active, self._settings.max_active_projects_per_user, is_admin=self._user == LOCAL_ADMIN)
+        check_wallet(await self._ledger.balance(self._user), self._settings.min_credits_to_start)
+        for model in (self._settings.architect_model, self._settings.implementer_model):
+            provider = model.partition("/")[0]
+            if not await self._ledger.keys(provider):
+                raise no_provider(provider)
+        await self._implementers.probe()

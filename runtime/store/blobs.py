@@ -1,0 +1,87 @@
+"""Files on the ledger's disk: packages, bundles, index files. Named by their content, sealed, written once."""
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from runtime.errors import NotFoundError, StoreUnavailableError, TooLargeError
+from runtime.ids import BlobId
+from runtime.store.database import Database, unavailable
+from runtime.store.schema import BLOBS, sync
+
+BLOB_BYTES_MAX = 512 << 20
+
+_ID = re.compile(r"[0-9a-f]{64}")
+
+
+class Blobs:
+    """`<data_dir>/blobs/ab/<sha256 of the plain bytes>`. The same bytes are one file, however often they come."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._folder = database.data_dir / BLOBS
+        self._seal = database.seal
+
+    async def put(self, data: bytes) -> BlobId:
+        """On disk when it returns, name and all. Raises TooLargeError, StoreUnavailableError."""
+        self._database.check_open()
+        if len(data) > BLOB_BYTES_MAX:
+            raise TooLargeError(f"A file of {len(data)} bytes is over the bound of {BLOB_BYTES_MAX}.")
+        return await asyncio.to_thread(self._put, data)
+
+    async def get(self, blob: BlobId) -> bytes:
+        """Raises NotFoundError, and StoreUnavailableError when the file was damaged."""
+        return await asyncio.to_thread(self._get, blob)
+
+    def clear_unfinished(self) -> None:
+        """Removes what a crash left half written. Only while nobody writes: at open."""
+        for left_over in self._folder.glob("*.tmp"):
+            left_over.unlink()
+
+    def _put(self, data: bytes) -> BlobId:
+        blob = BlobId(hashlib.sha256(data).hexdigest())
+        path = self._path(blob)
+        try:
+            if not path.exists():
+                self._write(path, self._seal.close(data, f"blob {blob}"))
+            sync(path.parent)
+        except OSError as error:
+            raise unavailable(error, self._folder.parent) from error
+        return blob
+
+    def _write(self, path: Path, sealed: bytes) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync(self._folder)
+        sync(self._folder.parent)
+        unfinished = self._folder / f"{secrets.token_hex(8)}.tmp"
+        try:
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(sealed)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.rename(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _get(self, blob: BlobId) -> bytes:
+        path = self._path(blob)
+        try:
+            sealed = path.read_bytes()
+        except FileNotFoundError as error:
+            raise NotFoundError(f"There is no file {blob}.") from error
+        except OSError as error:
+            raise unavailable(error, self._folder.parent) from error
+        data = self._seal.open(sealed, f"blob {blob}")
+        if hashlib.sha256(data).hexdigest() != blob:
+            raise StoreUnavailableError(f"The file {blob} is damaged.", "Restore a backup.")
+        return data
+
+    def _path(self, blob: BlobId) -> Path:
+        """Only ever inside the folder: an id is 64 hex digits or it is nothing."""
+        if not _ID.fullmatch(blob):
+            raise NotFoundError("A file's id is 64 hex digits.")
+        return self._folder / blob[:2] / blob

@@ -1,0 +1,31 @@
+"""The lock that makes one process the owner of a data folder."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from runtime.errors import StoreUnavailableError
+
+
+class OwnerLock:
+    """`flock` on a file of its own. DuckDB's fcntl lock falls as soon as its owner opens the file again by path;
+    this one falls only when its owner closes it or dies.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Takes the lock or raises StoreUnavailableError at once."""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(self._descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise StoreUnavailableError(
+                f"{path.parent} is in use: process {owner} owns its ledger.",
+                "Stop that process (`masterbuilder down`), or use another DATA_DIR.",
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._descriptor)

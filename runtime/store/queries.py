@@ -1,0 +1,31 @@
+"""Finds SQL by name. Every statement of the product is in `queries.sql`; the tables are in `migrations/`."""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_PARAMETER = re.compile(r"\$(\w+)")
+
+
+def sql(name: str) -> str:
+    """The statement that stands under `-- name: <name>`. A name that does not exist is a bug: KeyError."""
+    return _statements()[name]
+
+
+def arguments(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of `values` that the statement mentions; DuckDB refuses any other."""
+    return {parameter: values[parameter] for parameter in _parameters(name)}
+
+
+@cache
+def _statements() -> dict[str, str]:
+    text = files("runtime.store").joinpath("queries.sql").read_text()
+    parts = _NAME.split(text)[1:]
+    return dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))
+
+
+@cache
+def _parameters(name: str) -> frozenset[str]:
+    return frozenset(_PARAMETER.findall(sql(name)))

@@ -1,0 +1,92 @@
+"""Makes a new database file, and brings an old one to the newest shape."""
+
+import os
+import uuid
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from runtime.errors import StoreUnavailableError
+from runtime.store.queries import sql
+from runtime.store.seal import Seal
+
+CONFIG: dict[str, Any] = {
+    "threads": 2,
+    "memory_limit": "2GB",
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "enable_external_access": False,
+}
+DATABASE = "ledger.duckdb"
+BLOBS = "blobs"
+
+
+def connect(path: Path) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(path), config=CONFIG)
+
+
+def create(data_dir: Path, seal: Seal) -> None:
+    """Makes the database beside its name and moves it there whole: a crash leaves either nothing or all of it.
+
+    Raises StoreUnavailableError for a folder that already holds what a lost database must have known.
+    """
+    if (data_dir / f"{DATABASE}.wal").exists() or any((data_dir / BLOBS).glob("*/*")):
+        raise _not_ours(data_dir, f"it holds data, but no {DATABASE}")
+    beside = data_dir / f"{DATABASE}.new"
+    for left_over in (beside, data_dir / f"{DATABASE}.new.wal"):
+        left_over.unlink(missing_ok=True)
+    with connect(beside) as connection:
+        migrate(connection)
+        cluster_id = str(uuid.uuid4())
+        key_check = seal.close(cluster_id.encode(), "cluster")
+        connection.execute(sql("add_cluster"), {"cluster_id": cluster_id, "key_check": key_check})
+        connection.execute("CHECKPOINT")
+    beside.chmod(0o600)
+    sync(beside)
+    beside.rename(data_dir / DATABASE)
+    sync(data_dir)
+
+
+def check(connection: duckdb.DuckDBPyConnection, data_dir: Path, seal: Seal) -> str:
+    """The cluster's id. Raises StoreUnavailableError when the file is not this product's, or the key is not its."""
+    if ("cluster",) not in connection.execute(sql("table_names")).fetchall():
+        raise _not_ours(data_dir, f"{DATABASE} has no cluster_id")
+    rows = connection.execute(sql("cluster")).fetchall()
+    if len(rows) != 1:
+        raise _not_ours(data_dir, f"{DATABASE} has {len(rows)} rows of cluster_id instead of one")
+    cluster_id, key_check = rows[0]
+    if seal.open(key_check, "cluster") != cluster_id.encode():
+        raise _not_ours(data_dir, "its cluster_id was altered")
+    return str(cluster_id)
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Applies, in order, what was not applied yet; each step whole or not at all. Repeating changes nothing."""
+    connection.execute(sql("make_migrations"))
+    applied = {name for (name,) in connection.execute(sql("applied_migrations")).fetchall()}
+    steps = [step for step in files("runtime.store.migrations").iterdir() if step.name.endswith(".sql")]
+    for step in sorted(steps, key=lambda step: step.name):
+        if step.name in applied:
+            continue
+        connection.execute("BEGIN")
+        connection.execute(step.read_text())
+        connection.execute(sql("add_migration"), {"name": step.name})
+        connection.execute("COMMIT")
+
+
+def sync(path: Path) -> None:
+    """Forces a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _not_ours(data_dir: Path, why: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"{data_dir} is not a data folder of Masterbuilder: {why}.",
+        "Point DATA_DIR to the right folder, restore a backup, or choose an empty folder.",
+    )

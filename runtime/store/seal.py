@@ -1,0 +1,44 @@
+"""Sealing: what is written to disk about people is unreadable and unalterable without the key."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from runtime.errors import StoreUnavailableError
+
+NONCE_BYTES = 12
+
+
+class Seal:
+    """AES-256-GCM with a random nonce before the ciphertext. Source: NIST SP 800-38D (2^32 seals a key at most).
+
+    `subject` says what the bytes belong to: sealed bytes moved to another subject do not open.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def close(self, plain: bytes, subject: str) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, plain, subject.encode())
+
+    def open(self, sealed: bytes, subject: str) -> bytes:
+        """Raises StoreUnavailableError when the bytes were altered, moved, or sealed with another key."""
+        try:
+            return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], subject.encode())
+        except (InvalidTag, ValueError) as error:
+            raise StoreUnavailableError(
+                f"What is stored for {subject} does not open with this key: it is damaged or belongs elsewhere.",
+                "Restore a backup, or give back the data folder's own secrets.json.",
+            ) from error
+
+    def close_json(self, data: Mapping[str, Any], subject: str) -> bytes:
+        return self.close(json.dumps(data, separators=(",", ":"), allow_nan=False).encode(), subject)
+
+    def open_json(self, sealed: bytes, subject: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads(self.open(sealed, subject))
+        return loaded

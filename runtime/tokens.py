@@ -1,0 +1,14 @@
+"""Bearer tokens: random, shown once, known to the ledger by their SHA-256 only."""
+
+import hashlib
+import secrets
+
+
+def new_task_token() -> str:
+    """Pays for one run of one task, and does nothing else."""
+    return f"mbt-{secrets.token_urlsafe(32)}"
+
+
+def token_hash(token: str) -> str:
+    """What the ledger knows a token by: 64 hex digits."""
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,206 @@
+"""The HTTP door: health, wallet, projects, their events, packages and receipts.
+
+Routes say what may be asked; what happens is the entities' and the ledger's.
+"""
+
+import asyncio
+import re
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from runtime.errors import BadInputError, ConflictError, MasterbuilderError, NotFoundError
+from runtime.ids import ProjectId, project_entity, user_entity
+from runtime.ledger.money import credits_text
+from runtime.ledger.port import Identity
+from runtime.project.messages import Answer, Cancel, Confirm, Describe, OpenProject, ProjectMessage, ProjectView, Resume
+from serve_apps import answers
+from serve_apps.auth import TheSystem, User
+from serve_apps.bodies import AnswerBody, ConfirmBody, OpenBody, ResumeBody, bounded, read_body
+from serve_apps.door import Door
+from serve_apps.event_stream import EventStream
+from serve_apps.follow import follow
+from serve_apps.project_json import project_json
+from serve_apps.receipt_formats import receipt_csv, receipt_json, receipt_text
+from serve_apps.system import System
+
+BODY_BYTES_MAX = 1 << 20
+HEALTH_TIMEOUT_S = 5.0
+PROJECTS_MAX = 100
+KEY = re.compile(r"[\x21-\x7e]{1,200}")
+router = APIRouter()
+
+
+def create_app(system: System, *, under_serve: bool = False) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.state.system = system
+    app.include_router(router)
+    app.add_middleware(Door, sets_header=not under_serve)
+    answers.install(app)
+    return app
+
+
+@router.get("/live")
+async def live() -> JSONResponse:
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/health")
+async def health(system: TheSystem) -> JSONResponse:
+    """503 while the ledger does not answer; `degraded` while no provider is configured."""
+    found: Mapping[str, str]
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT_S):
+            found = await system.health()
+    except (MasterbuilderError, TimeoutError):
+        found = {"ledger": "does not answer", "provider": "unknown"}
+    ledger_ok = found["ledger"] == "ok"
+    status = "ok" if ledger_ok and found["provider"] != "none" else "degraded"
+    return JSONResponse({"status": status, **found, "version": version("masterbuilder")}, 200 if ledger_ok else 503)
+
+
+@router.get("/api/v1/me")
+async def me(system: TheSystem, user: User) -> JSONResponse:
+    balance = await system.ledger.balance(user.user)
+    return JSONResponse(
+        {
+            "user": user.user,
+            "is_admin": user.is_admin,
+            "balance_credits": credits_text(balance.balance_ucredits),
+            "held_credits": credits_text(balance.held_ucredits),
+            "balance_ucredits": balance.balance_ucredits,
+            "held_ucredits": balance.held_ucredits,
+        }
+    )
+
+
+@router.post("/api/v1/projects")
+async def open_project(request: Request, system: TheSystem, user: User) -> JSONResponse:
+    """Answers as soon as the project is on disk; the rest comes as events."""
+    body = await read_body(request, OpenBody, BODY_BYTES_MAX)
+    message = OpenProject(
+        key=_key(request, "open"),
+        brief=bounded("The brief", body.brief, system.settings.brief_bytes_max),
+        answers={str(topic): text for topic, text in (body.answers or {}).items()},
+        max_ucredits=body.max_ucredits,
+        confirmed=body.confirm,
+    )
+    view = await system.entities.ask(user_entity(user.user), message)
+    return JSONResponse(project_json(view), 202)
+
+
+@router.get("/api/v1/projects")
+async def list_projects(system: TheSystem, user: User) -> JSONResponse:
+    """The newest hundred; each tells its own state."""
+    heads = (await system.journal.heads("project", user.user))[:PROJECTS_MAX]
+    views = await asyncio.gather(*(system.entities.ask(head.entity, Describe()) for head in heads))
+    return JSONResponse({"projects": [project_json(view) for view in views]})
+
+
+@router.get("/api/v1/projects/{project}")
+async def show_project(project: str, system: TheSystem, user: User) -> JSONResponse:
+    return JSONResponse(project_json(await _owned(system, user, project)))
+
+
+@router.post("/api/v1/projects/{project}/answers")
+async def answer_question(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, AnswerBody, BODY_BYTES_MAX)
+    text = bounded("The answer", body.text, system.settings.brief_bytes_max)
+    return await _tell(system, user, project, Answer(key=_key(request, "answer"), text=text))
+
+
+@router.post("/api/v1/projects/{project}/confirm")
+async def confirm_scope(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, ConfirmBody, BODY_BYTES_MAX)
+    change = bounded("The change", body.change, system.settings.brief_bytes_max)
+    return await _tell(system, user, project, Confirm(key=_key(request, "confirm"), accept=body.accept, change=change))
+
+
+@router.post("/api/v1/projects/{project}/cancel")
+async def cancel_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    return await _tell(system, user, project, Cancel(key=_key(request, "cancel")))
+
+
+@router.post("/api/v1/projects/{project}/resume")
+async def resume_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, ResumeBody, BODY_BYTES_MAX)
+    return await _tell(system, user, project, Resume(key=_key(request, "resume"), ceiling_ucredits=body.max_ucredits))
+
+
+@router.get("/api/v1/projects/{project}/events")
+async def project_events(project: str, request: Request, system: TheSystem, user: User) -> Response:
+    view = await _owned(system, user, project)
+    after_seq = _after(request, view)
+    return EventStream(follow(system.entities, view, after_seq, answers.request_id_of(request)))
+
+
+@router.get("/api/v1/projects/{project}/package")
+async def project_package(project: str, system: TheSystem, user: User) -> Response:
+    view = await _owned(system, user, project)
+    if view.package is None:
+        raise ConflictError(
+            f"The package is not ready: the project is {view.status.value}.", "Follow the events until package.ready."
+        )
+    name = re.sub(r"[^a-z0-9]+", "-", view.title.lower()).strip("-")[:60] or "project"
+    headers = {"x-sha256": view.package.sha256, "content-disposition": f'attachment; filename="{name}.zip"'}
+    return Response(await system.ledger.get_blob(view.package.blob), media_type="application/zip", headers=headers)
+
+
+@router.get("/api/v1/projects/{project}/receipt")
+async def project_receipt(project: str, request: Request, system: TheSystem, user: User) -> Response:
+    wanted = request.query_params.get("format", "json")
+    if wanted not in ("json", "text", "csv"):
+        raise BadInputError("format must be json, text or csv.", "Correct it and ask again.")
+    view = await _owned(system, user, project)
+    receipt = await system.ledger.receipt(view.id)
+    if wanted == "json":
+        return JSONResponse(receipt_json(receipt))
+    if wanted == "csv":
+        return Response(receipt_csv(receipt), media_type="text/csv")
+    return PlainTextResponse(receipt_text(receipt))
+
+
+async def _owned(system: System, user: Identity, project: str) -> ProjectView:
+    """Raises NotFoundError for what is not there and for what is another's alike."""
+    not_found = NotFoundError("You have no project with this id.", "GET /api/v1/projects lists yours.")
+    try:
+        if str(uuid.UUID(project)) != project:
+            raise not_found
+        view: ProjectView = await system.entities.ask(project_entity(ProjectId(project)), Describe())
+    except (ValueError, NotFoundError):
+        raise not_found from None
+    if view.owner != user.user:
+        raise not_found
+    return view
+
+
+async def _tell(system: System, user: Identity, project: str, message: ProjectMessage) -> JSONResponse:
+    view = await _owned(system, user, project)
+    return JSONResponse(project_json(await system.entities.ask(project_entity(view.id), message)))
+
+
+def _key(request: Request, action: str) -> str:
+    """Names the request, so that sending it again is the same request. Raises BadInputError for an unusable one.
+
+    What the client chose is prefixed: a project's own keys live in the same space.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        key = str(uuid.uuid4())
+    if not KEY.fullmatch(key):
+        raise BadInputError("Idempotency-Key must be 1 to 200 visible ASCII characters.", "Send another key.")
+    return f"http/{action}/{key}"
+
+
+def _after(request: Request, view: ProjectView) -> int:
+    """The number of the last event the client has: `Last-Event-ID`, which browsers send, before `after`."""
+    given: Any = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+    if not re.fullmatch(r"[0-9]{1,15}", given) or int(given) > view.last_seq:
+        raise BadInputError(
+            f"after must be a number from 0 to {view.last_seq}, the last event so far.", "Ask with after=0 for all."
+        )
+    return int(given)

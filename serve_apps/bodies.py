@@ -1,0 +1,150 @@
+"""What people may send: YAML or JSON, read up to a bound and checked field by field before anything happens."""
+
+import asyncio
+import json
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from fastapi import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+
+from runtime.errors import BadInputError, TooLargeError
+from runtime.ledger.money import UCREDITS_PER_CREDIT
+from runtime.project.schemas import Text, Topic
+
+CREDITS_MAX = 10**9
+DEPTH_MAX = 50
+PROBLEMS_MAX = 5
+PROBLEM_CHARACTERS_MAX = 300
+CORRECT = "Correct it and send it again."
+
+Parsed = TypeVar("Parsed", bound="Body")
+
+
+def _ucredits(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)) or len(str(value)) > 40:
+        raise ValueError("must be a number of credits")
+    try:
+        amount = Decimal(str(value).strip())
+    except InvalidOperation:
+        raise ValueError("must be a number of credits") from None
+    if not amount.is_finite() or not 0 < amount <= CREDITS_MAX:
+        raise ValueError(f"must be more than 0 and at most {CREDITS_MAX} credits")
+    ucredits = int(amount * UCREDITS_PER_CREDIT)
+    if ucredits == 0:
+        raise ValueError("must be at least 0.000001 credits")
+    return ucredits
+
+
+def _no_nul(value: object) -> object:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
+UCredits = Annotated[int, BeforeValidator(_ucredits)]
+"""Given in credits, as a number or a string; kept in microcredits."""
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), BeforeValidator(_no_nul)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class OpenBody(Body):
+    brief: Words
+    answers: dict[Topic, Annotated[Text, BeforeValidator(_no_nul)]] | None = None
+    max_ucredits: UCredits | None = Field(default=None, alias="max_credits")
+    confirm: StrictBool = False
+
+
+class AnswerBody(Body):
+    text: Words
+
+
+class ConfirmBody(Body):
+    accept: StrictBool
+    change: Annotated[str, BeforeValidator(_no_nul)] = ""
+
+
+class ResumeBody(Body):
+    max_ucredits: UCredits | None = Field(default=None, alias="max_credits")
+
+
+async def read_bytes(request: Request, bytes_max: int) -> bytes:
+    """Raises TooLargeError as soon as the bound is passed, whatever Content-Length says."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > bytes_max:
+            raise TooLargeError(f"The request's body is larger than {bytes_max} bytes.", "Send a smaller one.")
+    return bytes(body)
+
+
+async def read_body(request: Request, model: type[Parsed], bytes_max: int) -> Parsed:
+    """The body as `model`; an empty one counts as `{}`. Raises BadInputError, naming line or field; TooLargeError."""
+    data = await read_bytes(request, bytes_max)
+    is_json = "json" in request.headers.get("content-type", "").lower()
+    return checked(await asyncio.to_thread(_document, data, is_json), model)
+
+
+async def read_json(request: Request, bytes_max: int) -> dict[str, Any]:
+    """A JSON object, unchecked. Raises BadInputError, TooLargeError."""
+    data = await read_bytes(request, bytes_max)
+    return await asyncio.to_thread(_document, data, True)
+
+
+def checked(document: dict[str, Any], model: type[Parsed]) -> Parsed:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        named = "; ".join(problem[:PROBLEM_CHARACTERS_MAX] for problem in problems[:PROBLEMS_MAX])
+        raise BadInputError(f"The request does not fit: {named}.", CORRECT) from None
+
+
+def bounded(name: str, text: str, bytes_max: int) -> str:
+    """Raises TooLargeError where the text is longer than `bytes_max` in UTF-8."""
+    size_bytes = len(text.encode())
+    if size_bytes > bytes_max:
+        raise TooLargeError(
+            f"{name} has {size_bytes} bytes; at most {bytes_max} are allowed.", "Shorten it and send it again."
+        )
+    return text
+
+
+def _document(data: bytes, is_json: bool) -> dict[str, Any]:
+    try:
+        text = data.decode()
+        document = (json.loads if is_json else _yaml)(text) if text.strip() else {}
+    except UnicodeDecodeError:
+        raise BadInputError("The body is not UTF-8 text.", CORRECT) from None
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"The body is not JSON: line {error.lineno}, {error.msg}.", CORRECT) from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadInputError(f"The body is not YAML: line {line}, {error.problem or 'malformed'}.", CORRECT) from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise BadInputError("The body cannot be read: a value is malformed or nested too deep.", CORRECT) from None
+    if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
+        raise BadInputError("The body must be an object: names and values.", CORRECT)
+    return document
+
+
+def _yaml(text: str) -> Any:
+    """Plain data only. Aliases are refused, because a few lines of them can stand for gigabytes, and so is deep
+    nesting, which would overflow the parser's stack."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for found in yaml.parse(text, Loader=loader):
+        if isinstance(found, AliasEvent):
+            raise BadInputError("The body holds a YAML alias, which is not allowed.", "Write the value out.")
+        depth += isinstance(found, CollectionStartEvent) - isinstance(found, CollectionEndEvent)
+        if depth > DEPTH_MAX:
+            raise BadInputError(f"The body is nested deeper than {DEPTH_MAX} levels.", CORRECT)
+    return yaml.load(text, Loader=loader)

@@ -1,0 +1,31 @@
+"""How the model door is deployed; what it does stands in `gateway_routes`."""
+
+import os
+
+from fastapi import FastAPI
+from ray import serve
+
+from actors.system import connect
+from runtime.config import Settings
+from serve_apps.door import log_to_stderr
+from serve_apps.gateway_routes import create_app
+
+
+def build(args: Settings) -> serve.Application:
+    """For `serve deploy` under the route prefix `/v1`: `args` overrides, by field name, what the environment says."""
+    settings = Settings.from_environment(os.environ, **args.model_dump(exclude_unset=True))
+    deployment = serve.deployment(name="gateway", max_ongoing_requests=500, ray_actor_options={"num_cpus": 0})
+    return deployment(serve.ingress()(Gateway)).bind(settings)
+
+
+class Gateway:
+    """A replica. It holds no state: handles to the actors and connections to providers. A call that falls with
+    it keeps its hold, which the ledger's sweep books as the platform's loss."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Runs once, in the replica, before its first request; Serve starts another replica where it raises."""
+        log_to_stderr()
+        return create_app(await connect(self._settings), under_serve=True)

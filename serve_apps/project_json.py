@@ -1,0 +1,43 @@
+"""A project as HTTP shows it."""
+
+from typing import Any
+
+from runtime.ledger.money import credits_text, usd_text
+from runtime.project.messages import ProjectView
+
+
+def project_json(view: ProjectView) -> dict[str, Any]:
+    package = view.package and {
+        "sha256": view.package.sha256,
+        "size_bytes": view.package.size_bytes,
+        "file_count": view.package.file_count,
+        "url": f"/api/v1/projects/{view.id}/package",
+    }
+    return {
+        "id": view.id,
+        "title": view.title,
+        "status": view.status.value,
+        "question": view.question,
+        "scope": view.scope,
+        "quote_credits": _credits(view.quote_ucredits),
+        "ceiling_credits": _credits(view.ceiling_ucredits),
+        "spent_credits": credits_text(view.spent_ucredits),
+        "spent_ucredits": view.spent_ucredits,
+        "spent_usd": usd_text(view.spent_pusd),
+        "spent_pusd": view.spent_pusd,
+        "tasks": [
+            {"id": task.id, "title": task.title, "phase": task.phase, "state": task.state, "attempts": task.attempts}
+            for task in view.tasks
+        ],
+        "tasks_done": sum(task.state == "done" for task in view.tasks),
+        "tasks_total": len(view.tasks),
+        "failure_reason": view.failure_reason,
+        "package": package,
+        "created_at": view.created_at.isoformat(),
+        "updated_at": view.updated_at.isoformat(),
+        "last_seq": view.last_seq,
+    }
+
+
+def _credits(ucredits: int | None) -> str | None:
+    return None if ucredits is None else credits_text(ucredits)

@@ -1,0 +1,286 @@
+"""What a person sees: words, exit status, and never a traceback."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from fake_door import PROJECT, FakeDoor, Run, error_answer, event, json_answer, stream_answer
+
+from cluster.ports import free_ports
+
+DONE = {**PROJECT, "status": "completed", "tasks_done": 12, "last_seq": 3}
+
+
+@pytest.mark.parametrize(
+    ("code", "http_status", "exit_status"),
+    [
+        ("bad_input", 400, 2),
+        ("too_large", 413, 2),
+        ("not_authenticated", 401, 3),
+        ("forbidden", 403, 3),
+        ("not_found", 404, 3),
+        ("conflict", 409, 3),
+        ("not_enough_credits", 402, 3),
+        ("unpriced_model", 422, 3),
+        ("something_new", 418, 3),
+        ("no_provider", 503, 4),
+        ("provider_error", 502, 4),
+        ("something_new", 500, 4),
+    ],
+)
+def test_error_of_the_service__is_told_with_cost_next_step_and_request_id(
+    run: Run, door: FakeDoor, code: str, http_status: int, exit_status: int
+) -> None:
+    door.routes["POST /api/v1/projects"] = error_answer(code, http_status, "It went wrong.", "Do this.")
+    result = run("build", "a tiny app")
+    assert result.exit_code == exit_status
+    assert result.stderr.splitlines() == [
+        "error: It went wrong. Nothing was charged.",
+        "next: Do this.",
+        "Request id: req-7",
+    ]
+
+
+def test_service_that_is_down__names_the_command_that_starts_it(run: Run) -> None:
+    result = run("projects", MASTERBUILDER_URL=f"http://127.0.0.1:{free_ports(1)[0]}")
+    assert result.exit_code == 4
+    assert "masterbuilder up" in result.stderr
+    assert "Traceback" not in result.output + result.stderr
+
+
+def test_service_that_is_something_else__is_said_to_be(run: Run, door: FakeDoor) -> None:
+    door.routes["GET /api/v1/projects"] = (200, {}, b"<html>hello</html>")
+    result = run("projects")
+    assert result.exit_code == 4
+    assert "MASTERBUILDER_URL" in result.stderr
+
+
+@pytest.mark.parametrize("brief", ["", "   \n\t "])
+def test_empty_brief__is_refused_before_anything_is_sent(run: Run, door: FakeDoor, brief: str) -> None:
+    result = run("build", "-", stdin=brief)
+    assert result.exit_code == 2
+    assert "empty" in result.stderr
+    assert door.asked == []
+
+
+def test_brief_that_names_a_missing_file__is_not_taken_for_text(run: Run, door: FakeDoor) -> None:
+    result = run("build", "briefs/tracker.md")
+    assert result.exit_code == 2
+    assert "briefs/tracker.md" in result.stderr
+    assert door.asked == []
+
+
+def test_brief_that_is_no_text__is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "brief.md").write_bytes(b"\xff\xfe\x00\x80")
+    result = run("build", "brief.md")
+    assert result.exit_code == 2
+    assert "UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("audience: [unclosed", "not YAML"),
+        ("just a sentence", "does not hold answers"),
+        ("colour: blue", "colour"),
+        ("audience: {a: b}", "audience"),
+    ],
+)
+def test_answers_file_that_cannot_be_used__says_why(
+    run: Run, door: FakeDoor, tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "answers.yaml").write_text(text)
+    result = run("build", "an app", "--answers", "answers.yaml")
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert door.asked == []
+
+
+@pytest.mark.parametrize("amount", ["many", "0", "-3", "NaN"])
+def test_max_credits_that_is_no_amount__is_refused(run: Run, door: FakeDoor, amount: str) -> None:
+    result = run("build", "an app", f"--max-credits={amount}")
+    assert result.exit_code == 2
+    assert door.asked == []
+
+
+def test_setting_that_is_not_usable__is_named(run: Run) -> None:
+    result = run("up", HTTP_PORT="eighty")
+    assert result.exit_code == 2
+    assert "HTTP_PORT" in result.stderr
+
+
+def test_build__sends_brief_answers_and_agreement_and_follows_to_the_end(
+    run: Run, door: FakeDoor, tmp_path: Path
+) -> None:
+    (tmp_path / "answers.yaml").write_text("audience: two people\nperformance: 3000\nfeatures: [a, b]\n")
+    door.says("POST /api/v1/projects", PROJECT, 202)
+    door.routes["GET /api/v1/projects/p1/events"] = stream_answer(
+        [
+            event(1, "plan.ready", title="Tracker", requirements=2, tasks=[task("T-001")]),
+            event(
+                2, "task.merged", task="T-001", attempt=1, commit="abcdef0123", done=1, total=1, spent_ucredits=10**6
+            ),
+            event(3, "project.finished", status="completed", reason="", spent_ucredits=10**6),
+        ],
+        ended=True,
+    )
+    door.says("GET /api/v1/projects/p1", DONE)
+    result = run("build", "-", "--answers", "answers.yaml", "--yes", "--max-credits", "25", stdin="an app")
+    assert result.exit_code == 0, result.stderr
+    route, _, body, bearer = door.asked[0]
+    assert (route, bearer) == ("POST /api/v1/projects", "mb-test")
+    assert body == {
+        "brief": "an app",
+        "answers": {"audience": "two people", "performance": "3000", "features": "a; b"},
+        "confirm": True,
+        "max_credits": "25",
+    }
+    assert "T-001 Store" in result.output
+    assert "completed" in result.output
+    assert "masterbuilder package p1" in result.output
+
+
+def test_build_that_failed__exits_1_with_the_reason(run: Run, door: FakeDoor) -> None:
+    door.says("POST /api/v1/projects", PROJECT, 202)
+    door.routes["GET /api/v1/projects/p1/events"] = stream_answer(
+        [event(9, "project.finished", status="failed", reason="R-02 is unmet", spent_ucredits=0)], ended=True
+    )
+    door.says("GET /api/v1/projects/p1", {**PROJECT, "status": "failed", "failure_reason": "R-02 is unmet"})
+    result = run("build", "an app")
+    assert result.exit_code == 1
+    assert "R-02 is unmet" in result.output
+
+
+def test_question_without_a_terminal__is_shown_with_how_to_answer_it(run: Run, door: FakeDoor) -> None:
+    door.says("POST /api/v1/projects", PROJECT, 202)
+    door.routes["GET /api/v1/projects/p1/events"] = stream_answer(
+        [event(2, "project.question", topic="audience", text="Who will use it?")], ended=False
+    )
+    door.says("GET /api/v1/projects/p1", {**PROJECT, "status": "clarifying", "question": "Who will use it?"})
+    result = run("build", "an app")
+    assert result.exit_code == 0
+    assert "Who will use it?" in result.output
+    assert "masterbuilder answer p1 TEXT" in result.output
+
+
+def test_quote_above_what_was_agreed__is_not_built(run: Run, door: FakeDoor) -> None:
+    door.says("POST /api/v1/projects", PROJECT, 202)
+    quoted = event(2, "project.quoted", summary="An app", quote_ucredits=20 * 10**6, ceiling_ucredits=30 * 10**6)
+    door.routes["GET /api/v1/projects/p1/events"] = stream_answer([quoted], ended=False)
+    door.says("GET /api/v1/projects/p1", {**PROJECT, "status": "confirming_scope"})
+    result = run("build", "an app", "--yes", "--max-credits", "10")
+    assert result.exit_code == 3
+    assert "20.00 credits" in result.output
+    assert "masterbuilder confirm p1" in result.output
+
+
+def test_paused_build__exits_3_and_says_how_to_go_on(run: Run, door: FakeDoor) -> None:
+    door.says("POST /api/v1/projects", PROJECT, 202)
+    paused = event(5, "project.status", status="paused_no_credits", text="The wallet is empty.")
+    door.routes["GET /api/v1/projects/p1/events"] = stream_answer([paused], ended=False)
+    door.says("GET /api/v1/projects/p1", {**PROJECT, "status": "paused_no_credits"})
+    result = run("build", "an app", "--yes")
+    assert result.exit_code == 3
+    assert "masterbuilder resume p1" in result.output
+
+
+def test_no_follow__answers_at_once(run: Run, door: FakeDoor) -> None:
+    door.says("POST /api/v1/projects", PROJECT, 202)
+    door.says("GET /api/v1/projects/p1", PROJECT)
+    result = run("build", "an app", "--yes", "--no-follow")
+    assert result.exit_code == 0
+    assert "masterbuilder logs p1 --follow" in result.output
+
+
+def test_json__is_json_alone(run: Run, door: FakeDoor) -> None:
+    door.says("GET /api/v1/projects", {"projects": [{**PROJECT, "colour": "kept"}]})
+    result = run("projects", "--json")
+    assert json.loads(result.stdout)[0]["colour"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "route", "body"),
+    [
+        (("answer", "p1", "students"), "answers", {"text": "students"}),
+        (("confirm", "p1"), "confirm", {"accept": True}),
+        (("approve", "p1", "--change", "no web"), "confirm", {"accept": False, "change": "no web"}),
+        (("cancel", "p1"), "cancel", {}),
+        (("resume", "p1", "--max-credits", "50"), "resume", {"max_credits": "50"}),
+    ],
+)
+def test_command_to_a_project__says_it_to_the_service(
+    run: Run, door: FakeDoor, arguments: tuple[str, ...], route: str, body: dict[str, object]
+) -> None:
+    door.says(f"POST /api/v1/projects/p1/{route}", PROJECT)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert door.asked[0][2] == body
+
+
+def test_package__is_written_whole(run: Run, door: FakeDoor, tmp_path: Path) -> None:
+    data = b"PK\x03\x04 zip"
+    digest = hashlib.sha256(data).hexdigest()
+    door.routes["GET /api/v1/projects/p1/package"] = (200, {"x-sha256": digest, "Content-Length": "8"}, data)
+    result = run("package", "p1", "-o", "out.zip")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "out.zip").read_bytes() == data
+
+
+def test_package_that_arrives_damaged__is_not_written(run: Run, door: FakeDoor, tmp_path: Path) -> None:
+    door.routes["GET /api/v1/projects/p1/package"] = (200, {"x-sha256": "0" * 64, "Content-Length": "3"}, b"PK.")
+    result = run("package", "p1", "-o", "out.zip")
+    assert result.exit_code == 4
+    assert list(tmp_path.glob("*.zip")) == []
+
+
+def test_project_id_that_is_a_path__reaches_no_other_route(run: Run, door: FakeDoor) -> None:
+    result = run("receipt", "../me")
+    assert result.exit_code == 3
+    assert door.asked == []
+
+
+def test_logs__of_a_running_project_end_where_it_stands(run: Run, door: FakeDoor) -> None:
+    door.says("GET /api/v1/projects/p1", {**PROJECT, "last_seq": 2})
+    events = [event(1, "project.confirmed"), event(2, "project.notice", text="A key was limited.")]
+    door.routes["GET /api/v1/projects/p1/events"] = stream_answer(events, ended=False)
+    result = run("logs", "p1", "--json")
+    assert result.exit_code == 0
+    assert [json.loads(line)["seq"] for line in result.stdout.splitlines()] == [1, 2]
+
+
+def test_status__of_nothing_running_exits_4(run: Run) -> None:
+    result = run("status", "--json", MASTERBUILDER_URL=f"http://127.0.0.1:{free_ports(1)[0]}")
+    assert result.exit_code == 4
+    assert json.loads(result.stdout)["running"] is False
+
+
+def test_down__of_nothing_running_is_fine(run: Run) -> None:
+    result = run("down")
+    assert result.exit_code == 0
+    assert "not running" in result.output
+
+
+def test_schemas__are_json_and_one_can_be_asked_for(run: Run) -> None:
+    everything = json.loads(run("schemas").stdout)
+    assert "plan.todo" in everything
+    assert json.loads(run("schemas", "plan.todo").stdout) == everything["plan.todo"]
+    assert run("schemas", "plan.lunch").exit_code == 2
+
+
+def test_unforeseen_error__is_two_lines_and_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.client.Client.projects", lambda self: 1 / 0)
+    result = run("projects")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 2
+    assert "ZeroDivisionError" in result.stderr
+
+
+def test_client__makes_no_data_folder(run: Run, door: FakeDoor, tmp_path: Path) -> None:
+    door.routes["GET /api/v1/projects"] = json_answer({"projects": []})
+    assert run("projects", MASTERBUILDER_TOKEN="").exit_code == 0
+    assert not (tmp_path / "data").exists()
+
+
+def task(name: str) -> dict[str, object]:
+    return {"id": name, "title": "Store", "phase": "Phase 1", "depends": []}

@@ -1,0 +1,209 @@
+"""What only the books on disk do: detect tampering, expire holds, keep prices, show views."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Secrets, Settings
+from runtime.entity.journal import Append, BeginRun, Claim
+from runtime.errors import BadInputError, ConflictError, NotEnoughCreditsError
+from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
+from runtime.ledger.money import Price
+from runtime.ledger.port import Hold, Meter, NewToken
+from runtime.ledger.records import PriceRow
+from runtime.store.store import Store
+
+USER = UserId("u")
+PROJECT = ProjectId("p1")
+ENTITY = EntityId("project:p1")
+RUN = RunId("r1")
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PRICE = Price(pricing_id="mini-1", input_udollars_per_mtok=140_000, output_udollars_per_mtok=280_000)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    made = Store(Settings(data_dir=tmp_path), Secrets.load(tmp_path, {}), lambda: NOON)
+    await made.open()
+    await made.books.open_wallet(USER, is_admin=False)
+    await made.journal.claim(Claim(host="h", incarnation="i", partitions=[partition_of(ENTITY)]))
+    yield made
+    await made.close()
+
+
+def a_hold(call: str, run: RunId | None = None) -> Hold:
+    return Hold(
+        call=CallId(call),
+        user=USER,
+        run=run,
+        task_type="chat",
+        provider="deepseek",
+        model="chat",
+        input_tokens_max=10_000,
+        output_tokens_max=2_000,
+        price=PRICE,
+    )
+
+
+def a_meter(call: str) -> Meter:
+    return Meter(call=CallId(call), input_tokens=2_000, output_tokens=500, response_time_ms=9, key_id="key-1")
+
+
+async def sql(store: Store, *statements: str) -> list[tuple[object, ...]]:
+    """Past every rule, as an intruder or a bug would."""
+    return await store.books._database.read(
+        lambda connection: [row for text in statements for row in connection.execute(text).fetchall()]
+    )
+
+
+async def a_busy_ledger(store: Store) -> None:
+    begin = BeginRun(run=RUN, user=USER, project=PROJECT, task="T-001", attempt=1)
+    append = Append(entity=ENTITY, owner=USER, epoch=1, expected_seq=0, events=(), open=True, head={})
+    await store.journal.append(replace(append, begin_runs=[begin]))
+    for call in ("settled", "lost"):
+        await store.books.hold(a_hold(call, RUN))
+    await store.books.meter(a_meter("settled"))
+    await store.journal.append(replace(append, settle_runs=[RUN]))
+    await store.books.hold(a_hold("held"))
+    assert await store.books.mismatches() == []
+
+
+@pytest.mark.parametrize(
+    ("tampering", "subject"),
+    [
+        ("UPDATE accounts SET balance = balance + 1 WHERE account = 'user:u'", "credit"),
+        ("UPDATE accounts SET balance = balance + 1 WHERE account = 'user:u'", "user:u"),
+        ("DELETE FROM accounts WHERE account = 'platform:losses'", "platform:losses"),
+        ("DELETE FROM transfers WHERE transfer_id = 'settled/charge'", "settled"),
+        ("DELETE FROM transfers WHERE transfer_id = 'lost/loss'", "lost"),
+        ("UPDATE transfers SET amount = amount + 1 WHERE transfer_id = 'held/hold'", "user:u/held"),
+        ("UPDATE call_usages SET cost_pusd = 0 WHERE call = 'settled'", "settled"),
+        ("UPDATE budgets SET committed_ucredits = 0", "p1"),
+        ("DELETE FROM call_ends WHERE call = 'settled'", "settled"),
+        ("DELETE FROM call_holds WHERE call = 'held'", "user:u/held"),
+        (
+            "UPDATE accounts SET balance = balance - 100000000 WHERE account = 'user:u';"
+            "UPDATE accounts SET balance = balance + 100000000 WHERE account = 'platform:promotions'",
+            "user:u",
+        ),
+    ],
+)
+async def test_sum_that_was_tampered_with__is_reported(store: Store, tampering: str, subject: str) -> None:
+    await a_busy_ledger(store)
+    await sql(store, tampering)
+    assert subject in {mismatch.subject for mismatch in await store.books.mismatches()}
+
+
+async def test_grant__is_given_once_even_after_the_user_was_deleted(store: Store) -> None:
+    await store.books.hold(a_hold("c"))
+    await store.books.meter(a_meter("c"))
+    left = (await store.books.balance(USER)).balance_ucredits
+    await sql(store, "DELETE FROM users")
+    await store.close()
+    await store.open()
+    assert (await store.books.open_wallet(USER, is_admin=False)).balance_ucredits == left == 100 * 10**6 - 63_000
+    assert "u" not in {identity for (identity,) in await sql(store, "SELECT identity_sha256 FROM grants")}
+
+
+async def test_hold_without_a_run_whose_process_died__expires_as_a_loss(tmp_path: Path) -> None:
+    times = [NOON]
+    store = Store(Settings(data_dir=tmp_path), Secrets.load(tmp_path, {}), lambda: times[-1])
+    await store.open()
+    await store.books.open_wallet(USER, is_admin=False)
+    for call in ("dead", "metered"):
+        await store.books.hold(a_hold(call))
+    await store.books.meter(a_meter("metered"))
+    times.append(NOON + timedelta(minutes=10))
+    await store.books.hold(a_hold("young"))
+
+    deadline = NOON + timedelta(minutes=5)
+    assert await store.books.expire_holds(deadline) == ["dead"]
+    assert await store.books.expire_holds(deadline) == []
+    balance = await store.books.balance(USER)
+    assert balance.balance_ucredits == 100 * 10**6 - 63_000
+    losses = "SELECT balance::HUGEINT FROM accounts WHERE account = 'platform:losses'"
+    assert await sql(store, losses) == [(-1_960_000_000,)]
+
+    await store.books.meter(a_meter("dead"))
+    assert await sql(store, losses) == [(-420_000_000,)]
+    with pytest.raises(ConflictError):
+        await store.books.hold(a_hold("dead"))
+    assert await store.books.mismatches() == []
+    await store.close()
+
+
+async def test_views__show_the_specifications_tables_exactly(store: Store) -> None:
+    await store.books.hold(a_hold("c1"))
+    await store.books.meter(a_meter("c1"))
+    rows = await sql(
+        store,
+        "SELECT transaction_type, credits_amount, real_cost_associated_usd FROM credit_transactions ORDER BY id DESC",
+    )
+    assert sorted(rows) == [
+        ("initial_grant", Decimal("100.000000"), None),
+        ("usage_deduction", Decimal("-0.063000"), Decimal("0.000420000000")),
+    ]
+    ((total,),) = await sql(store, "SELECT sum(credits_amount) FROM credit_transactions WHERE user_id = 'u'")
+    assert total * 10**6 == (await store.books.balance(USER)).balance_ucredits
+    query = "SELECT request_id, pricing_id, model_name, input_tokens_used, actual_cost_usd, outcome FROM api_key_usage"
+    assert await sql(store, query) == [("c1", "mini-1", "chat", 2_000, Decimal("0.000420000000"), "ok")]
+    assert await sql(store, "SELECT count(*) FROM usage_ledger") == [(1,)]
+
+
+async def test_prices__keep_their_history_and_an_id_never_changes_its_meaning(store: Store) -> None:
+    old = PriceRow(pricing_id="m@1", provider="x", model="m", input_udollars_per_mtok=10, output_udollars_per_mtok=20)
+    new = replace(old, pricing_id="m@2", input_udollars_per_mtok=5)
+    await store.books.set_prices([old])
+    await store.books.set_prices([new])
+    await store.books.set_prices([new])
+    with pytest.raises(ConflictError):
+        await store.books.set_prices([replace(old, output_udollars_per_mtok=21)])
+    rows = await sql(store, "SELECT pricing_id, is_active FROM model_pricing ORDER BY pricing_id")
+    assert rows == [("m@1", False), ("m@2", True)]
+
+
+async def test_refusal__names_what_is_needed_what_is_free_and_what_to_do(store: Store) -> None:
+    with pytest.raises(NotEnoughCreditsError) as refusal:
+        await store.books.hold(replace(a_hold("c"), input_tokens_max=10**9))
+    assert "21000.084 credits and 100.00 are free" in str(refusal.value)
+    assert "Ask the operator for credits" in refusal.value.next_step
+    assert refusal.value.charged == "The call was not made and not charged."
+
+
+@pytest.mark.parametrize("user", ["", "a/held", "/"])
+async def test_user_id_that_could_name_another_account__is_refused(store: Store, user: str) -> None:
+    with pytest.raises(BadInputError):
+        await store.books.open_wallet(UserId(user), is_admin=False)
+    with pytest.raises(BadInputError):
+        await store.books.hold(replace(a_hold("c"), user=UserId(user)))
+
+
+async def test_absurd_counts__are_refused(store: Store) -> None:
+    for tokens in (-1, 10**12 + 1):
+        with pytest.raises(BadInputError):
+            await store.books.hold(replace(a_hold("c"), output_tokens_max=tokens))
+        with pytest.raises(BadInputError):
+            await store.books.meter(replace(a_meter("c"), output_tokens=tokens))
+
+
+async def test_token_that_is_malformed__is_refused(store: Store) -> None:
+    good = NewToken(token_sha256="a" * 64, user=USER, kind="user", label="")
+    for bad in (replace(good, token_sha256="mb-secret"), replace(good, kind="task"), replace(good, run=RUN)):
+        with pytest.raises(BadInputError):
+            await store.books.add_token(bad)
+
+
+async def test_hundreds_at_once__leave_exact_books(store: Store) -> None:
+    async def one(number: int) -> None:
+        await store.books.hold(a_hold(f"c{number}"))
+        await store.books.meter(a_meter(f"c{number}"))
+
+    await asyncio.gather(*(one(number) for number in range(300)))
+    balance = await store.books.balance(USER)
+    assert (balance.balance_ucredits, balance.held_ucredits) == (100 * 10**6 - 300 * 63_000, 0)
+    assert await store.books.mismatches() == []

@@ -1,0 +1,184 @@
+"""Random holds, meters, settlements, losses and repeats, in any order and across restarts: the books on disk must say
+what plain arithmetic over the calls says, and their sums must add up after every step."""
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from runtime.entity.journal import Append, BeginRun, Claim
+from runtime.errors import RefusedError
+from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
+from runtime.ledger.books import Books
+from runtime.ledger.money import Price, Tariff
+from runtime.ledger.port import Hold, Meter
+from runtime.store import transaction
+from runtime.store.blobs import Blobs
+from runtime.store.database import Database
+from runtime.store.journal import StoreJournal
+from runtime.testing.memory_journal import MemoryJournal
+from runtime.testing.memory_ledger import MemoryLedger
+
+USERS = [UserId("u0"), UserId("u1")]
+PROJECTS = [ProjectId("p0"), ProjectId("p1")]
+GRANT = 1_000_000
+TARIFF = Tariff(markup_numerator=7, markup_denominator=3)
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+users = st.sampled_from(USERS)
+projects = st.sampled_from(PROJECTS)
+runs = st.sampled_from([RunId(f"r{n}") for n in range(4)])
+calls = st.sampled_from([CallId(f"c{n}") for n in range(12)])
+tokens = st.integers(0, 1_500)
+prices = st.sampled_from([Price(pricing_id=f"p{n}", input_udollars_per_mtok=n * 331, output_udollars_per_mtok=n * 997)
+                          for n in (0, 1, 400)])  # fmt: skip
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp(prefix="ledger-machine-"))
+        self.model = MemoryLedger(TARIFF, GRANT, lambda: NOON)
+        self.model_journal = MemoryJournal(self.model, lambda: NOON)
+        self.open_books()
+
+    @initialize()
+    def begin(self) -> None:
+        partitions = [partition_of(EntityId(f"project:{project}")) for project in PROJECTS]
+        self.both("claim", Claim(host="h", incarnation="i", partitions=partitions), journal=True)
+        for user in USERS:
+            self.both("open_wallet", user, False)
+
+    @rule(run=runs, user=users, project=projects)
+    def begin_run(self, run: RunId, user: UserId, project: ProjectId) -> None:
+        self.append(project, begin_runs=[BeginRun(run=run, user=user, project=project, task="T-001", attempt=1)])
+
+    @rule(project=projects, settle=st.lists(runs, max_size=2), abandon=st.lists(runs, max_size=2))
+    def end_runs(self, project: ProjectId, settle: list[RunId], abandon: list[RunId]) -> None:
+        self.append(project, settle_runs=settle, abandon_runs=[run for run in abandon if run not in settle])
+
+    @rule(project=projects, ceiling=st.integers(0, GRANT))
+    def set_ceiling(self, project: ProjectId, ceiling: int) -> None:
+        self.append(project, ceiling_ucredits=ceiling)
+
+    @rule(call=calls, user=users, run=st.none() | runs, bounds=st.tuples(tokens, tokens), price=prices)
+    def hold(self, call: CallId, user: UserId, run: RunId | None, bounds: tuple[int, int], price: Price) -> None:
+        hold = Hold(
+            call=call,
+            user=user,
+            run=run,
+            task_type="coding",
+            provider="openai",
+            model="m",
+            input_tokens_max=bounds[0],
+            output_tokens_max=bounds[1],
+            price=price,
+        )
+        known = self.model._calls.get(call)
+        if known is not None and run is None:
+            hold = replace(hold, user=known.user)
+        self.both("hold", hold)
+
+    @rule(call=calls, used=st.tuples(tokens, tokens), failed=st.booleans())
+    def meter(self, call: CallId, used: tuple[int, int], failed: bool) -> None:
+        meter = Meter(
+            call=call,
+            input_tokens=used[0],
+            output_tokens=used[1],
+            response_time_ms=1,
+            key_id="k",
+            provider_failed=failed,
+        )
+        self.both("meter", meter)
+
+    @rule()
+    def restart(self) -> None:
+        self.database.close()
+        self.open_books()
+
+    @invariant()
+    def says_the_same(self) -> None:
+        for user in USERS:
+            balance = self.run(self.books.balance(user))
+            assert balance == self.run(self.model.balance(user))
+            assert balance.free_ucredits >= 0
+            assert balance.held_ucredits >= 0
+        for project in PROJECTS:
+            receipt, expected = self.run(self.books.receipt(project)), self.run(self.model.receipt(project))
+            for lines in ("charged", "losses", "pending"):
+                assert by_call(getattr(receipt, lines)) == by_call(getattr(expected, lines))
+            assert receipt.total_ucredits == expected.total_ucredits
+        assert self.run(self.books.mismatches()) == []
+
+    def teardown(self) -> None:
+        self.database.close()
+        self.loop.close()
+        shutil.rmtree(self.folder)
+
+    def open_books(self) -> None:
+        self.database = Database(self.folder, bytes(range(32)))
+        self.database.open()
+        self.journal = StoreJournal(self.database, lambda: NOON)
+        self.books = Books(
+            database=self.database,
+            blobs=Blobs(self.database),
+            tariff=TARIFF,
+            initial_free_ucredits=GRANT,
+            identity_salt=b"salt",
+            clock=lambda: NOON,
+        )
+
+    def append(self, project: ProjectId, **changes: Any) -> None:
+        append = Append(
+            entity=EntityId(f"project:{project}"),
+            owner=USERS[0],
+            epoch=1,
+            expected_seq=0,
+            events=(),
+            open=True,
+            head={},
+            **changes,
+        )
+        self.both("append", append, journal=True)
+
+    def both(self, method: str, *arguments: Any, journal: bool = False) -> None:
+        """Asks the model and the books the same; they must answer or refuse alike."""
+        pair = (self.model_journal, self.journal) if journal else (self.model, self.books)
+        expected, answer = (self.outcome(getattr(which, method)(*arguments)) for which in pair)
+        assert answer == expected, f"{method}{arguments}: {answer}, expected {expected}"
+
+    def outcome(self, awaitable: Any) -> Any:
+        try:
+            return self.run(awaitable)
+        except RefusedError as error:
+            return type(error)
+
+    def run(self, awaitable: Any) -> Any:
+        return self.loop.run_until_complete(awaitable)
+
+
+def by_call(rows: Any) -> list[Any]:
+    return sorted(rows, key=lambda row: (row.call, row.outcome))
+
+
+@pytest.fixture(params=[200_000, 3], ids=["roomy memory", "memory of 3 records"], autouse=True)
+def memory_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction, "RECORDS_IN_MEMORY_MAX", request.param)
+
+
+def test_books__agree_with_plain_arithmetic(memory_size: None) -> None:
+    run_state_machine_as_test(
+        LedgerMachine,
+        settings=settings(
+            max_examples=12, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

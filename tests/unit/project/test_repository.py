@@ -1,0 +1,257 @@
+import io
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import BadInputError, ConflictError, NotFoundError
+from runtime.project.repository import Author, MergeConflictError, ProjectRepository
+
+ANN = Author(name="Ann", email="ann@example.com")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> ProjectRepository:
+    repository = ProjectRepository.init(tmp_path / "project", ANN)
+    repository.write_and_commit({"a.txt": "one\ntwo\nthree\n", "src/b.py": "b = 1\n"}, "First files", ANN)
+    return repository
+
+
+def clone(repository: ProjectRepository, folder: Path) -> ProjectRepository:
+    return ProjectRepository.from_bundle(folder, repository.bundle())
+
+
+def test_repository__has_one_branch_named_main_and_a_fixed_committer(repository: ProjectRepository) -> None:
+    assert repository._must("branch", "--format=%(refname:short)").decode().split() == ["main"]
+    assert repository._must("log", "-1", "--format=%an %cn").decode().strip() == "Ann Masterbuilder"
+
+
+def test_open__finds_what_was_there_and_refuses_an_empty_folder(repository: ProjectRepository, tmp_path: Path) -> None:
+    assert ProjectRepository.open(repository.folder).head == repository.head
+    with pytest.raises(NotFoundError):
+        ProjectRepository.open(tmp_path)
+
+
+def test_bundle__carries_all_files_and_commits(repository: ProjectRepository, tmp_path: Path) -> None:
+    copy = clone(repository, tmp_path / "copy")
+    assert copy.head == repository.head
+    assert copy.files() == ["a.txt", "src/b.py"]
+    assert [commit.message for commit in copy.commits()] == ["First files", "Start the project"]
+
+
+def test_from_bundle__refuses_what_is_not_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError):
+        ProjectRepository.from_bundle(tmp_path / "copy", b"not a bundle")
+
+
+def test_from_bundle__refuses_a_tree_with_a_symbolic_link(tmp_path: Path) -> None:
+    # given a bundle made by an ordinary git, with a link to a file of the host
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    git = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    (folder / "link").symlink_to("/etc/passwd")
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    bundle = subprocess.run([*git, "bundle", "create", "-q", "-", "main"], check=True, capture_output=True).stdout
+    with pytest.raises(BadInputError, match="link"):
+        ProjectRepository.from_bundle(tmp_path / "copy", bundle)
+
+
+def test_diff__carries_new_binary_and_deleted_files_to_another_clone(
+    repository: ProjectRepository, tmp_path: Path
+) -> None:
+    # given
+    worker = clone(repository, tmp_path / "worker")
+    picture = bytes(range(256)) * 9
+    # when
+    worker.write({"pic.bin": picture, "a.txt": None, "no newline": "x", "ümläut/ö.txt": "ö\n"})
+    repository.apply_patch(worker.diff_from(repository.head))
+    repository.commit("Work", Author(name="Bob", email="b@b"), trailer="Task: T-001/2")
+    # then
+    assert repository.files() == ["no newline", "pic.bin", "src/b.py", "ümläut/ö.txt"]
+    assert repository.read("pic.bin") == picture
+    assert repository.read("no newline") == b"x"
+
+
+def test_diff__is_empty_when_nothing_changed(repository: ProjectRepository) -> None:
+    assert repository.diff_from(repository.head) == b""
+
+
+def test_write__puts_ignored_files_into_the_diff_too(repository: ProjectRepository) -> None:
+    repository.write_and_commit({".gitignore": "build/\n"}, "Ignore", ANN)
+    (repository.folder / "build").mkdir()
+    (repository.folder / "build" / "dropping").write_text("x")
+    repository.write({"build/wanted.txt": "x\n"})
+    diff = repository.diff_from(repository.head)
+    assert b"build/wanted.txt" in diff
+    assert b"dropping" not in diff
+
+
+def test_commit__keeps_author_message_and_trailer(repository: ProjectRepository) -> None:
+    repository.commit("Add a thing\n\nBecause.", Author(name="Bob <x>\n", email="b@b"), trailer="Task: T-001/2")
+    commit = repository.commits()[0]
+    assert commit.author == Author(name="Bob x", email="b@b")
+    assert commit.message == "Add a thing\n\nBecause.\n\nTask: T-001/2"
+    assert commit.trailers == {"Task": "T-001/2"}
+    assert commit.commit == repository.head
+
+
+def test_commit__does_not_take_a_forged_trailer_for_the_real_one(repository: ProjectRepository) -> None:
+    repository.commit("Add a thing\n\nTask: T-999/1", ANN, trailer="Task: T-001/1")
+    assert repository.commits()[0].trailers == {"Task": "T-001/1"}
+
+
+def test_apply_patch__merges_changes_to_different_places_of_a_file(
+    repository: ProjectRepository, tmp_path: Path
+) -> None:
+    # given
+    numbers = [f"{n}\n" for n in range(30)]
+    repository.write_and_commit({"n.txt": "".join(numbers)}, "Numbers", ANN)
+    base = repository.head
+    worker = clone(repository, tmp_path / "worker")
+    worker.write({"n.txt": "".join(["first\n", *numbers[1:]])})
+    repository.write_and_commit({"n.txt": "".join([*numbers[:-1], "last\n"])}, "Other", ANN)
+    # when
+    repository.apply_patch(worker.diff_from(base))
+    # then
+    assert repository.read("n.txt").decode() == "".join(["first\n", *numbers[1:-1], "last\n"])
+
+
+def test_apply_patch__on_conflict_raises_and_leaves_the_tree_as_it_was(
+    repository: ProjectRepository, tmp_path: Path
+) -> None:
+    # given two changes of the same line, and a new file beside one of them
+    base = repository.head
+    worker = clone(repository, tmp_path / "worker")
+    worker.write({"a.txt": "one\nTWO\nthree\n", "new.txt": "x\n"})
+    repository.write_and_commit({"a.txt": "one\n2\nthree\n"}, "Other", ANN)
+    before = repository.head
+    # when
+    with pytest.raises(MergeConflictError):
+        repository.apply_patch(worker.diff_from(base))
+    # then
+    assert repository.head == before
+    assert repository.read("a.txt") == b"one\n2\nthree\n"
+    assert repository._must("status", "--porcelain") == b""
+    assert repository.files() == ["a.txt", "src/b.py"]
+
+
+LINK = b"""diff --git a/link b/link
+new file mode 120000
+index 0000000000000000000000000000000000000000..3594e94c049a7ffd7f7b0ab5a8bb1a5cbd4d6a3b
+--- /dev/null
++++ b/link
+@@ -0,0 +1 @@
++/etc/passwd
+\\ No newline at end of file
+"""
+
+
+def new_file(path: str) -> bytes:
+    return (
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n".encode()
+    )
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        LINK,
+        new_file("../outside"),
+        new_file("/tmp/outside"),
+        new_file(".git/hooks/post-commit"),
+        new_file("sub/.GIT/config"),
+        b"garbage\n",
+        b"diff --git a/a.txt b/a.txt\n--- a/a.txt\n+++ b/a.txt\n@@ -1,9 +1,9 @@\n one\n",
+    ],
+    ids=["link", "up", "absolute", "git folder", "disguised git folder", "garbage", "truncated"],
+)
+def test_apply_patch__refuses_a_hostile_patch_and_changes_nothing(repository: ProjectRepository, patch: bytes) -> None:
+    before = sorted(repository.folder.parent.rglob("*"))
+    with pytest.raises((BadInputError, MergeConflictError)):
+        repository.apply_patch(patch)
+    assert repository._must("status", "--porcelain") == b""
+    assert not [path for path in set(repository.folder.parent.rglob("*")) - set(before) if ".git/" not in str(path)]
+    assert not (repository.folder / ".git" / "hooks").exists()
+
+
+def test_apply_patch__refuses_a_tree_with_uncommitted_changes(repository: ProjectRepository) -> None:
+    repository.write({"a.txt": "mine\n"})
+    with pytest.raises(ConflictError):
+        repository.apply_patch(new_file("n.txt"))
+    assert repository.read("a.txt") == b"mine\n"
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/x", ".git/config", "a/../../x", "a//b", "x/.Git/y", "git~1/x", "", "."])
+def test_write__refuses_paths_out_of_the_tree(repository: ProjectRepository, path: str) -> None:
+    with pytest.raises(BadInputError):
+        repository.write({path: "x"})
+    with pytest.raises(BadInputError):
+        repository.read(path)
+
+
+def test_write__refuses_a_path_through_a_link(repository: ProjectRepository, tmp_path: Path) -> None:
+    (repository.folder / "link").symlink_to(tmp_path)
+    with pytest.raises(BadInputError):
+        repository.write({"link/x": "x"})
+    assert not (tmp_path / "x").exists()
+
+
+def test_repository__ignores_the_environment_and_configuration_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a home whose git configuration runs a program, and variables that point elsewhere
+    witness = tmp_path / "witness"
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    hook = hooks / "pre-commit"
+    hook.write_text(f"#!/bin/sh\ntouch {witness}\nexit 1\n")
+    hook.chmod(0o755)
+    (tmp_path / ".gitconfig").write_text(
+        f"[core]\n\thooksPath = {hooks}\n\tfsmonitor = {hook}\n[diff]\n\tnoprefix = true\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere" / "index"))
+    # when
+    repository = ProjectRepository.init(tmp_path / "project", ANN)
+    repository.write_and_commit({"a": "x"}, "A", ANN)
+    # then
+    assert not witness.exists()
+    assert not (tmp_path / "elsewhere").exists()
+    assert repository.files() == ["a"]
+    assert b"diff --git a/a b/a\n" in repository.diff_from(repository.commits()[-1].commit)
+
+
+def test_reset_hard__goes_back_and_removes_what_is_not_tracked(repository: ProjectRepository) -> None:
+    before = repository.head
+    repository.write_and_commit({"c": "x"}, "C", ANN)
+    (repository.folder / "dropping").write_text("x")
+    repository.reset_hard(before)
+    assert repository.head == before
+    assert sorted(os.listdir(repository.folder)) == [".git", "a.txt", "src"]
+
+
+def test_reset_hard__takes_commit_ids_only(repository: ProjectRepository) -> None:
+    with pytest.raises(BadInputError):
+        repository.reset_hard("--soft")
+
+
+def test_export__holds_exactly_the_tracked_files(repository: ProjectRepository) -> None:
+    (repository.folder / "dropping").write_text("x")
+    repository.write_and_commit({".gitattributes": "a.txt export-ignore\n"}, "Hide", ANN)
+    (repository.folder / "late").write_text("x")
+    archive = repository.export("todo")
+    with zipfile.ZipFile(io.BytesIO(archive)) as package:
+        assert package.namelist() == ["todo/.gitattributes", "todo/a.txt", "todo/dropping", "todo/src/b.py"]
+        assert package.read("todo/src/b.py") == b"b = 1\n"
+    assert repository.export("todo") == archive
+
+
+def test_copy_tree__writes_the_staged_files_without_git(repository: ProjectRepository, tmp_path: Path) -> None:
+    repository.write({"new.txt": "x\n"})
+    repository.copy_tree(tmp_path / "copy")
+    assert sorted(os.listdir(tmp_path / "copy")) == ["a.txt", "new.txt", "src"]

@@ -1,0 +1,304 @@
+"""One system of fakes behind the real doors: two users, a task's token, and projects that do as they are told."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from runtime.config import Settings
+from runtime.entity.journal import EventRecord, Head
+from runtime.errors import NotFoundError
+from runtime.ids import EntityId, ProjectId, RunId, UserId, project_entity, user_entity
+from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Receipt
+from runtime.project.messages import Describe, OpenProject, PackageView, ProjectView, Status, TaskView
+from runtime.providers.calls import ModelCalls
+from runtime.providers.catalogue import CATALOGUE
+from runtime.providers.keys import KeyRing, ProviderKey
+from runtime.providers.openai_compatible import Completion, Part
+from runtime.providers.usage import Usage
+from serve_apps import api_routes, gateway_routes
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+ANN, BOB = UserId("ann"), UserId("bob")
+PROJECT = ProjectId("11111111-1111-4111-8111-111111111111")
+BOBS = ProjectId("22222222-2222-4222-8222-222222222222")
+RUN = RunId("project:p/task/T-001#1")
+PACKAGE = b"PK\x05\x06" + b"\0" * 18
+
+
+class FakeEntities:
+    def __init__(self) -> None:
+        self.views = {
+            PROJECT: view(PROJECT, ANN, last_seq=3),
+            BOBS: view(BOBS, BOB, status=Status.COMPLETED, last_seq=1),
+        }
+        self.log: dict[ProjectId, list[EventRecord]] = {PROJECT: [], BOBS: []}
+        self.told: list[tuple[EntityId, Any]] = []
+        self.raises: list[Exception] = []
+        self.changed = asyncio.Event()
+        self.wait_s_max = 0.05
+
+    async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> Any:
+        if not isinstance(message, Describe):
+            self.told.append((entity, message))
+            if self.raises:
+                raise self.raises.pop(0)
+        if isinstance(message, OpenProject):
+            assert entity == user_entity(ANN)
+            return self.views[PROJECT]
+        return self.views[self._project(entity)]
+
+    async def events(self, entity: EntityId, after_seq: int, wait_s: float) -> Sequence[EventRecord]:
+        if self.raises:
+            raise self.raises.pop(0)
+        log = self.log[self._project(entity)]
+        if not any(record.seq > after_seq for record in log) and wait_s:
+            self.changed.clear()
+            try:
+                await asyncio.wait_for(self.changed.wait(), min(wait_s, self.wait_s_max))
+            except TimeoutError:
+                return []
+        return [record for record in log if record.seq > after_seq]
+
+    def append(self, type: str, data: dict[str, Any] | None = None, project: ProjectId = PROJECT) -> None:
+        log = self.log[project]
+        log.append(
+            EventRecord(
+                entity=project_entity(project),
+                seq=len(log) + 1,
+                epoch=1,
+                type=type,
+                version=1,
+                key=f"k{len(log)}",
+                at=NOW,
+                data=data or {},
+            )
+        )
+        self.views[project] = replace(self.views[project], last_seq=len(log))
+        self.changed.set()
+
+    def _project(self, entity: EntityId) -> ProjectId:
+        for project in self.views:
+            if entity == project_entity(project):
+                return project
+        raise NotFoundError("There is no such project.")
+
+
+class FakeLedger:
+    def __init__(self) -> None:
+        self.tokens = {
+            hashlib.sha256(token.encode()).hexdigest(): identity
+            for token, identity in {
+                "ann-token": Identity(user=ANN, is_admin=False, kind="user"),
+                "bob-token": Identity(user=BOB, is_admin=True, kind="user"),
+                "task-token": Identity(user=ANN, is_admin=False, kind="task", run=RUN),
+            }.items()
+        }
+        self.holds: list[Hold] = []
+        self.meters: list[Meter] = []
+        self.refuses: Exception | None = None
+
+    async def authenticate(self, token_sha256: str) -> Identity | None:
+        return self.tokens.get(token_sha256)
+
+    async def balance(self, user: UserId) -> Balance:
+        return Balance(balance_ucredits=100_000_000, held_ucredits=1_500_000)
+
+    async def keys(self, provider: str) -> Sequence[str]:
+        return ["a key"] if provider in ("openai", "deepseek") else []
+
+    async def hold(self, hold: Hold) -> None:
+        if self.refuses:
+            raise self.refuses
+        self.holds.append(hold)
+
+    async def meter(self, meter: Meter) -> None:
+        self.meters.append(meter)
+
+    async def get_blob(self, blob: str) -> bytes:
+        assert blob == "b" * 64
+        return PACKAGE
+
+    async def receipt(self, project: ProjectId) -> Receipt:
+        row = CallRow(
+            call="r/1",
+            run=RUN,
+            task="T-001",
+            attempt=1,
+            task_type="coding",
+            provider="openai",
+            model="gpt-4o-mini",
+            state="settled",
+            input_tokens=1000,
+            output_tokens=500,
+            cost_pusd=450_000_000,
+            credits_ucredits=67_500,
+            outcome="ok",
+            at=NOW,
+        )
+        return Receipt(
+            project=project,
+            charged=[row],
+            losses=[replace(row, call="r/2", state="lost", outcome="provider_failed")],
+            pending=[],
+            total_cost_pusd=450_000_000,
+            total_ucredits=67_500,
+            refunded_ucredits=0,
+        )
+
+
+class FakeJournal:
+    async def heads(self, kind: str, owner: UserId | None) -> Sequence[Head]:
+        assert (kind, owner) == ("project", ANN)
+        return [
+            Head(entity=project_entity(PROJECT), owner=ANN, last_seq=3, open=True, updated_at=NOW, data={"title": "x"})
+        ]
+
+
+class FakeAdapter:
+    """Answers `reply`, or raises it; a stream's items likewise. `asked` holds what was sent."""
+
+    def __init__(self) -> None:
+        body = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini"}
+        message = {"role": "assistant", "content": "hello"}
+        body["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]  # type: ignore[assignment]
+        body["usage"] = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}  # type: ignore[assignment]
+        self.reply: Any = Completion(body=body, usage=Usage(input_tokens=9, output_tokens=3))
+        self.pieces: list[Any] = [piece("hel"), piece("lo", "stop"), USAGE]
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.closed = asyncio.Event()
+
+    async def complete(self, lease: Any, call: str, body: Any) -> Completion:
+        self.asked.append((call, dict(body)))
+        if isinstance(self.reply, Exception):
+            raise self.reply
+        return self.reply
+
+    async def stream(self, lease: Any, call: str, body: Any) -> AsyncGenerator[Part, None]:
+        self.asked.append((call, dict(body)))
+        try:
+            for item in self.pieces:
+                if isinstance(item, Exception):
+                    raise item
+                if item is None:
+                    await asyncio.Event().wait()
+                yield item
+        finally:
+            self.closed.set()
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class FakeSystem:
+    entities: FakeEntities = field(default_factory=FakeEntities)
+    ledger: FakeLedger = field(default_factory=FakeLedger)
+    journal: FakeJournal = field(default_factory=FakeJournal)
+    adapter: FakeAdapter = field(default_factory=FakeAdapter)
+    settings: Settings = field(default_factory=lambda: Settings(brief_bytes_max=2000))
+    found: dict[str, str] = field(default_factory=lambda: {"ledger": "ok", "provider": "openai, deepseek"})
+
+    def __post_init__(self) -> None:
+        key = ProviderKey(provider="openai", key_id="k1", base_url="http://x/v1", key="sk")
+        keys = KeyRing([key], cooldown_s=60)
+
+        async def no_sleep(_: float) -> None: ...
+
+        self.calls = ModelCalls(
+            self.ledger,  # type: ignore[arg-type]
+            keys,
+            CATALOGUE,
+            self.settings,
+            adapter=self.adapter,
+            sleep=no_sleep,
+        )
+
+    async def health(self) -> dict[str, str]:
+        return self.found
+
+
+def view(project: ProjectId, owner: UserId, *, status: Status = Status.IMPLEMENTING, last_seq: int = 0) -> ProjectView:
+    task = TaskView(id="T-001", title="a", phase="1", state="done", attempts=1)
+    return ProjectView(
+        id=project,
+        owner=owner,
+        title="Ünï `app`",
+        status=status,
+        question=None,
+        scope=None,
+        quote_ucredits=12_340_000,
+        ceiling_ucredits=None,
+        spent_ucredits=67_500,
+        spent_pusd=450_000_000,
+        tasks=[task, replace(task, id="T-002", state="open")],
+        failure_reason=None,
+        package=None,
+        created_at=NOW,
+        updated_at=NOW,
+        last_seq=last_seq,
+    )
+
+
+def piece(content: str, finish: str | None = None) -> Part:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    return Part(chunk=chunk, usage=None, only_usage=False)
+
+
+USAGE = Part(
+    chunk={
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
+    },
+    usage=Usage(input_tokens=9, output_tokens=3),
+    only_usage=True,
+)
+
+
+@pytest.fixture
+def names() -> SimpleNamespace:
+    """What the fakes call things, and the makers of what they say."""
+    return SimpleNamespace(
+        project=PROJECT, bobs=BOBS, run=RUN, package=PACKAGE, package_view=_package_view(), piece=piece, usage=USAGE
+    )
+
+
+def _package_view() -> PackageView:
+    return PackageView(blob="b" * 64, sha256="c" * 64, size_bytes=len(PACKAGE), file_count=0)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def system() -> FakeSystem:
+    return FakeSystem()
+
+
+@pytest.fixture
+async def door(system: FakeSystem) -> AsyncIterator[httpx.AsyncClient]:
+    """The API as Ann sees it."""
+    async for client in _client(api_routes.create_app(system), "http://api"):  # type: ignore[arg-type]
+        yield client
+
+
+@pytest.fixture
+async def model_door(system: FakeSystem) -> AsyncIterator[httpx.AsyncClient]:
+    """The gateway as Ann sees it."""
+    async for client in _client(gateway_routes.create_app(system), "http://gateway"):  # type: ignore[arg-type]
+        yield client
+
+
+async def _client(app: Any, base_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app)
+    headers = {"authorization": "Bearer ann-token"}
+    async with httpx.AsyncClient(transport=transport, base_url=base_url, headers=headers) as client:
+        yield client

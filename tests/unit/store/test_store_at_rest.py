@@ -1,0 +1,121 @@
+"""What lies on the disk: no text of people, no key, no plain file."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Secrets, Settings
+from runtime.entity.journal import Append, Claim, NewEvent
+from runtime.errors import NotFoundError, StoreUnavailableError, TooLargeError
+from runtime.ids import BlobId, EntityId, UserId, partition_of
+from runtime.ledger.port import NewToken
+from runtime.store import blobs
+from runtime.store.seal import Seal
+from runtime.store.store import Store
+
+SECRET = "Meine Schwester heisst Waltraud"
+ENTITY = EntityId("project:p1")
+
+
+async def an_open_store(folder: Path) -> Store:
+    store = Store(Settings(data_dir=folder), Secrets.load(folder, {}))
+    await store.open()
+    return store
+
+
+async def test_raw_files__hold_no_text_of_people(tmp_path: Path) -> None:
+    store = await an_open_store(tmp_path)
+    await store.journal.claim(Claim(host="h", incarnation="i", partitions=[partition_of(ENTITY)]))
+    event = NewEvent(type="t", version=1, key=f"key {SECRET}", data={"text": SECRET})
+    append = Append(
+        entity=ENTITY, owner=UserId("u"), epoch=1, expected_seq=0, events=[event], open=True, head={"title": SECRET}
+    )
+    await store.journal.append(append)
+    blob = await store.books.put_blob(SECRET.encode() * 100)
+    await store.books.add_token(NewToken(token_sha256="a" * 64, user=UserId("u"), kind="user", label=SECRET))
+
+    assert_absent(tmp_path)
+    await store.close()
+    assert_absent(tmp_path)
+
+    store = await an_open_store(tmp_path)
+    assert (await store.journal.read(ENTITY, 0))[0].data == {"text": SECRET}
+    assert await store.books.get_blob(blob) == SECRET.encode() * 100
+    await store.close()
+
+
+def assert_absent(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name.startswith("ledger.duckdb") and path.stat().st_size > 1_000 for path in files)
+    for path in files:
+        content = path.read_bytes()
+        for word in SECRET.split():
+            assert word.encode() not in content or len(word) < 6, f"{word} is readable in {path.name}"
+
+
+async def test_damaged_or_moved_blob__is_noticed(tmp_path: Path) -> None:
+    store = await an_open_store(tmp_path)
+    first, second = await store.books.put_blob(b"first"), await store.books.put_blob(b"second")
+    where = {blob: tmp_path / "blobs" / blob[:2] / blob for blob in (first, second)}
+    where[second].write_bytes(where[first].read_bytes())
+    where[first].write_bytes(b"short")
+    for blob in (first, second):
+        with pytest.raises(StoreUnavailableError):
+            await store.books.get_blob(blob)
+    await store.close()
+
+
+@pytest.mark.parametrize("name", ["", "..", "../ledger.lock", "A" * 64, "a" * 63, "a" * 64 + "\n", "/etc/passwd"])
+async def test_blob_id_that_is_no_hash__never_becomes_a_path(tmp_path: Path, name: str) -> None:
+    store = await an_open_store(tmp_path)
+    with pytest.raises(NotFoundError):
+        await store.books.get_blob(BlobId(name))
+    await store.close()
+
+
+async def test_blob_over_the_bound__is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "BLOB_BYTES_MAX", 10)
+    store = await an_open_store(tmp_path)
+    await store.books.put_blob(b"0123456789")
+    with pytest.raises(TooLargeError):
+        await store.books.put_blob(b"0123456789a")
+    await store.close()
+
+
+async def test_blob_left_half_written__is_cleared_and_closed_store_writes_none(tmp_path: Path) -> None:
+    store = await an_open_store(tmp_path)
+    await store.close()
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "ab.tmp").write_bytes(b"half")
+    with pytest.raises(StoreUnavailableError):
+        await store.books.put_blob(b"x")
+    await store.open()
+    assert not (tmp_path / "blobs" / "ab.tmp").exists()
+    await store.close()
+
+
+def test_seal__opens_only_for_its_subject_and_key() -> None:
+    seal = Seal(bytes(range(32)))
+    sealed = seal.close(b"text", "event a 1")
+    assert seal.open(sealed, "event a 1") == b"text"
+    assert seal.close(b"text", "event a 1") != sealed
+    altered = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    for wrong in (lambda: seal.open(sealed, "event a 2"), lambda: Seal(bytes(32)).open(sealed, "event a 1"),
+                  lambda: seal.open(altered, "event a 1"), lambda: seal.open(b"", "event a 1")):  # fmt: skip
+        with pytest.raises(StoreUnavailableError):
+            wrong()
+
+
+async def test_store_that_cannot_open__may_try_again(tmp_path: Path) -> None:
+    first = await an_open_store(tmp_path)
+    second = Store(Settings(data_dir=tmp_path), Secrets.load(tmp_path, {}))
+    with pytest.raises(StoreUnavailableError):
+        await second.open()
+    with pytest.raises(StoreUnavailableError):
+        await second.books.balance(UserId("u"))
+    await first.close()
+    await second.open()
+    await asyncio.gather(*(second.books.open_wallet(UserId("u"), is_admin=False) for _ in range(3)))
+    assert (await second.books.balance(UserId("u"))).balance_ucredits == 100 * 10**6
+    await second.close()
