@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from runtime.index.embedder import choose_embedder
 
 from actors.entities import EntitiesHandle
 from actors.implementers import ImplementersHandle
@@ -18,6 +17,7 @@ from runtime.config import Settings
 from runtime.entity.host import Factory, Host
 from runtime.entity.journal import EventRecord
 from runtime.ids import PARTITION_COUNT, EntityId
+from runtime.index.embedder import choose_embedder
 from runtime.index.entity import IndexEntity
 from runtime.project.project import Project
 from runtime.project.workshop import Workshop

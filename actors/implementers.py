@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -10,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ray.actor import ActorHandle
-from runtime.implementer.aider_engine import AiderEngine, check_installed
-from runtime.implementer.implementer import Implementer
 
 from actors.handles import ActorGoneError, ensure, once
 from runtime.config import Settings
+from runtime.errors import MasterbuilderError
+from runtime.implementer.aider_engine import AiderEngine, check_installed
+from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
 
+log = logging.getLogger(__name__)
+
 POOL = "implementer-pool"
-RESOURCE = "implementer"
 
 
 class ImplementerActor:
@@ -57,8 +60,7 @@ class ImplementerPoolActor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._free: asyncio.Queue[ActorHandle[Any]] = asyncio.Queue()
-        self._hired = False
-        self._warming: set[asyncio.Task[None]] = set()
+        self._hiring: asyncio.Task[None] | None = None
 
     async def probe(self) -> None:
         """Whether code can be edited and confined here. Raises what says that it cannot."""
@@ -67,16 +69,20 @@ class ImplementerPoolActor:
 
     async def prepare(self) -> None:
         """Hires and starts warming up; returns at once."""
-        if self._hired:
-            return
-        self._hired = True
+        if self._hiring is None:
+            self._hiring = asyncio.create_task(self._hire())
+
+    async def _hire(self) -> None:
+        """One after the other: the first is at work while the next one warms up, which takes seconds of CPU."""
         cores = os.cpu_count() or 1
-        for number in range(min(self._settings.max_parallel_implementers, max(cores, 1))):
+        for number in range(min(self._settings.max_parallel_implementers, cores)):
             implementer = ensure(f"implementer-{number}", ImplementerActor, self._settings)
+            try:
+                await once(implementer.start.remote, what="The implementer")
+            except MasterbuilderError as error:
+                # Not lost: the first piece of work meets it again and says it to the project.
+                log.warning("warming an implementer up failed: %s", error)
             self._free.put_nowait(implementer)
-            warming = asyncio.create_task(self._warm(implementer))
-            self._warming.add(warming)
-            warming.add_done_callback(self._warming.discard)
 
     async def edit(self, work: EditWork) -> EditResult:
         async with self._one() as implementer:
@@ -94,13 +100,6 @@ class ImplementerPoolActor:
             yield implementer
         finally:
             self._free.put_nowait(implementer)
-
-    async def _warm(self, implementer: ActorHandle[Any]) -> None:
-        """A failure is not lost: the first piece of work meets it again and says it to the project."""
-        try:
-            await once(lambda: implementer.start.remote(), what="The implementer")
-        except Exception as error:
-            print(f"warming an implementer up failed: {error}")
 
 
 class ImplementersHandle:

@@ -71,7 +71,7 @@ class KeyPools:
     async def reload(self, providers: Sequence[str]) -> None:
         for provider in providers:
             pool = self._pool(provider)
-            await call(lambda pool=pool: pool.reload.remote(), what=f"The key pool of {provider}")  # type: ignore[misc]
+            await call(pool.reload.remote, what=f"The key pool of {provider}")
 
     def _pool(self, provider: str) -> ActorHandle[Any]:
         name = canonical_provider(provider)

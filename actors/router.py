@@ -46,7 +46,7 @@ class RouterActor:
             for name, host in list(self._hosts.items()):
                 try:
                     async with asyncio.timeout(30):
-                        await once(lambda host=host: host.start.remote(), what=name)  # type: ignore[misc]
+                        await once(host.start.remote, what=name)
                 except (UnavailableError, TimeoutError):
                     continue
             await asyncio.sleep(WATCH_EVERY_S)

@@ -24,7 +24,7 @@ from cluster.instance import Instance
 from cluster.launch import down, up
 from cluster.ports import free_ports
 from cluster.processes import end_all, owned
-from cluster.simulator_process import SimulatorProcess
+from cluster.simulator_process import SimulatorProcess, simulator_log
 from cluster.terminal import FAILED, OK
 from cluster.wire import Project
 from runtime.config import Secrets, Settings
@@ -134,7 +134,7 @@ class Demo:
             reason = told.project.failure_reason or told.project.question or told.project.status
             raise UnavailableError(
                 f"The demo's project ended as {told.project.status}: {reason}",
-                f"See {self._service.run_dir} and {self._simulator.log_file}.",
+                f"See {self._service.run_dir} and {simulator_log(self._simulator)}.",
             )
         return told.project
 
@@ -172,7 +172,7 @@ class Demo:
         self._say(f"\n[bold]{number} {_STEPS[number - 1]}[/]")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, soft_wrap=not self._console.record)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -22,6 +22,8 @@ from runtime.errors import UnavailableError
 from runtime.ledger.money import credits_text
 
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
+_TELLING = re.compile(r"(FAIL|ERROR|FAILED|E) *[: ]|[\w.]*(Error|Exception)\b")
+_MODULE = re.compile(r" \([\w.]+\)$")
 _SUMMARY_CHARACTERS = 110
 _FINDINGS_SHOWN = 5
 _RECONNECT_S = (0.5, 1.0, 2.0, 3.0)
@@ -75,7 +77,9 @@ class Story:
 
     def _status(self, data: dict[str, Any]) -> Iterator[str]:
         self.status = str(data.get("status", ""))
-        if text := str(data.get("text") or ""):
+        text = str(data.get("text") or "")
+        is_heading = any(phase and text.endswith(phase) for phase in self._phase_of.values())
+        if text and not is_heading:
             colour = "yellow" if self.status.startswith("paused") else "dim"
             yield f"[{colour}]· {escape(text)}[/]"
 
@@ -115,7 +119,7 @@ class Story:
 
     def _checked(self, data: dict[str, Any]) -> Iterator[str]:
         if not data.get("passed"):
-            yield f"  [red]✗ {escape(self._name(data))}{_attempt(data)}: {escape(_short(data.get('summary')))}[/]"
+            yield f"  [red]✗ {escape(self._name(data))}{_attempt(data)}: {escape(_why(data.get('summary')))}[/]"
 
     def _merged(self, data: dict[str, Any]) -> Iterator[str]:
         self.done, self.total = int(data.get("done", self.done)), int(data.get("total", self.total))
@@ -199,8 +203,9 @@ class View:
         return Live(self._bar, console=self._console, refresh_per_second=4, transient=True)
 
     def tell(self, story: Story, event: Event) -> None:
+        wraps = self._console.is_terminal or self._console.record
         for line in story.lines(event):
-            self._console.print(line, highlight=False, soft_wrap=not self._console.is_terminal)
+            self._console.print(line, highlight=False, soft_wrap=not wraps)
         self._bar.update(
             self._row,
             completed=story.done,
@@ -273,6 +278,13 @@ def _ending(event: Event, now: Project, agreed_ucredits: int | None) -> Ending |
 def _attempt(data: dict[str, Any]) -> str:
     attempt = data.get("attempt", 1)
     return f" (attempt {attempt})" if attempt != 1 else ""
+
+
+def _why(summary: object) -> str:
+    """The lines of a check's output that tell what failed, else its last line."""
+    lines = [line.strip() for line in str(summary or "").splitlines() if line.strip()]
+    telling = [_MODULE.sub("", line) for line in lines if _TELLING.match(line)] or lines[-1:]
+    return _short(" · ".join(telling[:2]))
 
 
 def _short(text: object) -> str:

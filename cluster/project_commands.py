@@ -11,7 +11,6 @@ import click
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from cluster.client import ConnectionLostError
 from cluster.follow import Followed, Story, View, follow
@@ -80,13 +79,10 @@ def projects(terminal: Terminal, as_json: bool) -> None:
     if not found:
         click.echo("No projects yet. Start one with `masterbuilder build BRIEF`.")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("id", "title", "status", "tasks", "credits"):
-        table.add_column(column, justify="right" if column in ("tasks", "credits") else "left", no_wrap=column == "id")
     for project in found:
         tasks = f"{project.tasks_done}/{project.tasks_total}" if project.tasks_total else ""
-        table.add_row(project.id, escape(project.title), project.status, tasks, project.spent_credits)
-    terminal.console.print(table)
+        credits = f"{project.spent_credits} credits"
+        click.echo(f"{project.id}  {project.status:<22}  {tasks:>7}  {credits:>16}  {project.title}")
 
 
 @click.command()

@@ -29,7 +29,8 @@ class SimulatorProcess:
     ) -> "SimulatorProcess":
         """Returns once it listens, on a free port. Raises UnavailableError with its last words."""
         instance.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with instance.log_file.open("ab") as log:
+        log_file = simulator_log(instance)
+        with log_file.open("ab") as log:
             process = subprocess.Popen(
                 [
                     sys.executable, "-m", "cluster.simulator", "--port", "0", "--usage-file", str(usage_file),
@@ -48,7 +49,7 @@ class SimulatorProcess:
                 break
         process.kill()
         process.wait()
-        raise UnavailableError("The simulator did not start.", f"See {instance.log_file}.")
+        raise UnavailableError("The simulator did not start.", f"See {log_file}.")
 
     def stop(self) -> None:
         self._process.terminate()
@@ -57,3 +58,7 @@ class SimulatorProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def simulator_log(instance: Instance) -> Path:
+    return instance.run_dir / "simulator.log"

@@ -21,6 +21,7 @@ from runtime.errors import (
     BadInputError,
     MasterbuilderError,
     NotAuthenticatedError,
+    NotFoundError,
     RefusedError,
     TooLargeError,
 )
@@ -78,6 +79,9 @@ class Terminal:
             ) from error
 
 
+_NEXT_HERE: Mapping[type[MasterbuilderError], str] = {NotFoundError: "See `masterbuilder projects`."}
+"""What to do next in a terminal, where the service speaks of routes."""
+
 pass_terminal = click.make_pass_decorator(Terminal, ensure=True)
 
 
@@ -119,8 +123,9 @@ def exit_status(error: MasterbuilderError) -> int:
 def tell_error(error: MasterbuilderError) -> None:
     """What happened and what it cost; what to do next; the request's id."""
     click.echo(f"error: {error.message} {error.charged}".rstrip(), err=True)
-    if error.next_step:
-        click.echo(f"next: {error.next_step}", err=True)
+    next_step = _NEXT_HERE.get(type(error), error.next_step)
+    if next_step:
+        click.echo(f"next: {next_step}", err=True)
     for note in getattr(error, "__notes__", ()):
         click.echo(note, err=True)
 

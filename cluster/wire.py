@@ -88,6 +88,7 @@ class ReceiptRow(Answer):
     output_tokens: int
     cost_pusd: int
     credits_ucredits: int
+    outcome: str
     provider: str
 
     @property

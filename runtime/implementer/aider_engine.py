@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _WORKER = "/worker/aider_worker.py"
 _SOCKET = "/worker/gateway.sock"
 _START_S_MAX = 180.0
 _STDERR_BYTES_MAX = 8_000
+_REPLY_BYTES_MAX = 64 << 20
 # A warm process adds up its processor time over all requests, so that is bounded by each request's time-out instead.
 _LIMITS = Limits(cpu_s=7 * 86_400, memory_bytes=4 << 30, process_count=256)
 
@@ -127,7 +129,8 @@ class _Worker:
             view=View(read_only=folders, sockets={_SOCKET: gateway_socket}, files={_WORKER: source}),
             limits=_LIMITS,
             with_stdin=True,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            line_bytes_max=_REPLY_BYTES_MAX,
         )
         worker = cls(process, python)
         try:

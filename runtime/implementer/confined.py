@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
+import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import IO, Self
 
 from runtime.errors import SandboxUnavailableError
 from runtime.implementer.cgroup import Cgroup
-
-_STREAM_BYTES_MAX = 64 << 20
-"""The longest line that can be read from a confined process."""
 
 
 class ConfinedProcess:
@@ -21,7 +20,7 @@ class ConfinedProcess:
     def __init__(
         self,
         *,
-        monitor: asyncio.subprocess.Process,
+        monitor: "_Monitor",
         status: asyncio.StreamReader,
         first_pid: int,
         pidfd: int,
@@ -29,13 +28,13 @@ class ConfinedProcess:
     ) -> None:
         self.first_pid = first_pid
         """The host's id of the namespace's first process; the confined program is its child."""
+        self.was_reported = False
+        """Once it has ended: whether the command ran and ended by itself, so that bwrap could report its status."""
         self._monitor = monitor
         self._status = status
         self._pidfd = pidfd
         self._cgroup = cgroup
-        self._exit_status: int | None = None
-        self.was_reported = False
-        """Once it has ended: whether the command ran and ended by itself, so that bwrap could report its status."""
+        self._end = asyncio.create_task(self._watch())
 
     @classmethod
     async def start(
@@ -48,8 +47,9 @@ class ConfinedProcess:
         cgroup: Cgroup | None,
         with_stdin: bool,
         stderr: int,
+        line_bytes_max: int,
     ) -> Self:
-        """`stderr` is `asyncio.subprocess.PIPE` or `STDOUT`. Raises SandboxUnavailableError; nothing runs then.
+        """`stderr` is `subprocess.PIPE` or `STDOUT`. Raises SandboxUnavailableError; nothing runs then.
 
         The command starts only when it is bounded: bwrap waits at a gate until its first process is in the cgroup and
         held by a descriptor that no other process can ever come to mean.
@@ -59,35 +59,32 @@ class ConfinedProcess:
         # Arguments by descriptor: those on the command line could be read inside, and they name the host's folders.
         arguments_fd = data_descriptor(b"".join(argument.encode() + b"\0" for argument in arguments))
         given = (status_write, gate_read, arguments_fd)
+        own = ["--json-status-fd", str(status_write), "--block-fd", str(gate_read), "--args", str(arguments_fd), "--"]
         try:
-            monitor = await asyncio.create_subprocess_exec(
-                bwrap, "--json-status-fd", str(status_write), "--block-fd", str(gate_read),
-                "--args", str(arguments_fd), "--", *command,
-                stdin=asyncio.subprocess.PIPE if with_stdin else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE, stderr=stderr, limit=_STREAM_BYTES_MAX,
-                pass_fds=(*given, *file_fds.values()), env={}, cwd="/",
-            )  # fmt: skip
+            process = _spawn([bwrap, *own, *command], (*given, *file_fds.values()), with_stdin, stderr)
         except BaseException:
             _close(status_read, gate_write)
             raise
         finally:
             _close(*given)
         pidfd = -1
+        monitor = _Monitor(process, line_bytes_max)
         try:
-            status = await _reader(status_read)
+            await monitor.connect()
+            status = await _reader(os.fdopen(status_read, "rb"))
             first_pid = await _first_pid(status)
             pidfd = os.pidfd_open(first_pid)
             if cgroup is not None:
                 cgroup.add(first_pid)
             os.write(gate_write, b"\n")
         except BaseException as error:
-            monitor.kill()
+            process.kill()
             await monitor.wait()
             if pidfd != -1:
                 await _gone(pidfd)
                 os.close(pidfd)
             if isinstance(error, OSError):
-                raise SandboxUnavailableError(*setup_failure(await _printed(monitor) or str(error))) from error
+                raise SandboxUnavailableError(*setup_failure(await monitor.printed() or str(error))) from error
             raise
         finally:
             _close(gate_write)
@@ -100,7 +97,6 @@ class ConfinedProcess:
 
     @property
     def stdout(self) -> asyncio.StreamReader:
-        assert self._monitor.stdout is not None
         return self._monitor.stdout
 
     @property
@@ -110,27 +106,66 @@ class ConfinedProcess:
 
     @property
     def is_running(self) -> bool:
-        return self._monitor.returncode is None
+        return self._pidfd != -1 and not _is_dead(self._pidfd)
 
     async def wait(self) -> int:
         """The command's exit status, 128 + n for signal n. When it returns, no process is left inside."""
-        if self._exit_status is None:
-            await self._monitor.wait()
-            await _gone(self._pidfd)
-            reported = _exit_status(await self._status.read())
-            self.was_reported = reported is not None
-            self._exit_status = 128 + signal.SIGKILL if reported is None else reported
-            os.close(self._pidfd)
-            if self._cgroup is not None:
-                await asyncio.to_thread(self._cgroup.remove)
-        return self._exit_status
+        return await asyncio.shield(self._end)
 
     async def kill(self) -> None:
         """Ends everything inside. When it returns, no process is left. May be called at any time, more than once."""
-        if self._exit_status is None:
+        if self._pidfd != -1:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            await asyncio.shield(self.wait())
+        await self.wait()
+
+    async def _watch(self) -> int:
+        await _gone(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        await self._monitor.wait()
+        reported = _exit_status(await self._status.read())
+        self.was_reported = reported is not None
+        if self._cgroup is not None:
+            await asyncio.to_thread(self._cgroup.remove)
+        return 128 + signal.SIGKILL if reported is None else reported
+
+
+class _Monitor:
+    """bwrap's outer process, which waits for the namespace, and the pipes that it shares with it.
+
+    Not asyncio's own subprocess: what that lets through to a child depends on the event loop in use (under uvloop the
+    command would inherit descriptors of ours), and this does not.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", line_bytes_max: int) -> None:
+        self._process = process
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stdout = asyncio.StreamReader(limit=line_bytes_max)
+        self.stderr: asyncio.StreamReader | None = None
+
+    async def connect(self) -> None:
+        assert self._process.stdout is not None
+        await _reader(self._process.stdout, self.stdout)
+        if self._process.stderr is not None:
+            self.stderr = await _reader(self._process.stderr)
+        if self._process.stdin is not None:
+            self.stdin = await _writer(self._process.stdin)
+
+    async def wait(self) -> None:
+        if self._process.returncode is None:
+            pidfd = os.pidfd_open(self._process.pid)
+            try:
+                await _gone(pidfd)
+            finally:
+                os.close(pidfd)
+            self._process.wait()
+        if self.stdin is not None:
+            self.stdin.close()
+
+    async def printed(self) -> str:
+        parts = [await stream.read(2_000) for stream in (self.stderr, self.stdout) if stream is not None]
+        return b"".join(parts).decode(errors="replace")
 
 
 def data_descriptor(content: bytes) -> int:
@@ -142,11 +177,31 @@ def data_descriptor(content: bytes) -> int:
     return descriptor
 
 
-async def _reader(descriptor: int) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(descriptor, "rb"))
-    return reader
+def _spawn(command: Sequence[str], pass_fds: Sequence[int], with_stdin: bool, stderr: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE if with_stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        pass_fds=pass_fds,
+        env={},
+        cwd="/",
+        bufsize=0,
+    )
+
+
+async def _reader(pipe: IO[bytes], reader: asyncio.StreamReader | None = None) -> asyncio.StreamReader:
+    stream = reader or asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+    return stream
+
+
+async def _writer(pipe: IO[bytes]) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), pipe
+    )
+    return asyncio.StreamWriter(transport, protocol, None, loop)
 
 
 async def _first_pid(status: asyncio.StreamReader) -> int:
@@ -165,14 +220,6 @@ def _exit_status(status: bytes) -> int | None:
         if isinstance(code, int):
             return code
     return None
-
-
-async def _printed(monitor: asyncio.subprocess.Process) -> str:
-    printed = b""
-    for stream in (monitor.stderr, monitor.stdout):
-        if stream is not None:
-            printed += await stream.read(2_000)
-    return printed.decode(errors="replace")
 
 
 def setup_failure(printed: str) -> tuple[str, str]:
@@ -194,6 +241,12 @@ async def _gone(pidfd: int) -> None:
         await dead.wait()
     finally:
         loop.remove_reader(pidfd)
+
+
+def _is_dead(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _close(*descriptors: int) -> None:

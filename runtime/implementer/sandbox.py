@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,6 +71,9 @@ class Sandbox:
             timed_out = True
         finally:
             await process.kill()
+        # What was printed last is still in the pipe; all who could add to it are dead.
+        while chunk := await process.stdout.read(_CHUNK_BYTES):
+            output.add(chunk)
         exit_status = await process.wait()
         if not process.was_reported and output.text().startswith("bwrap: "):
             raise SandboxUnavailableError(*setup_failure(output.text()))
@@ -89,10 +93,12 @@ class Sandbox:
         limits: Limits,
         env: Mapping[str, str] | None = None,
         with_stdin: bool = False,
-        stderr: int = asyncio.subprocess.STDOUT,
+        stderr: int = subprocess.STDOUT,
+        line_bytes_max: int = _CHUNK_BYTES,
     ) -> ConfinedProcess:
         """Starts a command and returns while it runs; `wall_s` and `output_bytes` are then the caller's to hold.
 
+        `stderr` is `subprocess.STDOUT` or `PIPE`; `line_bytes_max` bounds what `stdout.readline()` can read.
         The caller must `kill()` or `wait()` it. Raises SandboxUnavailableError; nothing runs then.
         """
         bwrap = self._program()
@@ -122,6 +128,7 @@ class Sandbox:
                 cgroup=cgroup,
                 with_stdin=with_stdin,
                 stderr=stderr,
+                line_bytes_max=line_bytes_max,
             )
         except BaseException:
             if cgroup is not None:

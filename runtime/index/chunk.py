@@ -175,21 +175,29 @@ def _text_lines(source: str, *, is_markdown: bool) -> Iterator[_Line]:
 def _packed(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
     """Cut where the next paragraph would no longer fit; a paragraph that fits nowhere is cut between its lines."""
     piece: list[_Line] = []
+    chars = 0
     for is_blank, block in groupby(lines, key=lambda line: not line.text.strip()):
         paragraph = list(block)
-        if piece and not is_blank and not _fits([*piece, *paragraph]):
+        if is_blank and not piece:
+            continue
+        if not is_blank and not _fits(len(piece) + len(paragraph), chars + _chars(paragraph)):
             yield from _trimmed(piece)
-            piece = []
+            piece, chars = [], 0
         for line in paragraph:
-            if piece and not _fits([*piece, line]):
+            if not _fits(len(piece) + 1, chars + _chars([line])):
                 yield from _trimmed(piece)
-                piece = []
+                piece, chars = [], 0
             piece.append(line)
+            chars += _chars([line])
     yield from _trimmed(piece)
 
 
-def _fits(lines: Sequence[_Line]) -> bool:
-    return len(lines) <= CHUNK_ROWS_MAX and sum(len(line.text) + 1 for line in lines) <= TEXT_CHARS_MAX
+def _fits(rows: int, chars: int) -> bool:
+    return rows <= CHUNK_ROWS_MAX and chars <= TEXT_CHARS_MAX
+
+
+def _chars(lines: Sequence[_Line]) -> int:
+    return sum(len(line.text) + 1 for line in lines)
 
 
 def _trimmed(lines: Sequence[_Line]) -> Iterator[list[_Line]]:

@@ -128,9 +128,13 @@ def _name(node: Node) -> str:
 
 def _docstring(body: Node | None) -> str:
     """A string that stands alone at the head of the body (Python). Other languages comment above the definition."""
-    statement = body.named_child(0) if body else None
-    string = statement.named_child(0) if statement and statement.type == "expression_statement" else None
+    statement = _first_child(body)
+    string = _first_child(statement) if statement and statement.type == "expression_statement" else None
     if string is None or string.type != "string" or not string.text:
         return ""
     text = string.text.decode().lstrip("rRuUbBfF").strip("\"'")
     return " ".join(text.strip().split("\n\n", 1)[0].split())[:DOCSTRING_CHARS_MAX]
+
+
+def _first_child(node: Node | None) -> Node | None:
+    return node.named_child(0) if node and node.named_child_count else None

@@ -5,6 +5,7 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,8 @@ class IndexShard:
                 "Free disk space there, or make it writable.",
             ) from error
         finally:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
 
     def load(self, path: Path) -> IndexStatus:
         """`loads` of the file. One that is not there or cannot be read is as a damaged one."""

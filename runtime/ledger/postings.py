@@ -21,6 +21,7 @@ from runtime.errors import (
     ConflictError,
     NotEnoughCreditsError,
     NotFoundError,
+    RefusedError,
 )
 from runtime.ids import CallId, ProjectId, RunId, UserId
 from runtime.ledger.money import UCREDITS_PER_CREDIT, Tariff
@@ -139,16 +140,21 @@ def abandon_run(tx: Transaction, run: RunId, now: datetime) -> None:
 def hold(tx: Transaction, asked: Hold, tariff: Tariff, now: datetime) -> None:
     """Reserves the worst case of a call. A call id that is on disk but not in memory fails as a duplicate row.
 
+    The disk is asked only before a refusal: a repeat must not be refused for want of what its own hold took.
     Raises NotEnoughCreditsError, CeilingReachedError, ConflictError, BadInputError; nothing is held then.
     """
     run = _open_run(tx, asked.run) if asked.run is not None else None
     known = tx.peek(CALLS, asked.call)
+    if known is None:
+        call = _new_call(asked, run, tariff, now)
+        refusal = _over_ceiling(tx, call) or _over_wallet(tx, call)
+        if refusal is not None:
+            known = tx.get(CALLS, asked.call)
+            if known is None:
+                raise refusal
     if known is not None:
         check_same(known, asked, run)
         return
-    call = _new_call(asked, run, tariff, now)
-    _check_ceiling(tx, call)
-    _check_wallet(tx, call)
 
     tx.insert("call_holds", call)
     _keep_open(tx, call)
@@ -269,30 +275,32 @@ def _new_call(asked: Hold, run: Run | None, tariff: Tariff, now: datetime) -> Ca
     )
 
 
-def _check_ceiling(tx: Transaction, call: Call) -> None:
+def _over_ceiling(tx: Transaction, call: Call) -> RefusedError | None:
     if call.project is None:
-        return
+        return None
     budget = _budget(tx, call.project)
     if budget.ceiling_ucredits is None:
-        return
+        return None
     left = budget.ceiling_ucredits - budget.committed_ucredits
-    if call.hold_ucredits > left:
-        raise CeilingReachedError(
-            f"This call may cost up to {credits_exact(call.hold_ucredits)} credits and {credits_exact(max(0, left))} "
-            f"are left under the project's ceiling of {credits_exact(budget.ceiling_ucredits)}.",
-            "Agree to a higher ceiling to go on.",
-            "The call was not made and not charged.",
-        )
+    if call.hold_ucredits <= left:
+        return None
+    return CeilingReachedError(
+        f"This call may cost up to {credits_exact(call.hold_ucredits)} credits and {credits_exact(max(0, left))} "
+        f"are left under the project's ceiling of {credits_exact(budget.ceiling_ucredits)}.",
+        "Agree to a higher ceiling to go on.",
+        "The call was not made and not charged.",
+    )
 
 
-def _check_wallet(tx: Transaction, call: Call) -> None:
+def _over_wallet(tx: Transaction, call: Call) -> RefusedError | None:
     free = _balance_of(tx, wallet(call.user))
-    if call.hold_ucredits > free:
-        raise NotEnoughCreditsError(
-            f"This call may cost up to {credits_exact(call.hold_ucredits)} credits and {credits_exact(free)} are free.",
-            "Ask the operator for credits, then resume.",
-            "The call was not made and not charged.",
-        )
+    if call.hold_ucredits <= free:
+        return None
+    return NotEnoughCreditsError(
+        f"This call may cost up to {credits_exact(call.hold_ucredits)} credits and {credits_exact(free)} are free.",
+        "Ask the operator for credits, then resume.",
+        "The call was not made and not charged.",
+    )
 
 
 def _with_usage(call: Call, used: Meter, tariff: Tariff) -> Call:

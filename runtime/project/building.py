@@ -48,6 +48,7 @@ class Building:
         self._finder = finder
         self._workshop = workshop
         self._settings = workshop.settings
+        self._last_check: tuple[tuple[str, tuple[str, ...]], CheckReport] | None = None
 
     @property
     def todo(self) -> Todo:
@@ -84,11 +85,14 @@ class Building:
         if not started and not all(item.done for item in self.todo.in_phase(phase)):
             raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
 
-    async def checks(self, todo: Todo) -> CheckReport:
-        """Build and tests of all finished items, on a fresh clone of main."""
-        done = [item.id for item in todo.items if item.done]
-        work = CheckWork(bundle=await self._workbench.bundle(), commands=self._check_commands(todo.tests(done)))
-        return await self._workshop.implementers.check(work)
+    async def checks(self) -> CheckReport:
+        """Build and tests of all finished items, on a fresh clone of main. The last merge's are not repeated."""
+        done = [item.id for item in self.todo.items if item.done]
+        key = (self._activation.state.commit, self._check_commands(self.todo.tests(done)))
+        if self._last_check is None or self._last_check[0] != key:
+            work = CheckWork(bundle=await self._workbench.bundle(), commands=key[1])
+            self._last_check = (key, await self._workshop.implementers.check(work))
+        return self._last_check[1]
 
     async def spent_ucredits(self) -> int:
         receipt = await self._workshop.ledger.receipt(self._activation.state.id)
@@ -209,13 +213,13 @@ class Building:
                 return False
             committed = await self._workbench.keep(repository)
             tests = self.todo.tests({*(each.id for each in self.todo.items if each.done), item.id})
-            work = CheckWork(
-                bundle=await self._workshop.ledger.get_blob(committed.bundle), commands=self._check_commands(tests)
-            )
+            commands = self._check_commands(tests)
+            work = CheckWork(bundle=await self._workshop.ledger.get_blob(committed.bundle), commands=commands)
             report = await self._workshop.implementers.check(work)
             if not report.passed:
                 await self._reject(item, number, f"Red on the merged tree:\n{prompts.steady(report)}")
                 return False
+            self._last_check = ((commit, commands), report)
             ticked = self.todo.ticked(item.id)
             await self._activation.emit(
                 "task.merged",

@@ -34,11 +34,24 @@ class Finishing:
         self._workbench = workbench
         self._workshop = workshop
 
-    async def prove(self) -> None:
-        """Installs, builds, tests and starts a fresh clone. Raises RefusedError when that does not work."""
-        report = await self._check(self._product_commands(), keep_going=False)
+    async def prove(self) -> CheckReport:
+        """Installs, builds, tests file by file and starts a fresh clone. Raises RefusedError when that does not work.
+
+        What each test file showed is kept for the traceability table.
+        """
+        commands = self._stack.commands
+        tests = {test: prompts.test_command(commands, [test]) for test in self._building.todo.tests()}
+        product = [commands.install, commands.build, *dict.fromkeys(tests.values()), _probe(commands)]
+        report = await self._check([each for each in product if each], keep_going=False)
         if not report.passed:
             raise RefusedError(f"The finished project does not run:\n{prompts.steady(report)}", "See its events.")
+        shown = {result.command: _evidence(result.output) for result in report.results}
+        await self._activation.emit(
+            "qa.proved",
+            f"qa/proved/{self._activation.state.commit}",
+            {"evidence": {test: shown[command] for test, command in tests.items()}},
+        )
+        return report
 
     async def write_documents(self) -> None:
         """Deployment guide, README with every command executed, traceability with every test's result."""
@@ -48,7 +61,7 @@ class Finishing:
         )
         await self._commit({"docs/deployment_guide.md": guide.markdown}, "docs: deployment guide")
         executed = await self._proven_readme()
-        await self._commit({"docs/traceability.md": await self._traceability()}, "docs: traceability")
+        await self._commit({"docs/traceability.md": self._traceability()}, "docs: traceability")
         await self._activation.emit(
             "qa.finished",
             "qa/finished",
@@ -94,16 +107,10 @@ class Finishing:
             failure = f"These commands of your last README failed:\n{prompts.steady(failed)}"
         raise RefusedError(f"No README whose commands all run could be written. {failure}", "See its events.")
 
-    async def _traceability(self) -> str:
-        todo = self._building.todo
-        tests = todo.tests()
-        commands = {test: prompts.test_command(self._stack.commands, [test]) for test in tests}
-        report = await self._check(list(dict.fromkeys(commands.values())), keep_going=True)
-        shown = {result.command: _evidence(result.output, result.passed) for result in report.results}
-        evidence = {test: shown[command] for test, command in commands.items()}
-        return traceability_document(
-            self._architect.subject().requirements, todo, self._activation.state.commits, evidence
-        )
+    def _traceability(self) -> str:
+        state = self._activation.state
+        requirements = self._architect.subject().requirements
+        return traceability_document(requirements, self._building.todo, state.commits, state.evidence)
 
     async def _commit(self, files: dict[str, str], message: str) -> None:
         committed = await self._workbench.commit_files(files, message)
@@ -120,19 +127,13 @@ class Finishing:
         assert stack is not None, "finishing comes after planning"
         return stack
 
-    def _product_commands(self) -> list[str]:
-        commands = self._stack.commands
-        tests = prompts.test_command(commands, self._building.todo.tests())
-        return [each for each in (commands.install, commands.build, tests, _probe(commands)) if each]
-
 
 def _probe(commands: Commands) -> str:
     """Starts the product. One that ends must end well; one that still runs after the probe's time is up is fine."""
     return f"timeout {RUN_PROBE_S} {commands.run}; status=$?; [ $status -eq 124 ] || exit $status"
 
 
-def _evidence(output: str, passed: bool) -> str:
-    """The line of a test's output that says how many ran."""
-    counted = [line.strip() for line in output.splitlines() if "Ran " in line or " passed" in line or "tests" in line]
-    summary = counted[-1].split(" in ")[0] if counted else "ran"
-    return f"{summary}, {'passed' if passed else 'FAILED'}".replace("|", "/")
+def _evidence(output: str) -> str:
+    """The line of a passed test's output that says how many ran, without the time it took."""
+    counted = [line.strip() for line in output.splitlines() if line.startswith("Ran ") or " passed" in line]
+    return f"{counted[-1].split(' in ')[0] if counted else 'ran'}, passed".replace("|", "/")

@@ -205,8 +205,7 @@ class Project(Entity[State]):
         while not verifying.passed(FINAL_REVIEW):
             await building.implement(len(building.todo.phases))
             await self._enter(Status.VERIFYING, "final review")
-            await finishing.prove()
-            await verifying.review()
+            await verifying.review(await finishing.prove())
 
         if self.state.package is None:
             await self._enter(Status.README_GENERATION, "deployment guide, README, traceability")

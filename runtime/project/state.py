@@ -60,6 +60,9 @@ class State:
     verdicts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Phase number (0: the final review) -> its verdicts so far."""
 
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    """Test file -> what its last run on the finished tree showed."""
+
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Finished steps and their results."""
     runs: Mapping[str, int] = field(default_factory=dict)
@@ -164,6 +167,8 @@ class State:
                     commit=data["commit"],
                     bundle=BlobId(data["bundle"]),
                 )
+            case "qa.proved":
+                return replace(seen, evidence=data["evidence"])
             case "package.ready":
                 return replace(
                     seen,

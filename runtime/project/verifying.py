@@ -38,7 +38,7 @@ class Verifying:
     async def verify_phase(self, phase: int) -> None:
         """One verdict on one phase. Raises RefusedError after too many failures in a row."""
         round = self._next_round(phase)
-        report = await self._building.checks(self._building.todo)
+        report = await self._building.checks()
         prompt = prompts.verify_phase(
             self._architect.subject(),
             self._building.todo,
@@ -50,10 +50,9 @@ class Verifying:
         )
         await self._conclude(f"verify/P{phase}/{round}", prompt, phase, report, edits_phase=phase)
 
-    async def review(self) -> None:
-        """One verdict on the whole project; what it adds joins the last phase."""
+    async def review(self, report: CheckReport) -> None:
+        """One verdict on the whole project, given its final proof; what it adds joins the last phase."""
         round = self._next_round(FINAL_REVIEW)
-        report = await self._building.checks(self._building.todo)
         prompt = prompts.qa_review(
             self._architect.subject(),
             self._building.todo,

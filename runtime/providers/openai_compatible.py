@@ -196,7 +196,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _options(call: CallId) -> Any:
-    return {"headers": {"X-Client-Request-Id": call}, "max_retries": 0}
+    return {"headers": {"X-Client-Request-Id": call}}
 
 
 def _clean(message: str, lease: Lease) -> str:

@@ -15,6 +15,7 @@ from runtime.policy.admission import check_active, check_wallet
 from runtime.project.messages import OpenProject, ProjectView, Status
 from runtime.project.project import Begin
 from runtime.project.workshop import Implementers
+from runtime.providers.catalogue import canonical_provider
 from runtime.providers.endpoints import no_provider
 
 
@@ -118,7 +119,7 @@ class UserSession(Entity[SessionState]):
         check_active(active, self._settings.max_active_projects_per_user, is_admin=self._user == LOCAL_ADMIN)
         check_wallet(await self._ledger.balance(self._user), self._settings.min_credits_to_start)
         for model in (self._settings.architect_model, self._settings.implementer_model):
-            provider = model.partition("/")[0]
+            provider = canonical_provider(model.partition("/")[0])
             if not await self._ledger.keys(provider):
                 raise no_provider(provider)
         await self._implementers.probe()

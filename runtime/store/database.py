@@ -123,6 +123,8 @@ class Database:
     async def read(self, act: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """What `act` returns, run in a reader's thread; it sees every write that was answered before."""
         self.check_open()
+        if self._root is None:
+            await self.write(lambda tx: None)  # A failed disk closed the database; the writer opens it again.
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, act)
 
     def _read(self, act: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
@@ -135,11 +137,16 @@ class Database:
             raise unavailable(error, self.data_dir) from error
 
     def _connect(self) -> None:
-        self._root = schema.connect(self.data_dir / schema.DATABASE)
-        self.cluster_id = schema.check(self._root, self.data_dir, self.seal)
-        schema.migrate(self._root)
-        self._connection = self._root.cursor()
+        root = schema.connect(self.data_dir / schema.DATABASE)
+        try:
+            self.cluster_id = schema.check(root, self.data_dir, self.seal)
+            schema.migrate(root)
+            self._connection = root.cursor()
+        except BaseException:
+            root.close()
+            raise
         self._memory = Memory(self._connection)
+        self._root = root
 
     def _let_go(self) -> None:
         self._disconnect()
@@ -154,10 +161,9 @@ class Database:
             return
         with suppress(duckdb.Error):
             root.execute("CHECKPOINT")
-        for connection in (getattr(self, "_connection", None), root):
-            if connection is not None:
-                with suppress(duckdb.Error):
-                    connection.close()
+        for connection in (self._connection, root):
+            with suppress(duckdb.Error):
+                connection.close()
 
     def _write_groups(self) -> None:
         while True:
@@ -181,8 +187,10 @@ class Database:
             try:
                 self._connect()
             except (OSError, duckdb.Error) as error:
-                self._disconnect()
                 _fail(group, unavailable(error, self.data_dir))
+                return
+            except StoreUnavailableError as error:
+                _fail(group, error)
                 return
         try:
             answers = self._commit(group)

@@ -199,10 +199,12 @@ async def test_run__tells_no_path_of_the_host_on_its_command_line(workdir: Path)
     assert str(workdir) not in result.output
 
 
-async def test_run__inherits_no_descriptor(workdir: Path) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_run__inherits_no_descriptor(workdir: Path, loop: str) -> None:
+    start = asyncio.run if loop == "asyncio" else pytest.importorskip("uvloop").run
     with (workdir / "open").open("w") as file:
         os.set_inheritable(file.fileno(), True)
-        result = await run("ls /proc/self/fd | wc -l", workdir)
+        result = await asyncio.to_thread(lambda: start(run("ls /proc/self/fd | wc -l", workdir)))
     assert result.output.strip() == "4"  # 0, 1, 2 and the listing's own
 
 
@@ -425,3 +427,12 @@ async def test_run__serves_several_at_once(workdir: Path, tmp_path: Path) -> Non
         folder.mkdir()
     results = await asyncio.gather(*(run("touch mine; ls", folder) for folder in folders))
     assert [result.output for result in results] == ["mine\n"] * 4
+
+
+async def test_run__leaves_no_descriptor_open(workdir: Path) -> None:
+    commands = ["true", "yes", "sleep 600 & yes", "exec 1>&- 2>&-; sleep 600"]
+    await run("true", workdir)
+    before = sorted(os.listdir("/proc/self/fd"))
+    for command in commands:
+        await run(command, workdir, wall_s=0.3)
+    assert sorted(os.listdir("/proc/self/fd")) == before

@@ -19,7 +19,6 @@ DONE = {**PROJECT, "status": "completed", "tasks_done": 12, "last_seq": 3}
         ("too_large", 413, 2),
         ("not_authenticated", 401, 3),
         ("forbidden", 403, 3),
-        ("not_found", 404, 3),
         ("conflict", 409, 3),
         ("not_enough_credits", 402, 3),
         ("unpriced_model", 422, 3),
@@ -40,6 +39,13 @@ def test_error_of_the_service__is_told_with_cost_next_step_and_request_id(
         "next: Do this.",
         "Request id: req-7",
     ]
+
+
+def test_unknown_project__names_the_command_that_lists_them(run: Run, door: FakeDoor) -> None:
+    door.routes["GET /api/v1/projects/p9"] = error_answer("not_found", 404, "No such project.", "GET /api/v1/projects")
+    result = run("logs", "p9")
+    assert result.exit_code == 3
+    assert "masterbuilder projects" in result.stderr
 
 
 def test_service_that_is_down__names_the_command_that_starts_it(run: Run) -> None:

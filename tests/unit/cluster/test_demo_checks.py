@@ -28,6 +28,7 @@ def row(call: str, **changes: object) -> dict[str, object]:
         "output_tokens": 10,
         "cost_pusd": 21_000_000,
         "credits_ucredits": 3_150,
+        "outcome": "ok",
         **changes,
     }
 
@@ -51,6 +52,16 @@ def test_books__that_agree_call_by_call_pass(tmp_path: Path) -> None:
     told = list(check_books(receipt(row("a"), row("b"), losses=(row("lost"),)), 6_300, usage))
     assert "3 calls" in told[1]
     assert "63000000 pUSD" in told[1]
+
+
+def test_interrupted_call__is_a_loss_with_room_for_what_was_served(tmp_path: Path) -> None:
+    lost = row("b", outcome="interrupted_unknown", credits_ucredits=0, input_tokens=100, output_tokens=4096)
+    told = list(check_books(receipt(row("a"), losses=(lost,)), 6_300, served(tmp_path, "a", "b")))
+    assert "1 calls" in told[1]
+    assert "interrupted" in told[2]
+    too_small = {**lost, "input_tokens": 99}
+    with pytest.raises(ConflictError, match="more was served"):
+        list(check_books(receipt(row("a"), losses=(too_small,)), 6_300, served(tmp_path, "a", "b")))
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,18 @@ STORY = [
             {"id": "T-003", "title": "Report", "phase": "Phase 2: reports", "depends": ["T-001"]},
         ],
     ),
+    event(5, "project.status", status="implementing", text="phase 1: Phase 1: ground"),
     event(6, "task.started", task="T-001", title="Store", attempt=1),
     event(7, "task.started", task="T-002", title="Money", attempt=1),
-    event(9, "task.checked", task="T-002", attempt=1, passed=False, summary="2 of 5 tests failed", engine="aider"),
+    event(
+        9,
+        "task.checked",
+        task="T-002",
+        attempt=1,
+        passed=False,
+        summary="$ test\n..F\nFAIL: test_cents\nAssertionError: 1 != 2\nFAILED (failures=1)\n[exit 1]",
+        engine="aider",
+    ),
     event(11, "task.checked", task="T-001", attempt=1, passed=True, summary="5 passed", engine="aider"),
     event(
         12,
@@ -86,7 +95,7 @@ def test_story__tells_phases_tasks_red_attempts_verdicts_and_cost(door: FakeDoor
         "Phase 1: ground",
         "  ▸ T-001 Store",
         "  ▸ T-002 Money",
-        "  ✗ T-002 Money: 2 of 5 tests failed",
+        "  ✗ T-002 Money: FAIL: test_cents · AssertionError: 1 != 2",
         "  ✓ T-001 Store 01234567 · 1/3 · 1.00 credits",
         "  ▸ T-002 Money (attempt 2)",
         "  ✓ T-002 Money (attempt 2) abc · 2/3 · 2.00 credits",
@@ -103,9 +112,9 @@ def test_story__tells_phases_tasks_red_attempts_verdicts_and_cost(door: FakeDoor
 def test_broken_connection__goes_on_from_the_last_number(door: FakeDoor) -> None:
     def answer(count: int) -> Answer:
         return {
-            1: stream_answer(STORY[:6], ended=False),
+            1: stream_answer(STORY[:7], ended=False),
             2: error_answer("unavailable", 503, "Starting."),
-            3: stream_answer(STORY[6:], ended=True),
+            3: stream_answer(STORY[7:], ended=True),
         }[count]
 
     door.routes[EVENTS] = answer
@@ -113,7 +122,7 @@ def test_broken_connection__goes_on_from_the_last_number(door: FakeDoor) -> None
     with_break, lines = watch(door)
     assert with_break.seq == 19
     assert [query for route, query, *_ in door.asked if route == EVENTS] == ["after=0", "after=9", "after=9"]
-    assert lines.count("  ✗ T-002 Money: 2 of 5 tests failed") == 1
+    assert lines.count("  ✗ T-002 Money: FAIL: test_cents · AssertionError: 1 != 2") == 1
 
 
 def test_service_that_stays_away__is_given_up_after_a_while(door: FakeDoor) -> None:

@@ -198,6 +198,24 @@ async def test_token_that_is_malformed__is_refused(store: Store) -> None:
             await store.books.add_token(bad)
 
 
+async def test_hold_repeated_after_a_restart__is_not_refused_for_want_of_what_it_holds_itself(store: Store) -> None:
+    begin = BeginRun(run=RUN, user=USER, project=PROJECT, task="T-001", attempt=1)
+    append = Append(entity=ENTITY, owner=USER, epoch=1, expected_seq=0, events=(), open=True, head={})
+    await store.journal.append(replace(append, begin_runs=[begin], ceiling_ucredits=400_000))
+    whole_ceiling, whole_wallet = a_hold("c1", RUN), replace(a_hold("c2"), input_tokens_max=4_740_000)
+    for hold in (whole_ceiling, whole_wallet):
+        await store.books.hold(hold)
+    before = await store.books.balance(USER)
+    assert before.free_ucredits < 500_000
+    await store.close()
+    await store.open()
+    for hold in (whole_ceiling, whole_wallet):
+        await store.books.hold(hold)
+    assert await store.books.balance(USER) == before
+    with pytest.raises(ConflictError):
+        await store.books.hold(replace(whole_wallet, model="another"))
+
+
 async def test_hundreds_at_once__leave_exact_books(store: Store) -> None:
     async def one(number: int) -> None:
         await store.books.hold(a_hold(f"c{number}"))

@@ -222,9 +222,11 @@ async def main():
             refused += 1
             text = str(error)
     assert refused > 0 and "full" in text, (refused, text if refused else "")
+    read = lambda: database.read(lambda c: c.execute("SELECT user_id FROM users").fetchall())
+    assert len(await read()) >= len(acknowledged)
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     await write("after")
-    rows = await database.read(lambda c: c.execute("SELECT user_id FROM users").fetchall())
+    rows = await read()
     names = [name.split("-")[0] for (name,) in rows]
     assert len(names) == len(set(names)) and {str(i) for i in acknowledged} | {"after"} <= set(names)
     database.close()

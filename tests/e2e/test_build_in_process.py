@@ -1,0 +1,130 @@
+"""A build survives a crash at any append, and the user pays every (task, attempt) once."""
+
+import asyncio
+import io
+import zipfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cluster.simulator.server import Simulator
+from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity
+from runtime.ledger.money import UCREDITS_PER_CREDIT
+from runtime.project.messages import Answer, Cancel, Status
+from runtime.project.schemas import TOPICS
+from runtime.providers.catalogue import CATALOGUE
+from tests.e2e.world import Crash, World, paid_by_call
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    usage_file = tmp_path / "usage.jsonl"
+    async with Simulator(usage_file=usage_file, latency_ms=0) as simulator:
+        world = World(tmp_path, simulator, usage_file)
+        await world.open()
+        yield world
+        await world.close()
+
+
+async def assert_books_agree(world: World, project: ProjectId) -> None:
+    """Receipt = ledger = the simulator's own count by call id, to the last picodollar; the rest are listed losses."""
+    receipt = await world.store.books.receipt(project)
+    served, paid = world.served(), paid_by_call(receipt)
+    losses = {row.call for row in receipt.losses}
+    assert not receipt.pending
+    assert set(served) <= set(paid) | losses
+    for call, tokens in paid.items():
+        assert tokens == (served[call]["prompt_tokens"], served[call]["completion_tokens"]), call
+    cost = sum(
+        CATALOGUE.price("openai", row.model).cost_pusd(row.input_tokens, row.output_tokens) for row in receipt.charged
+    )
+    balance = await world.store.books.balance(LOCAL_ADMIN)
+    assert receipt.total_cost_pusd == cost
+    assert receipt.total_ucredits == 100 * UCREDITS_PER_CREDIT - balance.balance_ucredits
+    assert balance.held_ucredits == 0
+    by_attempt = Counter((row.task, row.attempt, row.run) for row in receipt.charged)
+    assert max(by_attempt.values()) == 1
+    assert len({run for _, _, run in by_attempt}) == len(by_attempt)
+    assert len({(task, attempt, _step(run)) for task, attempt, run in by_attempt}) == len(by_attempt)
+    assert not await world.store.books.mismatches()
+
+
+def _step(run: object) -> str:
+    return str(run).rpartition("#")[0]
+
+
+async def test_build__completes_and_every_sum_agrees(world: World) -> None:
+    project = (await world.order()).id
+    events = await world.until(project, "project.finished")
+    assert events[-1].data["status"] == Status.COMPLETED
+    await assert_books_agree(world, project)
+
+    merged = [event.data["task"] for event in events if event.type == "task.merged"]
+    assert len(merged) == len(set(merged)) == 12
+    assert [event.data["passed"] for event in events if event.type == "task.checked"].count(False) == 1
+    assert [event.data["verdict"] for event in events if event.type == "verify.finished"].count("fail") == 1
+
+    package = next(event.data for event in events if event.type == "package.ready")
+    with zipfile.ZipFile(io.BytesIO(await world.store.books.get_blob(package["blob"]))) as archive:
+        names = {name.removeprefix("generated_project/") for name in archive.namelist()}
+        todo = archive.read("generated_project/TODO.md").decode()
+        trace = archive.read("generated_project/docs/traceability.md").decode()
+    documents = ("requirements", "architecture", "api_documentation", "deployment_guide", "traceability")
+    assert {f"docs/{name}.md" for name in documents} <= names
+    assert {"README.md", "TODO.md", ".gitignore"} <= names
+    assert "- [ ]" not in todo
+    assert todo.count("- [x]") == 12
+    assert all(f"| R-{number:02} |" in trace for number in range(1, 11))
+    assert " passed |" in trace
+    assert "| - |" not in trace
+
+
+@pytest.mark.parametrize("step", [10, 47, 90])
+async def test_crash__at_any_append_is_survived_and_nothing_is_charged_twice(world: World, step: int) -> None:
+    world.crash_at = step
+    crashes = 0
+    order = world.order
+    try:
+        project = (await order()).id
+    except Exception:
+        await world.crash_and_restart()
+        crashes += 1
+        project = (await order()).id
+    while True:
+        try:
+            events = await world.until(project, "project.finished")
+            break
+        except Crash:
+            await world.crash_and_restart()
+            crashes += 1
+            world.crash_at = world.appends + 41
+    assert crashes >= 1
+    assert events[-1].data["status"] == Status.COMPLETED
+    await assert_books_agree(world, project)
+    keys = [event.key for event in events]
+    assert len(keys) == len(set(keys))
+
+
+async def test_interview__asks_what_is_missing_and_goes_on_with_the_answers(world: World) -> None:
+    project = (await world.order(answers={}, confirmed=False)).id
+    entity = project_entity(project)
+    for number, topic in enumerate(TOPICS):
+        await world.host.events(entity, 0, 5)
+        question = await _question(world, project, number)
+        assert question == topic
+        await world.host.ask(entity, Answer(key=f"answer-{number}", text="you decide"))
+    quoted = (await world.until(project, "project.quoted"))[-1].data
+    assert quoted["ceiling_ucredits"] == quoted["quote_ucredits"] * 3 // 2
+    view = await world.host.ask(entity, Cancel(key="stop"))
+    assert view.status is Status.CANCELLED
+    await assert_books_agree(world, project)
+
+
+async def _question(world: World, project: ProjectId, number: int) -> str:
+    while True:
+        events = [e for e in await world.store.journal.read(project_entity(project), 0) if e.type == "project.question"]
+        if len(events) > number:
+            return str(events[number].data["topic"])
+        await asyncio.sleep(0.02)

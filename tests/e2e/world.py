@@ -1,0 +1,266 @@
+"""A whole build in one process: real store, ledger, git, sandbox, SDK and simulator; no Ray, and no Aider.
+
+A crash is a host that is dropped where it stands: nothing of it runs on, and a new incarnation takes over.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.simulator.scenario import SCENARIOS
+from cluster.simulator.server import Simulator
+from runtime.config import Secrets, Settings
+from runtime.entity.host import Host
+from runtime.entity.journal import Append, EventRecord
+from runtime.errors import UnavailableError
+from runtime.ids import LOCAL_ADMIN, PARTITION_COUNT, CallId, EntityId, ProjectId, new_call_id, user_entity
+from runtime.implementer.engine import EditOutcome, EditRequest
+from runtime.implementer.implementer import Implementer
+from runtime.implementer.sandbox import Sandbox
+from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
+from runtime.ledger.port import Receipt
+from runtime.project.messages import OpenProject, ProjectView
+from runtime.project.project import Project
+from runtime.project.workshop import Workshop
+from runtime.providers.calls import CallOrder, ModelCalls
+from runtime.providers.catalogue import CATALOGUE
+from runtime.providers.endpoints import Endpoint
+from runtime.providers.keys import KeyRing, provider_key, seal_key
+from runtime.session.session import UserSession
+from runtime.store.store import Store
+from runtime.tokens import token_hash
+
+SCENARIO = SCENARIOS / "expense_tracker"
+BRIEF = (SCENARIO / "brief.md").read_text()
+ANSWERS = yaml.safe_load((SCENARIO / "answers.yaml").read_text())
+BLOCK = re.compile(
+    r"^(?P<path>\S+)\n```[a-z]+\n<<<<<<< SEARCH\n(?P<search>.*?)=======\n(?P<replace>.*?)>>>>>>> REPLACE\n```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class Crash(BaseException):
+    """The process is gone. Not an Exception, so that nothing handles it."""
+
+
+class World:
+    """Everything that outlives a crash, and the host that does not."""
+
+    def __init__(self, folder: Path, simulator: Simulator, usage_file: Path, **settings: Any) -> None:
+        self.settings = Settings(data_dir=folder / "data", http_port=1, **settings)
+        self.simulator = simulator
+        self.usage_file = usage_file
+        self.secrets = Secrets.load(self.settings.data_dir, {})
+        self.store = Store(self.settings, self.secrets)
+        self.implementer = Implementer(sandbox=Sandbox(), engine=Unused(), scratch_dir=folder / "scratch")
+        self.incarnations = 0
+        self.appends = 0
+        self.crash_at = 0
+        self.crashed = asyncio.Event()
+        self.host: Host
+        self.calls: ModelCalls
+
+    async def open(self) -> None:
+        await self.store.open()
+        await self.store.books.open_wallet(LOCAL_ADMIN, True)
+        endpoint = Endpoint(provider="openai", base_url=self.simulator.base_url, key="sim-test")
+        await self.store.books.replace_keys([seal_key(endpoint, self.secrets.api_key_encryption_key)])
+        ring = KeyRing([provider_key(endpoint)], cooldown_s=1.0)
+        self.calls = ModelCalls(self.store.books, ring, CATALOGUE, self.settings)
+        self.start_host()
+
+    async def close(self) -> None:
+        await self.host.stop()
+        await self.calls.close()
+        await self.store.close()
+
+    def start_host(self) -> None:
+        self.incarnations += 1
+        incarnation = self.incarnations
+        journal = CrashingJournal(self, incarnation)
+        entities = Here(self)
+        workshop = Workshop(
+            settings=self.settings,
+            ledger=self.store.books,
+            calls=self.calls,
+            implementers=InProcess(self),
+            entities=entities,
+            scratch_dir=self.settings.data_dir / f"host-{incarnation}",
+        )
+
+        def session(entity: EntityId) -> UserSession:
+            return UserSession(entity, self.settings, self.store.books, journal, entities, workshop.implementers)
+
+        self.host = Host(
+            name="host-0",
+            incarnation=str(incarnation),
+            journal=journal,
+            factories={"project": lambda entity: Project(entity, workshop), "user": session},
+            partitions=range(PARTITION_COUNT),
+        )
+
+    async def crash_and_restart(self) -> None:
+        """What `kill -9` and a restarted actor come to."""
+        old, self.crash_at = self.host, 0
+        self.crashed.clear()
+        self.start_host()
+        await old.stop()
+        await self.host.start()
+
+    async def order(self, **changes: Any) -> ProjectView:
+        order: dict[str, Any] = {
+            "key": "one",
+            "brief": BRIEF,
+            "answers": ANSWERS,
+            "max_ucredits": None,
+            "confirmed": True,
+        }
+        view: ProjectView = await self.host.ask(user_entity(LOCAL_ADMIN), OpenProject(**{**order, **changes}))
+        return view
+
+    async def until(self, project: ProjectId, type: str) -> list[EventRecord]:
+        """All events up to the first of this type."""
+        while True:
+            records = await self.store.journal.read(EntityId(f"project:{project}"), 0)
+            for record in records:
+                if record.type == type:
+                    return list(records[: record.seq])
+            if self.crashed.is_set():
+                raise Crash
+            await asyncio.sleep(0.05)
+
+    def served(self) -> dict[str, dict[str, Any]]:
+        """The simulator's own count: call id -> tokens."""
+        lines = self.usage_file.read_text().splitlines() if self.usage_file.exists() else []
+        return {record["call_id"]: record for record in map(json.loads, lines)}
+
+
+class CrashingJournal:
+    """The store's journal, as one incarnation sees it: at the n-th append the process dies, before or after it."""
+
+    def __init__(self, world: World, incarnation: int) -> None:
+        self._world = world
+        self._incarnation = incarnation
+        self._inner = world.store.journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def append(self, append: Append) -> int:
+        world = self._world
+        self._refuse_the_dead()
+        world.appends += 1
+        dies = world.crash_at and world.appends >= world.crash_at
+        if dies and world.appends % 2:
+            world.crashed.set()
+        self._refuse_the_dead()
+        seq = await self._inner.append(append)
+        if dies:
+            world.crashed.set()
+            self._refuse_the_dead()
+        return seq
+
+    def _refuse_the_dead(self) -> None:
+        if self._world.crashed.is_set() or self._incarnation != self._world.incarnations:
+            raise UnavailableError("this process is dead")
+
+
+class Here:
+    """Entities of the newest incarnation. There is no index in this world: builds go on without one."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> Any:
+        if entity.startswith("index:"):
+            raise UnavailableError("There is no index here.")
+        return await self._world.host.ask(entity, message, timeout_s=timeout_s)
+
+    async def events(self, entity: EntityId, after_seq: int, wait_s: float) -> Sequence[EventRecord]:
+        return await self._world.host.events(entity, after_seq, wait_s)
+
+
+class InProcess:
+    """Implementers without a pool: the real work on real clones, with an edit engine that is one call and a regex."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._turns = asyncio.Semaphore(4)
+
+    async def probe(self) -> None:
+        await Sandbox().probe()
+
+    async def prepare(self) -> None:
+        return None
+
+    async def edit(self, work: EditWork) -> EditResult:
+        async with self._turns:
+            engine = OneCall(self._world)
+            implementer = Implementer(
+                sandbox=Sandbox(), engine=engine, scratch_dir=self._world.settings.data_dir / "scratch"
+            )
+            await implementer.start()
+            return await implementer.edit(work)
+
+    async def check(self, work: CheckWork) -> CheckReport:
+        async with self._turns:
+            await self._world.implementer.start()
+            return await self._world.implementer.check(work)
+
+
+class OneCall:
+    """An edit engine: asks the model once, through the same metered call the gateway makes, and applies its blocks."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def start(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
+
+    async def edit(self, request: EditRequest) -> EditOutcome:
+        identity = await self._world.store.books.authenticate(token_hash(request.token))
+        assert identity is not None
+        assert identity.run is not None
+        provider, _, model = request.model.partition("/")
+        order = CallOrder(
+            call=CallId(f"{identity.run}/{new_call_id()}"),
+            user=identity.user,
+            run=identity.run,
+            task_type="coding",
+            provider=provider,
+            model=model,
+        )
+        body = {"messages": [{"role": "user", "content": request.instruction}], "max_tokens": 8_192}
+        reply = await self._world.calls.complete(order, body)
+        text = reply["choices"][0]["message"]["content"]
+        return EditOutcome(files=_applied(text, request.files), error="", log="", engine="one call")
+
+
+class Unused(OneCall):
+    """For an implementer that only checks."""
+
+    def __init__(self) -> None:
+        return None
+
+
+def _applied(text: str, files: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    changed: dict[str, bytes] = {}
+    for block in BLOCK.finditer(text):
+        path, search, replace = block["path"], block["search"], block["replace"]
+        before = (changed.get(path) or files.get(path) or b"").decode()
+        assert search in before, f"{path} has no such text"
+        changed[path] = (before.replace(search, replace, 1) if search else before + replace).encode()
+    return changed
+
+
+def paid_by_call(receipt: Receipt) -> dict[str, tuple[int, int]]:
+    """Call id -> (input tokens, output tokens) of what the user was charged."""
+    return {row.call: (row.input_tokens, row.output_tokens) for row in receipt.charged}
