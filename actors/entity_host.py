@@ -1,6 +1,7 @@
 """The process where entities live."""
 
 import logging
+import os
 import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from actors.entities import EntitiesHandle
 from actors.implementers import ImplementersHandle
 from actors.key_pool import KeyPools
 from actors.ledger import LedgerHandle
-from runtime.config import Settings
+from runtime.config import Secrets, Settings
 from runtime.entity.host import Factory, Host
 from runtime.entity.journal import EventRecord
 from runtime.ids import PARTITION_COUNT, EntityId
@@ -24,6 +25,7 @@ from runtime.project.workshop import Workshop
 from runtime.providers.calls import ModelCalls
 from runtime.providers.catalogue import CATALOGUE
 from runtime.session.session import UserSession
+from runtime.store.seal import Seal
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,8 @@ def _factories(
     if tuple(kinds) == INDEX_ONLY:
         embedder = choose_embedder(settings.models_dir)
         folder = settings.data_dir / "index"
-        return {"index": lambda entity: IndexEntity(entity, ledger, embedder, folder)}
+        seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
+        return {"index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal)}
     workshop = Workshop(
         settings=settings,
         ledger=ledger,

@@ -16,6 +16,7 @@ from runtime.errors import StoreUnavailableError
 from runtime.ids import BlobId, EntityId, ProjectId, UserId
 from runtime.ledger.port import Balance, Hold, Identity, Ledger, Meter, Mismatch, NewToken, Receipt, SealedKey
 from runtime.providers.calls import longest_call_s
+from runtime.providers.catalogue import CATALOGUE
 from runtime.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class LedgerActor:
                     raise StoreUnavailableError(f"The data folder cannot be used: {error}.") from error
                 store = Store(self._settings, secrets)
                 await store.open()
+                await store.books.set_prices(CATALOGUE.price_rows())
                 self._store = store
                 self._sweeper = asyncio.create_task(self._sweep(store))
             return self._store

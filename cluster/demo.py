@@ -39,8 +39,8 @@ _STEPS = (
     "fetch the ZIP and the receipt, run the delivered tests, compare every figure",
     "stop everything that was started",
 )
-_DISK_MB = 60
-_SECONDS = 100
+_DISK_MB = 20
+_TIME = "1 to 2 minutes"
 
 
 @click.command()
@@ -154,7 +154,7 @@ class Demo:
         self._say("[bold]Masterbuilder demo[/]: from a brief to a tested application, with a receipt")
         for number, step in enumerate(_STEPS, 1):
             self._say(f"  {number} {step}")
-        self._say(f"Takes about {_SECONDS} s and {_DISK_MB} MB in {self._folder.root}, and no network.")
+        self._say(f"Takes {_TIME}, {_DISK_MB} MB in {self._folder.root}, and no network.")
 
     def _wait_for_interrupt(self) -> None:
         self._say("[bold]It keeps running.[/] Press Ctrl-C to stop it.")

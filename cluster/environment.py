@@ -79,6 +79,8 @@ def ray_environment(
         **ours,
         MARK: instance.id,
         "RAY_TMPDIR": str(temp_dir),
+        # What its processes leave behind when they are killed is removed with this folder.
+        "TMPDIR": str(temp_dir),
         # Nothing needs draining: all state survives `kill -9`, and draining takes 30 s.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",

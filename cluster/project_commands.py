@@ -16,7 +16,7 @@ from cluster.client import ConnectionLostError
 from cluster.follow import Followed, Story, View, follow
 from cluster.terminal import FAILED, OK, REFUSED, Terminal, pass_terminal, print_json
 from cluster.wire import Project
-from runtime.errors import BadInputError, TooLargeError
+from runtime.errors import BadInputError, NotFoundError, TooLargeError
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.schemas import TOPICS
 
@@ -31,6 +31,22 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")(command)
+
+
+def _resolved(context: click.Context, _: click.Parameter, project_id: str) -> str:
+    """An id as it is; `last` is the caller's newest project."""
+    if project_id != "last":
+        return project_id
+    terminal = context.find_object(Terminal)
+    assert terminal is not None, "every command runs under a terminal"
+    projects = terminal.client.projects()
+    if not projects:
+        raise NotFoundError("You have no project yet.", "Start one with `masterbuilder build BRIEF`.")
+    return projects[0].id
+
+
+def project_argument(command: _F) -> _F:
+    return click.argument("project_id", metavar="PROJECT", callback=_resolved)(command)
 
 
 @click.command()
@@ -86,7 +102,7 @@ def projects(terminal: Terminal, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("project_id")
+@project_argument
 @click.option("--follow/--no-follow", "following", default=False, help="Go on until the project ends.")
 @json_option
 @pass_terminal
@@ -110,7 +126,7 @@ def logs(terminal: Terminal, project_id: str, following: bool, as_json: bool) ->
 
 
 @click.command()
-@click.argument("project_id")
+@project_argument
 @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text")
 @json_option
 @pass_terminal
@@ -120,7 +136,7 @@ def receipt(terminal: Terminal, project_id: str, form: str, as_json: bool) -> No
 
 
 @click.command()
-@click.argument("project_id")
+@project_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the ZIP.")
 @json_option
 @pass_terminal
@@ -135,7 +151,7 @@ def package(terminal: Terminal, project_id: str, output: Path | None, as_json: b
 
 
 @click.command()
-@click.argument("project_id")
+@project_argument
 @click.argument("text")
 @json_option
 @pass_terminal
@@ -147,7 +163,7 @@ def answer(terminal: Terminal, project_id: str, text: str, as_json: bool) -> Non
 
 
 @click.command()
-@click.argument("project_id")
+@project_argument
 @click.option("--change", help="Do not agree: say what to change.")
 @json_option
 @pass_terminal
@@ -157,7 +173,7 @@ def confirm(terminal: Terminal, project_id: str, change: str | None, as_json: bo
 
 
 @click.command()
-@click.argument("project_id")
+@project_argument
 @json_option
 @pass_terminal
 def cancel(terminal: Terminal, project_id: str, as_json: bool) -> None:
@@ -166,7 +182,7 @@ def cancel(terminal: Terminal, project_id: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("project_id")
+@project_argument
 @click.option("--max-credits", help="The new ceiling.")
 @json_option
 @pass_terminal

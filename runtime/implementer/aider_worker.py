@@ -111,11 +111,19 @@ class Aider:
             auto_test=False,
             suggest_shell_commands=False,
             detect_urls=False,
+            summarizer=Forgetful(),
         )
         # Without git Aider takes the files' deepest common folder for the root; the paths in replies start higher.
         coder.root = str(PROJECT)
         coder.abs_root_path_cache = {}
         return coder
+
+
+class Forgetful:
+    """In place of Aider's summariser, which would make a paid call in the background after a long reply."""
+
+    def too_big(self, messages: Any) -> bool:
+        return False
 
 
 def console_class(aider_io: Any) -> Any:

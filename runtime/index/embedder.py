@@ -54,7 +54,7 @@ class SentenceTransformersEmbedder:
                 "Install it with `pip install 'masterbuilder[semantic]'`, and check the model's name or folder.",
             ) from error
         self._model.max_seq_length = tokens_max
-        self.dimension = int(self._model.get_sentence_embedding_dimension())
+        self.dimension = int(self._model.encode([""], show_progress_bar=False).shape[1])
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         if not texts:

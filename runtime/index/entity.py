@@ -16,6 +16,7 @@ from runtime.index.hit import Hit, IndexStatus
 from runtime.index.shard import IndexShard
 from runtime.ledger.port import Ledger
 from runtime.project.repository import ProjectRepository
+from runtime.store.seal import Seal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +43,10 @@ class IndexEntity(Entity[None]):
     kind = "index"
     read_only = (SearchIndex,)
 
-    def __init__(self, entity: EntityId, ledger: Ledger, embedder: Embedder, folder: Path) -> None:
+    def __init__(self, entity: EntityId, ledger: Ledger, embedder: Embedder, folder: Path, seal: Seal) -> None:
         self._ledger = ledger
         self._file = folder / f"{name_of(entity)}.index"
+        self._seal = seal
         self._shard = IndexShard(embedder)
 
     def initial(self) -> None:
@@ -60,7 +62,7 @@ class IndexEntity(Entity[None]):
         return False
 
     async def wake(self) -> None:
-        await asyncio.to_thread(self._shard.load, self._file)
+        await asyncio.to_thread(self._shard.load, self._file, self._seal)
 
     async def receive(self, message: Any) -> IndexStatus | list[Hit]:
         match message:
@@ -70,7 +72,7 @@ class IndexEntity(Entity[None]):
                 if self._shard.status.commit != commit:
                     files = await asyncio.to_thread(_files_of, await self._ledger.get_blob(bundle))
                     await asyncio.to_thread(self._shard.update, commit, files)
-                    await asyncio.to_thread(self._shard.save, self._file)
+                    await asyncio.to_thread(self._shard.save, self._file, self._seal)
                 return self._shard.status
             case _:
                 raise BadInputError(f"An index does not understand {type(message).__name__}.")

@@ -15,6 +15,7 @@ from runtime.index.embedder import Embedder
 from runtime.index.hit import Hit, IndexStatus
 from runtime.index.saved import UnusableIndexError, index_bytes, index_from_bytes
 from runtime.index.tree import IndexedTree
+from runtime.store.seal import Seal
 
 HITS_MAX = 200
 QUERY_CHARS_MAX = 8192
@@ -88,14 +89,14 @@ class IndexShard:
                 self._tree = IndexedTree.empty(self._embedder)
             return self.status
 
-    def save(self, path: Path) -> None:
-        """Writes `dumps()` to `path` (mode 0600), whole or not at all. Raises StoreUnavailableError."""
+    def save(self, path: Path, seal: Seal) -> None:
+        """Writes `dumps()`, sealed, to `path` (mode 0600), whole or not at all. Raises StoreUnavailableError."""
         beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(self.dumps())
+                file.write(seal.close(self.dumps(), path.name))
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
@@ -108,11 +109,11 @@ class IndexShard:
             with suppress(OSError):
                 beside.unlink()
 
-    def load(self, path: Path) -> IndexStatus:
-        """`loads` of the file. One that is not there or cannot be read is as a damaged one."""
+    def load(self, path: Path, seal: Seal) -> IndexStatus:
+        """`loads` of the file. One that is not there, cannot be read or does not open is as a damaged one."""
         try:
-            saved = path.read_bytes()
-        except OSError as error:
+            saved = seal.open(path.read_bytes(), path.name)
+        except (OSError, StoreUnavailableError) as error:
             _log.info("there is no saved index to read: %s", error)
             saved = b""
         return self.loads(saved)

@@ -9,6 +9,7 @@ from runtime.project import prompts
 from runtime.project.architect import Architect
 from runtime.project.building import Building
 from runtime.project.documents import readme_commands, traceability_document
+from runtime.project.finding import CodeFinder
 from runtime.project.package import pack
 from runtime.project.schemas import Commands, MarkdownReply, StackReply
 from runtime.project.state import State
@@ -26,12 +27,14 @@ class Finishing:
         architect: Architect,
         building: Building,
         workbench: Workbench,
+        finder: CodeFinder,
         workshop: Workshop,
     ) -> None:
         self._activation = activation
         self._architect = architect
         self._building = building
         self._workbench = workbench
+        self._finder = finder
         self._workshop = workshop
 
     async def prove(self) -> CheckReport:
@@ -59,7 +62,16 @@ class Finishing:
         guide = await self._architect.ask(
             "docs/deployment", prompts.document("docs.deployment", subject), MarkdownReply
         )
-        await self._commit({"docs/deployment_guide.md": guide.markdown}, "docs: deployment guide")
+        api = await self._architect.ask(
+            "docs/api/final",
+            prompts.document("docs.api", self._architect.subject(), await self._commands_as_built(), attempt=2),
+            MarkdownReply,
+            attempt=2,
+        )
+        await self._commit(
+            {"docs/deployment_guide.md": guide.markdown, "docs/api_documentation.md": api.markdown},
+            "docs: deployment guide and final API documentation",
+        )
         executed = await self._proven_readme()
         await self._commit({"docs/traceability.md": self._traceability()}, "docs: traceability")
         await self._activation.emit(
@@ -90,6 +102,12 @@ class Finishing:
                 "size_bytes": len(packed.data),
                 "file_count": packed.file_count,
             },
+        )
+
+    async def _commands_as_built(self) -> str:
+        """The code near to what users call, for the API documentation that replaces the draft."""
+        return await self._finder.evidence(
+            ["command, endpoint or function that a user calls", self._stack.commands.run]
         )
 
     async def _proven_readme(self) -> list[str]:

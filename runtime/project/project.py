@@ -183,7 +183,7 @@ class Project(Entity[State]):
         finder = CodeFinder(self.activation, shop.entities)
         building = Building(self.activation, steps, architect, workbench, finder, shop)
         verifying = Verifying(self.activation, architect, building, workbench, finder, shop.settings.max_fix_rounds)
-        finishing = Finishing(self.activation, architect, building, workbench, shop)
+        finishing = Finishing(self.activation, architect, building, workbench, finder, shop)
 
         interview = Interview(self.activation, architect, shop.settings, shop.calls.catalogue)
         await interview.until_confirmed()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from runtime.errors import BadInputError, UnpricedModelError
 from runtime.ledger.money import Price
+from runtime.ledger.records import PriceRow
 
 PROVIDER_ALIASES = {
     "xai": "grok",
@@ -96,6 +97,19 @@ class Catalogue:
         """The named models of these providers, in the catalogue's order."""
         wanted = {canonical_provider(provider) for provider in providers}
         return [m for m in self._models.values() if m.provider in wanted and m.name != ANY_MODEL]
+
+    def price_rows(self) -> list[PriceRow]:
+        """Every price, for the ledger's `model_pricing` table."""
+        return [
+            PriceRow(
+                pricing_id=model.price.pricing_id,
+                provider=model.provider,
+                model=model.name,
+                input_udollars_per_mtok=model.input_udollars_per_mtok,
+                output_udollars_per_mtok=model.output_udollars_per_mtok,
+            )
+            for model in self._models.values()
+        ]
 
     def _providers(self) -> set[str]:
         return {provider for provider, _ in self._models}

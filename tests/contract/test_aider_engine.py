@@ -148,6 +148,19 @@ async def test_engine__edits_and_creates_the_files_it_was_given(engine: AiderEng
     assert "Applied edit to src/app.py" in outcome.log
 
 
+async def test_engine__makes_one_call_however_long_the_reply(engine: AiderEngine, gateway: Gateway) -> None:
+    """Aider would summarise a long talk in the background: a second call that nobody asked for, and somebody pays."""
+    # given
+    long = "".join(f"line_{number} = 'a value that makes the reply long'\n" for number in range(1_500))
+    gateway.replies = [completion(edit_block("src/new.py", "", long)), TWO]
+    # when
+    outcome = await engine.edit(request(gateway, files={"src/new.py": None}))
+    await engine.edit(request(gateway))
+    # then
+    assert outcome.files == {"src/new.py": long.encode()}
+    assert len(gateway.bodies) == 2
+
+
 async def test_engine__asks_the_gateway_as_it_was_told(engine: AiderEngine, gateway: Gateway) -> None:
     gateway.replies = [TWO]
     await engine.edit(

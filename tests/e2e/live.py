@@ -86,8 +86,11 @@ class Live:
         psutil.wait_procs(processes, timeout=10.0)
         return len(processes)
 
+    def left_of_service(self) -> list[psutil.Process]:
+        return owned(self.instance)
+
     def left(self) -> list[psutil.Process]:
-        return [*owned(self.instance), *owned(self._simulator)]
+        return [*self.left_of_service(), *owned(self._simulator)]
 
     def close(self) -> None:
         down(self.instance, lambda text: None)

@@ -2,12 +2,15 @@
 
 import asyncio
 import io
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from git import GitCommandError, Repo
 
 from cluster.simulator.server import Simulator
 from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity
@@ -128,3 +131,43 @@ async def _question(world: World, project: ProjectId, number: int) -> str:
         if len(events) > number:
             return str(events[number].data["topic"])
         await asyncio.sleep(0.02)
+
+
+async def test_reverting_any_one_task__turns_a_test_of_the_delivered_project_red(world: World, tmp_path: Path) -> None:
+    project = (await world.order()).id
+    events = await world.until(project, "project.finished")
+    bundle = next(event.data["bundle"] for event in reversed(events) if "bundle" in event.data)
+    (tmp_path / "bundle").write_bytes(await world.store.books.get_blob(bundle))
+    clone = Repo.clone_from(str(tmp_path / "bundle"), tmp_path / "clone", branch="main")
+    test_files = await asyncio.to_thread(test_files_of, clone)
+    assert run_tests(clone, test_files) == 0
+    commits = {event.data["task"]: event.data["commit"] for event in events if event.type == "task.merged"}
+    assert len(commits) == 12
+    for task, commit in commits.items():
+        assert f"Task: {task}/" in str(clone.commit(commit).message)
+        revert(clone, commit)
+        assert run_tests(clone, test_files) != 0, f"without {task} everything is still green"
+        clone.git.reset("--hard", "--quiet")
+        clone.git.clean("-ffdxq")
+
+
+def test_files_of(clone: Repo) -> list[str]:
+    root = Path(clone.working_dir)
+    return sorted(str(file.relative_to(root)) for file in root.glob("tests/test_*.py"))
+
+
+def revert(clone: Repo, commit: str) -> None:
+    """Puts every file of the commit back to what it was before; the ticked plan stays as it is."""
+    for path in clone.commit(commit).stats.files:
+        if path == "TODO.md":
+            continue
+        try:
+            clone.git.checkout(f"{commit}~1", "--", path)
+        except GitCommandError:
+            clone.git.rm("--quiet", "--force", "--", path)
+
+
+def run_tests(clone: Repo, test_files: list[str]) -> int:
+    """Exit status of the delivered project's own tests, with nothing but Python; a missing test file is red too."""
+    command = [sys.executable, "-m", "unittest", *test_files]
+    return subprocess.run(command, cwd=clone.working_dir, capture_output=True, check=False).returncode

@@ -170,6 +170,33 @@ def test_question_without_a_terminal__is_shown_with_how_to_answer_it(run: Run, d
     assert "masterbuilder answer p1 TEXT" in result.output
 
 
+def test_person_at_a_terminal__is_asked_the_question_and_for_the_yes(
+    run: Run, door: FakeDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.terminal.Terminal.interactive", lambda self: True)
+    quoted = event(4, "project.quoted", summary="An app", quote_ucredits=10**6, ceiling_ucredits=2 * 10**6)
+    streams = {
+        1: stream_answer([event(2, "project.question", topic="audience", text="Who?")], ended=False),
+        2: stream_answer([quoted], ended=False),
+        3: stream_answer([event(9, "project.finished", status="completed", spent_ucredits=10**6)], ended=True),
+    }
+    views = {
+        1: {**PROJECT, "status": "clarifying", "question": "Who?"},
+        2: {**PROJECT, "status": "confirming_scope"},
+        3: DONE,
+    }
+    door.says("POST /api/v1/projects", PROJECT, 202)
+    door.routes["GET /api/v1/projects/p1/events"] = lambda count: streams[count]
+    door.routes["GET /api/v1/projects/p1"] = lambda count: json_answer(views[count])
+    door.says("POST /api/v1/projects/p1/answers", PROJECT)
+    door.says("POST /api/v1/projects/p1/confirm", PROJECT)
+    result = run("build", "an app", stdin="two people\ny\n")
+    assert result.exit_code == 0, result.stderr
+    said = {route: body for route, _, body, _ in door.asked if route.startswith("POST")}
+    assert said["POST /api/v1/projects/p1/answers"] == {"text": "two people"}
+    assert said["POST /api/v1/projects/p1/confirm"] == {"accept": True}
+
+
 def test_quote_above_what_was_agreed__is_not_built(run: Run, door: FakeDoor) -> None:
     door.says("POST /api/v1/projects", PROJECT, 202)
     quoted = event(2, "project.quoted", summary="An app", quote_ucredits=20 * 10**6, ceiling_ucredits=30 * 10**6)
@@ -222,6 +249,19 @@ def test_command_to_a_project__says_it_to_the_service(
     result = run(*arguments)
     assert result.exit_code == 0, result.stderr
     assert door.asked[0][2] == body
+
+
+def test_last__is_the_newest_project(run: Run, door: FakeDoor) -> None:
+    door.says("GET /api/v1/projects", {"projects": [PROJECT, {**PROJECT, "id": "p0"}]})
+    door.says("POST /api/v1/projects/p1/cancel", {**PROJECT, "status": "cancelled"})
+    assert run("cancel", "last").exit_code == 0
+
+
+def test_last__without_any_project_says_so(run: Run, door: FakeDoor) -> None:
+    door.says("GET /api/v1/projects", {"projects": []})
+    result = run("receipt", "last")
+    assert result.exit_code == 3
+    assert "masterbuilder build" in result.output
 
 
 def test_package__is_written_whole(run: Run, door: FakeDoor, tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ def instance(tmp_path: Path) -> Iterator[Instance]:
     end_all(instance)
 
 
-def start(code: str, cwd: Path | None = None, **variables: str) -> "subprocess.Popen[str]":
-    environment = {"PATH": os.environ["PATH"], **variables}
+def start(
+    code: str, cwd: Path | None = None, has_environment: bool = True, **variables: str
+) -> "subprocess.Popen[str]":
+    environment = {"PATH": os.environ["PATH"], **variables} if has_environment else {}
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env=environment,
@@ -56,16 +58,25 @@ def test_process_of_another_data_folder__is_left_alone(instance: Instance, tmp_p
     process.wait()
 
 
-def test_shell_in_the_ray_folder__is_left_alone(instance: Instance) -> None:
+@pytest.fixture
+def ray_folder(instance: Instance) -> Iterator[Path]:
     folder = Path(f"{instance.temp_prefix}test")
     folder.mkdir()
-    try:
-        process = start(SLEEP, cwd=folder)
-        assert owned(instance) == []
-        process.kill()
-        process.wait()
-    finally:
-        folder.rmdir()
+    yield folder
+    folder.rmdir()
+
+
+def test_process_that_lost_its_environment__is_known_by_the_ray_folder(instance: Instance, ray_folder: Path) -> None:
+    process = start(SLEEP, cwd=ray_folder, has_environment=False)
+    assert [found.pid for found in owned(instance)] == [process.pid]
+    assert end_all(instance) == 1
+
+
+def test_shell_in_the_ray_folder__is_left_alone(instance: Instance, ray_folder: Path) -> None:
+    process = start(SLEEP, cwd=ray_folder)
+    assert owned(instance) == []
+    process.kill()
+    process.wait()
 
 
 def test_caller__never_ends_itself(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,6 +216,16 @@ async def test_hold_repeated_after_a_restart__is_not_refused_for_want_of_what_it
         await store.books.hold(replace(whole_wallet, model="another"))
 
 
+async def test_call_id_used_before_a_restart__is_no_other_call_after_it(store: Store) -> None:
+    await store.books.hold(a_hold("c1"))
+    await store.close()
+    await store.open()
+    with pytest.raises(ConflictError):
+        await store.books.hold(replace(a_hold("c1"), model="another"))
+    await store.books.hold(a_hold("c1"))
+    assert await store.books.mismatches() == []
+
+
 async def test_hundreds_at_once__leave_exact_books(store: Store) -> None:
     async def one(number: int) -> None:
         await store.books.hold(a_hold(f"c{number}"))
