@@ -1,5 +1,6 @@
 """The process where entities live."""
 
+import asyncio
 import logging
 import os
 import secrets
@@ -42,44 +43,55 @@ class EntityHostActor:
     """
 
     def __init__(self, settings: Settings, name: str, kinds: Sequence[str]) -> None:
+        """Only remembers: what can fail is done by the first message, for a constructor must not raise."""
         logging.basicConfig(level=logging.INFO)
-        ledger = LedgerHandle.ensure(settings)
-        entities = EntitiesHandle()
-        self._host = Host(
-            name=name,
-            incarnation=f"{ray.get_runtime_context().get_actor_id()}/{secrets.token_hex(8)}",
-            journal=ledger,
-            factories=_factories(settings, kinds, ledger, entities),
-            partitions=() if tuple(kinds) == INDEX_ONLY else range(PARTITION_COUNT),
-        )
+        self._settings = settings
+        self._name = name
+        self._kinds = tuple(kinds)
+        self._incarnation = f"{ray.get_runtime_context().get_actor_id()}/{secrets.token_hex(8)}"
+        self._opening = asyncio.Lock()
+        self._opened: Host | None = None
 
     async def start(self) -> None:
-        """Claims and wakes. Whoever notices a restarted host says it first; the rest changes nothing."""
-        await self._host.start()
+        """Claims and wakes. The router says it again and again; what is awake already stays as it is."""
+        await (await self._host()).start()
 
     async def ask(self, entity: EntityId, message: Any, timeout_s: float) -> Any:
-        return await self._host.ask(entity, message, timeout_s=timeout_s)
+        return await (await self._host()).ask(entity, message, timeout_s=timeout_s)
 
     async def events(self, entity: EntityId, after_seq: int, wait_s: float) -> Sequence[EventRecord]:
-        return await self._host.events(entity, after_seq, wait_s)
+        return await (await self._host()).events(entity, after_seq, wait_s)
+
+    async def _host(self) -> Host:
+        async with self._opening:
+            if self._opened is None:
+                ledger = LedgerHandle.ensure(self._settings)
+                factories = await asyncio.to_thread(_factories, self._settings, self._kinds, self._name, ledger)
+                self._opened = Host(
+                    name=self._name,
+                    incarnation=self._incarnation,
+                    journal=ledger,
+                    factories=factories,
+                    partitions=() if self._kinds == INDEX_ONLY else range(PARTITION_COUNT),
+                )
+            return self._opened
 
 
-def _factories(
-    settings: Settings, kinds: Sequence[str], ledger: LedgerHandle, entities: EntitiesHandle
-) -> Mapping[str, Factory]:
-    """How each kind is made, for the kinds that live here."""
-    if tuple(kinds) == INDEX_ONLY:
+def _factories(settings: Settings, kinds: tuple[str, ...], name: str, ledger: LedgerHandle) -> Mapping[str, Factory]:
+    """Blocking. How each kind is made, for the kinds that live here."""
+    if kinds == INDEX_ONLY:
         embedder = choose_embedder(settings.models_dir)
         folder = settings.data_dir / "index"
         seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
         return {"index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal)}
+    entities = EntitiesHandle()
     workshop = Workshop(
         settings=settings,
         ledger=ledger,
         calls=ModelCalls(ledger, KeyPools(settings), CATALOGUE, settings),
         implementers=ImplementersHandle(settings),
         entities=entities,
-        scratch_dir=Path(tempfile.mkdtemp(prefix="mb-host-")),
+        scratch_dir=Path(tempfile.gettempdir()) / f"mb-{name}",
     )
     return {
         "project": lambda entity: Project(entity, workshop),

@@ -60,10 +60,18 @@ async def call(send: Callable[[], Awaitable[T]], *, what: str, patience_s: float
             await asyncio.sleep(RETRY_S)
 
 
-async def once(send: Callable[[], Awaitable[T]], *, what: str) -> T:
-    """Sends a message that must not be repeated. Raises ActorGoneError when nobody knows whether it was carried out."""
+async def once(send: Callable[[], Awaitable[T]], *, what: str, cancels: bool = False) -> T:
+    """Sends a message that must not be repeated. Raises ActorGoneError when nobody knows whether it was carried out.
+
+    With `cancels`, a cancelled caller cancels the work too; without, the actor finishes what it has begun.
+    """
+    answer = send()
     try:
-        return await send()
+        return await answer
+    except asyncio.CancelledError:
+        if cancels:
+            ray.cancel(cast("ray.ObjectRef[T]", answer), recursive=False)
+        raise
     except RayTaskError as error:
         raise cast("Exception", error.cause) from None
     except (ActorDiedError, ActorUnavailableError) as error:

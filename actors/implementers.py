@@ -14,7 +14,6 @@ from ray.actor import ActorHandle
 
 from actors.handles import ActorGoneError, ensure, once
 from runtime.config import Settings
-from runtime.errors import MasterbuilderError
 from runtime.implementer.aider_engine import AiderEngine, check_installed
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
@@ -61,6 +60,7 @@ class ImplementerPoolActor:
         self._settings = settings
         self._free: asyncio.Queue[ActorHandle[Any]] = asyncio.Queue()
         self._hiring: asyncio.Task[None] | None = None
+        self._hired = 0
 
     async def probe(self) -> None:
         """Whether code can be edited and confined here. Raises what says that it cannot."""
@@ -69,28 +69,28 @@ class ImplementerPoolActor:
 
     async def prepare(self) -> None:
         """Hires and starts warming up; returns at once."""
-        if self._hiring is None:
+        if self._hiring is None or (self._hiring.done() and not self._hired):
             self._hiring = asyncio.create_task(self._hire())
-
-    async def _hire(self) -> None:
-        """One after the other: the first is at work while the next one warms up, which takes seconds of CPU."""
-        cores = os.cpu_count() or 1
-        for number in range(min(self._settings.max_parallel_implementers, cores)):
-            implementer = ensure(f"implementer-{number}", ImplementerActor, self._settings)
-            try:
-                await once(implementer.start.remote, what="The implementer")
-            except MasterbuilderError as error:
-                # Not lost: the first piece of work meets it again and says it to the project.
-                log.warning("warming an implementer up failed: %s", error)
-            self._free.put_nowait(implementer)
 
     async def edit(self, work: EditWork) -> EditResult:
         async with self._one() as implementer:
-            return await once(lambda: implementer.edit.remote(work), what="The implementer")
+            return await once(lambda: implementer.edit.remote(work), what="The implementer", cancels=True)
 
     async def check(self, work: CheckWork) -> CheckReport:
         async with self._one() as implementer:
-            return await once(lambda: implementer.check.remote(work), what="The implementer")
+            return await once(lambda: implementer.check.remote(work), what="The implementer", cancels=True)
+
+    async def _hire(self) -> None:
+        """One after the other: the first is at work while the next one warms up, which takes seconds of CPU."""
+        for number in range(min(self._settings.max_parallel_implementers, os.cpu_count() or 1)):
+            implementer = ensure(f"implementer-{number}", ImplementerActor, self._settings)
+            self._hired += 1
+            try:
+                await once(implementer.start.remote, what="The implementer")
+            except Exception as error:
+                # Not lost: the first piece of work meets it again and says it to the project.
+                log.warning("warming an implementer up failed: %s", error)
+            self._free.put_nowait(implementer)
 
     @asynccontextmanager
     async def _one(self) -> AsyncIterator[ActorHandle[Any]]:
@@ -119,7 +119,7 @@ class ImplementersHandle:
         await self._patiently(lambda: self._pool.prepare.remote())
 
     async def edit(self, work: EditWork) -> EditResult:
-        result: EditResult = await once(lambda: self._pool.edit.remote(work), what="The implementer pool")
+        result: EditResult = await once(lambda: self._pool.edit.remote(work), what="The implementer pool", cancels=True)
         return result
 
     async def check(self, work: CheckWork) -> CheckReport:
@@ -129,7 +129,7 @@ class ImplementersHandle:
     async def _patiently(self, send: Any) -> Any:
         for pause_s in (0.5, 1.0, 2.0, 4.0, 8.0):
             try:
-                return await once(send, what="The implementer pool")
+                return await once(send, what="The implementer pool", cancels=True)
             except ActorGoneError:
                 await asyncio.sleep(pause_s)
-        return await once(send, what="The implementer pool")
+        return await once(send, what="The implementer pool", cancels=True)

@@ -1,6 +1,7 @@
 """Who lives where."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,12 @@ from ray.actor import ActorHandle
 from actors.entity_host import EntityHostActor
 from actors.handles import ensure, once
 from runtime.config import Settings
-from runtime.errors import UnavailableError
 
 HOSTS: Mapping[str, tuple[str, ...]] = {"host-0": ("project", "user"), "index-host-0": ("index",)}
 """Every host with the kinds that live in it. Only one host has journaled kinds, so it has every partition."""
 WATCH_EVERY_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class RouterActor:
@@ -47,6 +49,6 @@ class RouterActor:
                 try:
                     async with asyncio.timeout(30):
                         await once(host.start.remote, what=name)
-                except (UnavailableError, TimeoutError):
-                    continue
+                except Exception as error:
+                    log.warning("%s did not wake: %s", name, error)
             await asyncio.sleep(WATCH_EVERY_S)

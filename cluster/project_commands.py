@@ -37,9 +37,7 @@ def _resolved(context: click.Context, _: click.Parameter, project_id: str) -> st
     """An id as it is; `last` is the caller's newest project."""
     if project_id != "last":
         return project_id
-    terminal = context.find_object(Terminal)
-    assert terminal is not None, "every command runs under a terminal"
-    projects = terminal.client.projects()
+    projects = context.ensure_object(Terminal).client.projects()
     if not projects:
         raise NotFoundError("You have no project yet.", "Start one with `masterbuilder build BRIEF`.")
     return projects[0].id

@@ -170,11 +170,13 @@ async def _owned(system: System, user: Identity, project: str) -> ProjectView:
     try:
         if str(uuid.UUID(project)) != project:
             raise not_found
-        view: ProjectView = await system.entities.ask(project_entity(ProjectId(project)), Describe())
-    except (ValueError, NotFoundError):
+    except ValueError:
         raise not_found from None
-    if view.owner != user.user:
+    entity = project_entity(ProjectId(project))
+    head = await system.journal.head(entity)
+    if head is None or head.owner != user.user:
         raise not_found
+    view: ProjectView = await system.entities.ask(entity, Describe())
     return view
 
 

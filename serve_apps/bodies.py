@@ -7,7 +7,16 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    ValidationError,
+)
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from runtime.errors import BadInputError, TooLargeError
@@ -44,9 +53,15 @@ def _no_nul(value: object) -> object:
     return value
 
 
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
 UCredits = Annotated[int, BeforeValidator(_ucredits)]
 """Given in credits, as a number or a string; kept in microcredits."""
-Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), BeforeValidator(_no_nul)]
+Words = Annotated[str, StringConstraints(strip_whitespace=True), BeforeValidator(_no_nul), AfterValidator(_not_empty)]
 
 
 class Body(BaseModel):

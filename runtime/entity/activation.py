@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Generic
 
 from runtime.entity.entity import Entity, State
-from runtime.entity.journal import Append, BeginRun, EventRecord, Journal, NewEvent
-from runtime.errors import StaleWriterError
-from runtime.ids import EntityId, RunId, UserId
+from runtime.entity.journal import Append, EventRecord, Journal, Moves, NewEvent
+from runtime.errors import ConflictError, StaleWriterError
+from runtime.ids import EntityId, UserId
 
 log = logging.getLogger(__name__)
 
@@ -62,34 +62,23 @@ class Activation(Generic[State]):
         type: str,
         key: str,
         data: Mapping[str, Any] | None = None,
-        *,
-        begin_runs: Sequence[BeginRun] = (),
-        settle_runs: Sequence[RunId] = (),
-        abandon_runs: Sequence[RunId] = (),
-        ceiling_ucredits: int | None = None,
+        moves: Callable[[State], Moves] = lambda state: Moves(),
     ) -> None:
         """Appends one event and the money that moves with it, once: a key that is there already changes nothing.
 
-        Returns when it is on disk and in the state. Raises StaleWriterError when a newer owner wrote meanwhile
-        (this activation is then over), StoreUnavailableError when the store did not answer (nothing changed here).
-        A cancelled caller does not stop the append: the state here and on disk stay one.
+        `moves` is asked under the lock, about the state that the event really follows.
+        Returns when it is on disk and in the state. Raises ConflictError when the entity is over, StaleWriterError
+        when a newer owner wrote meanwhile (this activation is then over), StoreUnavailableError when the store did
+        not answer (nothing changed here). A cancelled caller does not stop the append: state and disk stay one.
         """
-        append = self._emit(type, key, dict(data or {}), begin_runs, settle_runs, abandon_runs, ceiling_ucredits)
-        await asyncio.shield(asyncio.ensure_future(append))
+        await asyncio.shield(asyncio.ensure_future(self._emit(type, key, dict(data or {}), moves)))
 
-    async def _emit(
-        self,
-        type: str,
-        key: str,
-        data: Mapping[str, Any],
-        begin_runs: Sequence[BeginRun],
-        settle_runs: Sequence[RunId],
-        abandon_runs: Sequence[RunId],
-        ceiling_ucredits: int | None,
-    ) -> None:
+    async def _emit(self, type: str, key: str, data: Mapping[str, Any], moves: Callable[[State], Moves]) -> None:
         async with self._append:
             if key in self._keys:
                 return
+            if self._behaviour.is_over(self.state):
+                raise ConflictError(f"{self.entity} is over: nothing happens to it any more.")
             record = EventRecord(
                 entity=self.entity,
                 seq=self.last_seq + 1,
@@ -101,6 +90,7 @@ class Activation(Generic[State]):
                 data=data,
             )
             state = self._behaviour.fold(self.state, record)
+            money = moves(self.state)
             await self._write(
                 Append(
                     entity=self.entity,
@@ -110,10 +100,10 @@ class Activation(Generic[State]):
                     events=(NewEvent(type=type, version=1, key=key, data=record.data),),
                     open=self._behaviour.is_open(state),
                     head=self._behaviour.head(state),
-                    begin_runs=begin_runs,
-                    settle_runs=settle_runs,
-                    abandon_runs=abandon_runs,
-                    ceiling_ucredits=ceiling_ucredits,
+                    begin_runs=money.begin,
+                    settle_runs=money.settle,
+                    abandon_runs=money.abandon,
+                    ceiling_ucredits=money.ceiling_ucredits,
                 )
             )
             self._take(record, state)

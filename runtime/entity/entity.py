@@ -41,6 +41,10 @@ class Entity(ABC, Generic[State]):
     def is_open(self, state: State) -> bool:
         """True while there is unfinished work: the entity is then woken after a restart, and never passivated."""
 
+    def is_over(self, state: State) -> bool:
+        """True when nothing may happen to it any more: every later event is refused."""
+        return False
+
     @abstractmethod
     async def receive(self, message: Any) -> Any:
         """Answers one message. One at a time, except those in `read_only`. A raised error is the caller's answer."""

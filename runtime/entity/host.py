@@ -39,24 +39,37 @@ class Host:
         self._claim = Claim(host=name, incarnation=incarnation, partitions=partitions)
         self._journal = journal
         self._factories = factories
-        self._started = False
+        self._has_claimed = False
         self._epochs: Mapping[int, int] = {}
         self._residents: dict[EntityId, Resident] = {}
-        self._starting = asyncio.Lock()
+        self._stopping: set[asyncio.Future[None]] = set()
+        self._claiming = asyncio.Lock()
 
     async def start(self) -> None:
-        """Claims the partitions and wakes every entity with unfinished work. Repeating it changes nothing."""
-        async with self._starting:
-            if self._started:
-                return
-            self._epochs = await self._journal.claim(self._claim)
-            self._started = True
+        """Claims the partitions, once, and wakes every entity with unfinished work that is not awake.
+
+        Asked again and again by whoever watches the host, so that an entity whose waking failed, or that lost its
+        place after an append of unknown outcome, is not forgotten.
+        """
+        await self._claimed()
         for entity in await self._journal.open_entities(tuple(self._factories)):
-            await self._resident(entity, None)
-            log.info("woke %s", entity)
+            if entity in self._residents:
+                continue
+            try:
+                await self._resident(entity, None)
+            except Exception:
+                log.exception("%s could not be woken", entity)
+            else:
+                log.info("woke %s", entity)
+
+    async def _claimed(self) -> None:
+        async with self._claiming:
+            if not self._has_claimed:
+                self._epochs = await self._journal.claim(self._claim)
+                self._has_claimed = True
 
     async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> Any:
-        await self.start()
+        await self._claimed()
         resident = await self._resident(entity, getattr(message, "owner", None))
         try:
             async with asyncio.timeout(timeout_s):
@@ -67,7 +80,7 @@ class Host:
             ) from error
 
     async def events(self, entity: EntityId, after_seq: int, wait_s: float) -> Sequence[EventRecord]:
-        await self.start()
+        await self._claimed()
         resident = await self._resident(entity, None)
         return await resident.activation.events(after_seq, wait_s)
 
@@ -76,16 +89,20 @@ class Host:
         self._residents.clear()
 
     async def _resident(self, entity: EntityId, owner: UserId | None) -> "Resident":
-        if entity not in self._residents:
-            # Registered before the first await, so that two first messages share one activation.
-            self._residents[entity] = self._arrive(entity)
-        resident = self._residents[entity]
-        try:
-            await resident.activate(owner)
-        except BaseException:
-            self._drop(entity, resident)
-            raise
-        return resident
+        """The one live activation of an entity; whoever waited for one that failed tries with a fresh one."""
+        while True:
+            if entity not in self._residents:
+                # Registered before the first await, so that two first messages share one activation.
+                self._residents[entity] = self._arrive(entity)
+            resident = self._residents[entity]
+            try:
+                await resident.activate(owner)
+            except BaseException:
+                if resident.dead:
+                    self._drop(entity, resident)
+                raise
+            if not resident.dead:
+                return resident
 
     def _arrive(self, entity: EntityId) -> "Resident":
         factory = self._factories.get(kind_of(entity))
@@ -111,9 +128,12 @@ class Host:
         return resident
 
     def _drop(self, entity: EntityId, resident: "Resident") -> None:
+        resident.dead = True
         if self._residents.get(entity) is resident:
             del self._residents[entity]
-            asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(resident.activation.stop()))
+        stopping = asyncio.ensure_future(resident.activation.stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
 
 
 class Resident:
@@ -125,23 +145,31 @@ class Resident:
         self._journal = journal
         self._turn = asyncio.Lock()
         self._active = False
+        self.dead = False
+        """True once it may not be used any more: it failed to activate, or somebody newer owns the entity."""
 
     async def activate(self, owner: UserId | None) -> None:
-        """Replays and wakes, once. `owner` is who a new entity will belong to."""
-        if self._active:
+        """Replays and wakes, once. `owner` is who a new entity will belong to. A failure leaves it dead for good."""
+        if self._active or self.dead:
             return
         async with self._turn:
-            if self._active:
+            if self._active or self.dead:
                 return
-            entity = self.activation.entity
-            head = await self._journal.head(entity)
-            self.activation.owner = head.owner if head else owner or UserId("")
-            self.activation.replay(await self._journal.read(entity, self.activation.last_seq))
-            await self._behaviour.wake()
+            try:
+                entity = self.activation.entity
+                head = await self._journal.head(entity)
+                self.activation.owner = head.owner if head else owner or UserId("")
+                self.activation.replay(await self._journal.read(entity, self.activation.last_seq))
+                await self._behaviour.wake()
+            except BaseException:
+                self.dead = True
+                raise
             self._active = True
 
     async def receive(self, message: Any) -> Any:
         if isinstance(message, self._behaviour.read_only):
             return await self._behaviour.receive(message)
         async with self._turn:
+            if self.dead:
+                raise UnavailableError(f"{self.activation.entity} moved meanwhile.", "Ask again.")
             return await self._behaviour.receive(message)

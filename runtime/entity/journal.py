@@ -93,6 +93,16 @@ class Claim:
     partitions: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moves:
+    """The money that moves with an event: see `Append`."""
+
+    begin: Sequence[BeginRun] = ()
+    settle: Sequence[RunId] = ()
+    abandon: Sequence[RunId] = ()
+    ceiling_ucredits: int | None = None
+
+
 class Journal(Protocol):
     """Implemented by the store, by its fake, and by the handle of the actor that owns the store."""
 

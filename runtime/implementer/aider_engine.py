@@ -77,6 +77,8 @@ class AiderEngine:
             return EditOutcome(
                 files={path: base64.b64decode(content) for path, content in reply["files"].items()},
                 error=reply["error"],
+                cause=reply["cause"],
+                gateway_status=reply["gateway_status"],
                 log=reply["log"],
                 engine=worker.name,
             )
@@ -161,7 +163,7 @@ class _Worker:
         return await self._read()
 
     def failed(self, error: str) -> EditOutcome:
-        return EditOutcome(files={}, error=error, log=self._errors.text(), engine=self.name)
+        return EditOutcome(files={}, error=error, cause="engine", log=self._errors.text(), engine=self.name)
 
     async def end(self) -> None:
         await self._process.kill()

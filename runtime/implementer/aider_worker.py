@@ -42,7 +42,8 @@ def main(gateway_socket: str) -> None:
         try:
             answer(answers, aider.carry_out(json.loads(line)))
         except Exception as error:
-            answer(answers, {"files": {}, "error": f"{type(error).__name__}: {error}", "log": ""})
+            text = f"{type(error).__name__}: {error}"
+            answer(answers, {"files": {}, "error": text, "cause": "engine", "gateway_status": 0, "log": ""})
         wipe_scratch()
 
 
@@ -92,6 +93,8 @@ class Aider:
         return {
             "files": {path: base64.b64encode(content).decode() for path, content in written.items()},
             "error": failure(coder, model, console, written),
+            "cause": "gateway" if model.failure else "edits",
+            "gateway_status": model.failure_status if model.failure else 0,
             "log": log[-LOG_CHARS_MAX:],
         }
 
@@ -174,6 +177,7 @@ def model_class(models: Any) -> Any:
             }
             super().__init__(name, weak_model=name, editor_model=False)
             self.failure = ""
+            self.failure_status = 0
             self.extra_params: dict[str, Any] = {
                 **(getattr(self, "extra_params", None) or {}),
                 "api_base": base_url,
@@ -189,6 +193,7 @@ def model_class(models: Any) -> Any:
                     reply = super().send_completion(*args, **kwargs)
                 except Exception as error:
                     self.failure = getattr(error, "message", None) or str(error)
+                    self.failure_status = int(getattr(error, "status_code", None) or 0)
                     if not delays or getattr(error, "status_code", None) not in TRANSIENT_STATUSES:
                         raise
                     time.sleep(delays.pop(0))

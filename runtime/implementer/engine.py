@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.implementer.work import Cause
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditRequest:
@@ -33,6 +35,10 @@ class EditOutcome:
 
     files: Mapping[str, bytes]
     error: str
+    cause: Cause = "edits"
+    """What an error is about: the model's edits, a call that the gateway did not answer, or the engine itself."""
+    gateway_status: int = 0
+    """With cause `gateway`, the HTTP status it answered; 0 when it did not."""
     log: str
     engine: str
     """Which program did it: `aider 0.86.2 (pid 4711, /path/to/python)`."""

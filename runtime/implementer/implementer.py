@@ -1,6 +1,8 @@
 """Carries out one task at a time: edits in a fresh clone, and checks of what came out."""
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +53,9 @@ class Implementer:
             engine=outcome.engine,
             engine_log=_log(outcome, discarded=sorted(set(outcome.files) - set(kept))),
             checks=CheckReport(results=results),
+            error=outcome.error,
+            cause=outcome.cause,
+            gateway_status=outcome.gateway_status,
         )
 
     async def check(self, work: CheckWork) -> CheckReport:
@@ -59,7 +64,12 @@ class Implementer:
             repository = await asyncio.to_thread(ProjectRepository.from_bundle, folder / "clone", work.bundle)
             return CheckReport(
                 results=await self._run_all(
-                    work.commands, repository, folder / "checked", work.limits, keep_going=work.keep_going
+                    work.commands,
+                    repository,
+                    folder / "checked",
+                    work.limits,
+                    keep_going=work.keep_going,
+                    total_s=work.total_s,
                 )
             )
 
@@ -76,16 +86,26 @@ class Implementer:
         limits: Limits,
         *,
         keep_going: bool = False,
+        total_s: float = math.inf,
     ) -> list[CommandResult]:
         """Runs commands one after another in one copy of the tree, so that their droppings never enter a patch."""
         await asyncio.to_thread(_copy_tree, repository, folder)
         results: list[CommandResult] = []
+        end_s = time.monotonic() + total_s
         for command in commands:
+            if time.monotonic() > end_s:
+                results.append(_not_begun(command, total_s))
+                break
             result = await self._sandbox.run(command, workdir=folder, limits=limits)
             results.append(result)
             if not result.passed and not keep_going:
                 break
         return results
+
+
+def _not_begun(command: str, total_s: float) -> CommandResult:
+    text = f"not begun: all commands together had {total_s:g} s"
+    return CommandResult(command=command, exit_status=124, duration_s=0.0, output=text, timed_out=True)
 
 
 def _request(repository: ProjectRepository, work: EditWork) -> EditRequest:

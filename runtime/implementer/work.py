@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+Cause = Literal["edits", "gateway", "engine"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ class CheckWork:
     commands: Sequence[str]
     keep_going: bool = False
     limits: Limits = field(default_factory=Limits)
+    total_s: float = 600.0
+    """No command is begun after this; the one that would have been counts as timed out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +97,7 @@ class EditResult:
     """Which program made the edits: `aider 0.86.2 (pid 4711, /path/to/python)`."""
     engine_log: str
     checks: CheckReport
+    error: str = ""
+    """Why the engine did not finish; empty when it did. `cause` and `gateway_status` are as in `EditOutcome`."""
+    cause: Cause = "edits"
+    gateway_status: int = 0

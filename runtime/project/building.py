@@ -7,7 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runtime.entity.activation import Activation
-from runtime.errors import BadInputError, CeilingReachedError, NotEnoughCreditsError, RefusedError
+from runtime.errors import (
+    BadInputError,
+    CeilingReachedError,
+    NotEnoughCreditsError,
+    RefusedError,
+    UnavailableError,
+)
 from runtime.ids import BlobId, RunId
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
 from runtime.ledger.port import NewToken
@@ -26,6 +32,7 @@ log = logging.getLogger(__name__)
 
 TASK_TOKEN_LIFETIME = timedelta(hours=2)
 LOG_CHARACTERS_MAX = 4_000
+PAYMENT_REQUIRED = 402
 REASON_CHARACTERS_MAX = 600
 
 
@@ -84,6 +91,9 @@ class Building:
             await asyncio.gather(*running.values(), return_exceptions=True)
         if not started and not all(item.done for item in self.todo.in_phase(phase)):
             raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
+
+    def all_done(self) -> bool:
+        return all(item.done for item in self.todo.items)
 
     async def checks(self) -> CheckReport:
         """Build and tests of all finished items, on a fresh clone of main. The last merge's are not repeated."""
@@ -190,15 +200,31 @@ class Building:
                 checks=self._check_commands(self.todo.tests({*done, item.id})),
             )
         )
-        _raise_refusal(result)
+        if not result.patch:
+            await self._blame(result, run)
         changed = bool(result.patch)
         return {
             "patch": await self._workshop.ledger.put_blob(result.patch),
             "changed": list(result.changed),
             "engine": result.engine,
             "passed": changed and result.checks.passed,
-            "report": prompts.steady(result.checks) if changed else f"No file was changed.\n{_tail(result.engine_log)}",
+            "report": prompts.steady(result.checks) if changed else _nothing_changed(result),
         }
+
+    async def _blame(self, result: EditResult, run: RunId) -> None:
+        """An edit that came to nothing is the model's failure only if the model was asked; else this raises.
+
+        Raises NotEnoughCreditsError or CeilingReachedError (the gateway's 402), UnavailableError (it did not answer,
+        or the engine broke off).
+        """
+        if result.cause == "gateway" and result.gateway_status == PAYMENT_REQUIRED:
+            error = CeilingReachedError if "ceiling" in result.error else NotEnoughCreditsError
+            raise error(result.error, "Then resume the project.")
+        receipt = await self._workshop.ledger.receipt(self._activation.state.id)
+        asked = any(row.run == run and row.state == "metered" for row in receipt.pending)
+        refused = result.cause == "gateway" and 400 <= result.gateway_status < 429
+        if result.error and not asked and not refused:
+            raise UnavailableError(f"The edit came to nothing: {result.error[-REASON_CHARACTERS_MAX:]}")
 
     async def _merge(self, item: Item, number: int, patch: bytes) -> bool:
         """The merge queue: one at a time, on the newest main, with the checks run again on the merged tree."""
@@ -262,14 +288,5 @@ class Building:
         return tuple(command for command in commands if command)
 
 
-def _raise_refusal(result: EditResult) -> None:
-    """The edit engine hides why the gateway refused its call; the project must pause for it, not try again."""
-    if result.patch:
-        return
-    for error in (NotEnoughCreditsError, CeilingReachedError):
-        if error.code in result.engine_log:
-            raise error("The next model call does not fit.", "Top up or raise the ceiling, then resume the project.")
-
-
-def _tail(text: str) -> str:
-    return text[-LOG_CHARACTERS_MAX:]
+def _nothing_changed(result: EditResult) -> str:
+    return f"No file was changed. {result.error}\n{result.engine_log[-LOG_CHARACTERS_MAX:]}"

@@ -1,6 +1,7 @@
 """Final QA, the documents that need the finished code, and the package."""
 
 import asyncio
+import shlex
 
 from runtime.entity.activation import Activation
 from runtime.errors import RefusedError
@@ -17,6 +18,7 @@ from runtime.project.workbench import Workbench
 from runtime.project.workshop import Workshop
 
 README_TRIES_MAX = 3
+README_COMMANDS_MAX = 60
 RUN_PROBE_S = 10
 
 
@@ -38,16 +40,16 @@ class Finishing:
         self._workshop = workshop
 
     async def prove(self) -> CheckReport:
-        """Installs, builds, tests file by file and starts a fresh clone. Raises RefusedError when that does not work.
+        """Installs, builds, tests file by file and starts a fresh clone.
 
-        What each test file showed is kept for the traceability table.
+        What each test file showed is kept for the traceability table; a red report is for the review to mend.
         """
         commands = self._stack.commands
         tests = {test: prompts.test_command(commands, [test]) for test in self._building.todo.tests()}
         product = [commands.install, commands.build, *dict.fromkeys(tests.values()), _probe(commands)]
         report = await self._check([each for each in product if each], keep_going=False)
         if not report.passed:
-            raise RefusedError(f"The finished project does not run:\n{prompts.steady(report)}", "See its events.")
+            return report
         shown = {result.command: _evidence(result.output) for result in report.results}
         await self._activation.emit(
             "qa.proved",
@@ -118,6 +120,9 @@ class Finishing:
             readme = await self._architect.ask(f"docs/readme/{attempt}", prompt, MarkdownReply, attempt=attempt)
             await self._commit({"README.md": readme.markdown}, "docs: README")
             commands = readme_commands(readme.markdown)
+            if len(commands) > README_COMMANDS_MAX:
+                failure = f"Your last README has {len(commands)} commands; at most {README_COMMANDS_MAX} are executed."
+                continue
             report = await self._check(commands, keep_going=True)
             if report.passed:
                 return commands
@@ -148,7 +153,7 @@ class Finishing:
 
 def _probe(commands: Commands) -> str:
     """Starts the product. One that ends must end well; one that still runs after the probe's time is up is fine."""
-    return f"timeout {RUN_PROBE_S} {commands.run}; status=$?; [ $status -eq 124 ] || exit $status"
+    return f"timeout {RUN_PROBE_S} sh -c {shlex.quote(commands.run)}; status=$?; [ $status -eq 124 ] || exit $status"
 
 
 def _evidence(output: str) -> str:

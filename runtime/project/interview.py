@@ -2,6 +2,7 @@
 
 from runtime.config import Settings
 from runtime.entity.activation import Activation
+from runtime.entity.journal import Moves
 from runtime.errors import ReplyRejectedError
 from runtime.ledger.money import credits_text
 from runtime.project import prompts
@@ -84,7 +85,10 @@ class Interview:
 
     async def confirm(self, key: str, ceiling_ucredits: int) -> None:
         await self._activation.emit(
-            "project.confirmed", key, {"ceiling_ucredits": ceiling_ucredits}, ceiling_ucredits=ceiling_ucredits
+            "project.confirmed",
+            key,
+            {"ceiling_ucredits": ceiling_ucredits},
+            lambda state: Moves(ceiling_ucredits=ceiling_ucredits),
         )
 
     def _ceiling_within_limit(self) -> int | None:

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.entity.entity import Entity
-from runtime.entity.journal import EventRecord
-from runtime.errors import ConflictError, NotFoundError, RefusedError, StaleWriterError, UnavailableError
+from runtime.entity.journal import EventRecord, Moves
+from runtime.errors import (
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    StaleWriterError,
+    StoreUnavailableError,
+    UnavailableError,
+)
 from runtime.ids import EntityId, UserId, kind_of, name_of
 from runtime.project.architect import Architect
 from runtime.project.building import Building
@@ -33,6 +40,8 @@ from runtime.project.workbench import Workbench
 from runtime.project.workshop import Workshop
 
 log = logging.getLogger(__name__)
+
+PAUSE_RETRY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +76,12 @@ class Project(Entity[State]):
     def is_open(self, state: State) -> bool:
         return not state.status.terminal
 
+    def is_over(self, state: State) -> bool:
+        return state.status.terminal
+
     async def wake(self) -> None:
-        if self.state.id and not self.state.status.terminal:
+        """Starts the build where it is not under way; a paused one waits inside."""
+        if self.state.id and not self.state.status.terminal and (self._flow is None or self._flow.done()):
             self._flow = self.activation.spawn(self._build(), "build")
 
     async def receive(self, message: Any) -> ProjectView:
@@ -91,6 +104,7 @@ class Project(Entity[State]):
                 pass
             case _:
                 raise ConflictError(f"A project does not understand {type(message).__name__}.")
+        await self.wake()
         receipt = await self._workshop.ledger.receipt(self.state.id)
         return self.state.view(receipt.total_ucredits, receipt.total_cost_pusd)
 
@@ -106,9 +120,8 @@ class Project(Entity[State]):
                 "max_ucredits": order.max_ucredits,
                 "confirmed": order.confirmed,
             },
+            lambda state: Moves(ceiling_ucredits=order.max_ucredits),
         )
-        if self._flow is None:
-            await self.wake()
 
     async def _answer(self, message: Answer) -> None:
         if self.activation.has(message.key):
@@ -124,14 +137,17 @@ class Project(Entity[State]):
     async def _confirm(self, message: Confirm) -> None:
         if self.activation.has(message.key):
             return
-        if self.state.status is not Status.CONFIRMING_SCOPE:
+        if self.state.status is not Status.CONFIRMING_SCOPE or self.state.confirmed:
             raise ConflictError(f"There is nothing to confirm: the project is {self.state.status}.")
         if not message.accept:
             await self.activation.emit("project.change", message.key, {"text": message.change or "Ask me again."})
             return
         ceiling = self.state.ceiling_ucredits or 0
         await self.activation.emit(
-            "project.confirmed", message.key, {"ceiling_ucredits": ceiling}, ceiling_ucredits=ceiling
+            "project.confirmed",
+            message.key,
+            {"ceiling_ucredits": ceiling},
+            lambda state: Moves(ceiling_ucredits=ceiling),
         )
 
     async def _cancel(self, message: Cancel) -> None:
@@ -139,9 +155,10 @@ class Project(Entity[State]):
             return
         if self.state.status.terminal:
             raise ConflictError(f"The project is {self.state.status} and cannot be cancelled.")
-        await self._finish(Status.CANCELLED, "cancelled by its owner", message.key, charge_open=True)
         if self._flow is not None:
             self._flow.cancel()
+            await asyncio.gather(self._flow, return_exceptions=True)
+        await self._end(Status.CANCELLED, "cancelled by its owner", message.key)
 
     async def _resume(self, message: Resume) -> None:
         if self.activation.has(message.key):
@@ -153,12 +170,10 @@ class Project(Entity[State]):
                 "project.ceiling",
                 f"{message.key}/ceiling",
                 {"ceiling_ucredits": message.ceiling_ucredits},
-                ceiling_ucredits=message.ceiling_ucredits,
+                lambda state: Moves(ceiling_ucredits=message.ceiling_ucredits),
             )
         status = self.state.resume_to or Status.IMPLEMENTING
         await self.activation.emit("project.status", message.key, {"status": status, "text": "resumed"})
-        if self._flow is None or self._flow.done():
-            await self.wake()
 
     async def _build(self) -> None:
         """The whole way. After a restart it runs again from the top, past everything that is recorded."""
@@ -167,7 +182,7 @@ class Project(Entity[State]):
         except StaleWriterError:
             raise
         except RefusedError as error:
-            await self._finish(Status.FAILED, str(error), "finished", charge_open=False)
+            await self._end(Status.FAILED, str(error), "finished")
         except UnavailableError as error:
             await self._pause(f"{error} Then resume the project.")
         except Exception:
@@ -203,7 +218,9 @@ class Project(Entity[State]):
                 await verifying.verify_phase(phase)
 
         while not verifying.passed(FINAL_REVIEW):
-            await building.implement(len(building.todo.phases))
+            while not building.all_done():
+                await self._enter(Status.IMPLEMENTING, "what the final review found")
+                await building.implement(len(building.todo.phases))
             await self._enter(Status.VERIFYING, "final review")
             await verifying.review(await finishing.prove())
 
@@ -212,7 +229,7 @@ class Project(Entity[State]):
             await finishing.write_documents()
             await self._enter(Status.PACKAGING, "packaging")
             await finishing.package()
-        await self._finish(Status.COMPLETED, "", "finished", charge_open=False)
+        await self._end(Status.COMPLETED, "", "finished")
 
     async def _enter(self, status: Status, text: str) -> None:
         """Tells the new status, unless it is the present one."""
@@ -221,17 +238,20 @@ class Project(Entity[State]):
             await self.activation.emit("project.status", key, {"status": status, "text": text})
 
     async def _pause(self, text: str) -> None:
+        """Keeps trying while the store is away: a build that stopped without a word could not be resumed."""
         key = f"status/paused/{self.activation.last_seq}"
-        await self.activation.emit("project.status", key, {"status": Status.PAUSED, "text": text})
+        while not self.state.paused:
+            try:
+                await self.activation.emit("project.status", key, {"status": Status.PAUSED, "text": text})
+            except StoreUnavailableError:
+                await asyncio.sleep(PAUSE_RETRY_S)
 
-    async def _finish(self, status: Status, reason: str, key: str, *, charge_open: bool) -> None:
-        """Ends the project. Open runs are charged for what they used (a cancel) or are the platform's loss."""
-        open_runs = tuple(self.state.open_runs.values())
+    async def _end(self, status: Status, reason: str, key: str) -> None:
+        """Ends the project for ever. Open runs are the platform's loss, and no hold fits under a ceiling of zero."""
         receipt = await self._workshop.ledger.receipt(self.state.id)
         await self.activation.emit(
             "project.finished",
             key,
             {"status": status, "reason": reason, "spent_ucredits": receipt.total_ucredits},
-            settle_runs=open_runs if charge_open else (),
-            abandon_runs=() if charge_open else open_runs,
+            lambda state: Moves(abandon=tuple(state.open_runs.values()), ceiling_ucredits=0),
         )

@@ -18,7 +18,8 @@ from typing import IO, Self, cast
 
 from git.cmd import Git
 
-from runtime.errors import BadInputError, ConflictError, NotFoundError
+from runtime.errors import BadInputError, ConflictError, NotFoundError, UnavailableError
+from runtime.project.paths import is_forbidden_part
 
 _COMMITTER = {"GIT_COMMITTER_NAME": "Masterbuilder", "GIT_COMMITTER_EMAIL": "builder@masterbuilder.invalid"}
 _CONFIG = {
@@ -242,7 +243,7 @@ class ProjectRepository:
 
     def _target(self, path: str) -> Path:
         parts = path.split("/")
-        if path.startswith("/") or "\0" in path or "\\" in path or any(map(_is_forbidden, parts)):
+        if path.startswith("/") or "\0" in path or "\\" in path or any(map(is_forbidden_part, parts)):
             raise BadInputError(f"{path!r} is not a path inside the project.", "Use a relative path.")
         target = self.folder.joinpath(*parts)
         if not target.parent.resolve().is_relative_to(self.folder.resolve()):
@@ -252,7 +253,7 @@ class ProjectRepository:
     def _must(self, *arguments: str, stdin: IO[bytes] | None = None, env: Mapping[str, str] | None = None) -> bytes:
         status, output, errors = self._run(*arguments, stdin=stdin, env=env)
         if status != 0:
-            raise ConflictError(f"git {arguments[0]} failed: {_last_line(errors)}.", "Check the repository.")
+            raise UnavailableError(f"git {arguments[0]} failed: {_last_line(errors)}.", "See whether its disk is full.")
         return output
 
     def _run(
@@ -308,11 +309,6 @@ def _write(target: Path, content: str | bytes | None) -> None:
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
-
-
-def _is_forbidden(part: str) -> bool:
-    """Nothing, here, up, or what some file system takes for `.git`."""
-    return part in ("", ".", "..") or part.casefold().rstrip(". ") in (".git", "git~1")
 
 
 def _commit_name(name: str) -> str:

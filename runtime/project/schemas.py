@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from runtime.project.paths import is_forbidden_part
+
 TOPICS = ("audience", "platforms", "features", "performance", "integrations", "budget")
 Topic = Literal["audience", "platforms", "features", "performance", "integrations", "budget"]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4_000)]
@@ -19,9 +21,8 @@ PlanTaskId = Annotated[str, StringConstraints(pattern=r"^T-\d{3,4}$")]
 
 
 def _inside_project(path: str) -> str:
-    parts = path.split("/")
-    if path.startswith("/") or "\\" in path or "\0" in path or ".." in parts or ".git" in parts:
-        raise ValueError("must be a relative path inside the project")
+    if "\\" in path or "\0" in path or any(is_forbidden_part(part) for part in path.split("/")):
+        raise ValueError("must be a plain relative path inside the project, like src/app.py")
     return path
 
 

@@ -78,7 +78,9 @@ class State:
     last_seq: int = 0
 
     def after(self, event: EventRecord) -> "State":
-        """The state after one event; what it does not know it only counts."""
+        """The state after one event; what it does not know it only counts. Nothing changes a project that is over."""
+        if self.status.terminal:
+            return self
         seen = replace(self, updated_at=event.at, last_seq=event.seq)
         data = event.data
         if "spent_ucredits" in data:
@@ -124,6 +126,10 @@ class State:
                     seen,
                     runs={**self.runs, data["step"]: data["number"]},
                     open_runs={**self.open_runs, data["step"]: RunId(data["run"])},
+                )
+            case "step.failed":
+                return replace(
+                    seen, open_runs={step: run for step, run in self.open_runs.items() if step != data["step"]}
                 )
             case "step.finished":
                 return replace(
@@ -218,8 +224,6 @@ class State:
         return self.status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE)
 
     def _with_status(self, status: Status, data: Mapping[str, Any]) -> "State":
-        if self.status.terminal:
-            return self
         if status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE):
             return replace(self, status=status, resume_to=self.resume_to or self.status, pause_text=data["text"])
         changed = replace(self, status=status, resume_to=None, pause_text="")
@@ -258,4 +262,4 @@ class State:
 
 
 def _first_line(brief: str) -> str:
-    return brief.strip().splitlines()[0].lstrip("# ").strip()[:200]
+    return next((line.lstrip("# ").strip()[:200] for line in brief.splitlines() if line.strip()), "Untitled")

@@ -82,7 +82,10 @@ class Todo:
         return self._with(id, done=True)
 
     def edited(self, edits: Sequence[TodoEdit], phase: int) -> "Todo":
-        """After a verification's edits; an added item joins `phase`. Raises ReplyRejectedError for a broken graph."""
+        """After a verification's edits; what is added or reopened joins `phase`, which is worked on next.
+
+        Raises ReplyRejectedError for a broken graph.
+        """
         todo = self
         for edit in edits:
             fields: dict[str, object] = {
@@ -109,7 +112,7 @@ class Todo:
             elif not known:
                 raise ReplyRejectedError(f"The verification changes {edit.id}, which does not exist.")
             elif edit.op == "reopen":
-                todo = todo._with(edit.id, done=False, **fields)
+                todo = todo._with(edit.id, done=False, phase=phase, **fields)
             else:
                 todo = todo._with(edit.id, **fields)
         if faults := todo.faults():
@@ -145,7 +148,7 @@ class Todo:
             for needed in item.depends:
                 if needed not in by_id:
                     faults.append(f"{item.id} depends on {needed}, which does not exist")
-                elif by_id[needed].phase > item.phase:
+                elif by_id[needed].phase > item.phase and not item.done:
                     faults.append(f"{item.id} depends on {needed} of a later phase")
         if cycle := _cycle({item.id: item.depends for item in self.items}):
             faults.append(f"{' -> '.join(cycle)} is a cycle")

@@ -1,7 +1,9 @@
 """The architect's verdict on a phase and on the whole, from requirements, documents, code and test output."""
 
+from dataclasses import replace
+
 from runtime.entity.activation import Activation
-from runtime.errors import RefusedError
+from runtime.errors import RefusedError, ReplyRejectedError
 from runtime.implementer.work import CheckReport
 from runtime.project import prompts
 from runtime.project.architect import Architect
@@ -10,6 +12,7 @@ from runtime.project.finding import CodeFinder
 from runtime.project.prompts import Prompt
 from runtime.project.schemas import TodoEdit, VerdictReply
 from runtime.project.state import State
+from runtime.project.todo import Todo
 from runtime.project.workbench import Workbench
 
 FINAL_REVIEW = 0
@@ -36,7 +39,7 @@ class Verifying:
         self._fix_rounds_max = fix_rounds_max
 
     async def verify_phase(self, phase: int) -> None:
-        """One verdict on one phase. Raises RefusedError after too many failures in a row."""
+        """One verdict on one phase. Raises RefusedError after MAX_FIX_ROUNDS failed ones."""
         round = self._next_round(phase)
         report = await self._building.checks()
         prompt = prompts.verify_phase(
@@ -72,10 +75,10 @@ class Verifying:
 
     def _next_round(self, phase: int) -> int:
         verdicts = self._activation.state.verdicts.get(phase, ())
-        failures = len(verdicts) - len(_up_to_last_pass(verdicts))
+        failures = verdicts.count("fail")
         if failures > self._fix_rounds_max:
-            name = f"Phase {phase}" if phase else "The final review"
-            raise RefusedError(f"{name} failed its verification {failures} times in a row.", "See its findings.")
+            name = f"Phase {phase}" if phase else "The whole project"
+            raise RefusedError(f"{name} failed its verification {failures} times.", "See its findings.")
         return len(verdicts) + 1
 
     async def _code(self, phase: int) -> str:
@@ -83,9 +86,19 @@ class Verifying:
         items = self._building.todo.in_phase(phase) if phase else self._building.todo.items
         return await self._finder.evidence(f"{item.title} {item.detail}" for item in items)
 
+    async def _workable(self, step: str, prompt: Prompt, round: int, phase: int) -> tuple[VerdictReply, Todo]:
+        """A verdict whose edits leave a plan that can be carried out, and that plan; a second try has the reasons."""
+        verdict = await self._architect.ask(step, prompt, VerdictReply, attempt=round)
+        try:
+            return verdict, self._building.todo.edited(verdict.todo_edits, phase)
+        except ReplyRejectedError as error:
+            told = replace(prompt, user=f"{prompt.user}\nYour last edits were refused: {error.message}")
+            verdict = await self._architect.ask(f"{step}/again", told, VerdictReply, attempt=round)
+            return verdict, self._building.todo.edited(verdict.todo_edits, phase)
+
     async def _conclude(self, step: str, prompt: Prompt, phase: int, report: CheckReport, *, edits_phase: int) -> None:
         round = self._next_round(phase)
-        verdict = await self._architect.ask(step, prompt, VerdictReply, attempt=round)
+        verdict, after = await self._workable(step, prompt, round, edits_phase)
         passed = verdict.verdict == "pass" and report.passed
         edits = [] if passed else verdict.todo_edits
         if not passed and not edits:
@@ -95,7 +108,7 @@ class Verifying:
                 "See the project's events, then start it again with a more detailed brief.",
             )
         state, before = self._activation.state, self._building.todo
-        after = before.edited(edits, edits_phase)
+        after = before if passed else after
         committed = await self._workbench.commit_files(
             {"TODO.md": after.render(state.title)}, f"todo: edits of {prompt.task} round {round}"
         )
@@ -119,12 +132,6 @@ class Verifying:
                 "spent_ucredits": await self._building.spent_ucredits(),
             },
         )
-
-
-def _up_to_last_pass(verdicts: tuple[str, ...]) -> tuple[str, ...]:
-    while verdicts and verdicts[-1] != "pass":
-        verdicts = verdicts[:-1]
-    return verdicts
 
 
 def _added(edits: list[TodoEdit], phase: str) -> list[dict[str, object]]:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import openai
 from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpxClient
 
-from runtime.errors import ProviderError
+from runtime.errors import MasterbuilderError, ProviderError, ProviderRefusedError
 from runtime.ids import CallId
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
 from runtime.providers.keys import Lease
@@ -156,7 +156,7 @@ async def _translated(lease: Lease) -> AsyncIterator[None]:
         raise BrokenReplyError(f"{provider} answered something that is not JSON.", TRY_LATER) from None
 
 
-def _refusal(lease: Lease, error: openai.APIStatusError) -> ProviderError:
+def _refusal(lease: Lease, error: openai.APIStatusError) -> MasterbuilderError:
     provider, status = lease.provider, error.status_code
     told = error.body.get("message") if isinstance(error.body, dict) else None
     said = _clean(told if isinstance(told, str) else error.message, lease)
@@ -173,7 +173,8 @@ def _refusal(lease: Lease, error: openai.APIStatusError) -> ProviderError:
         return RateLimitedError(f"{provider} limits our requests: {said}", TRY_LATER, retry_after_s=retry_after_s)
     if status >= 500 or status in (408, 409):
         return OutageError(f"{provider} failed ({status}).", TRY_LATER, retry_after_s=retry_after_s)
-    return ProviderError(f"{provider} refused the request ({status}): {said}", CORRECT)
+    kind = ProviderError if status in (402, 403) else ProviderRefusedError
+    return kind(f"{provider} refused the request ({status}): {said}", CORRECT)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -1,5 +1,6 @@
 """A person's side: which projects are theirs, and whether they may start another."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +9,7 @@ from runtime.config import Settings
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord, Journal
 from runtime.entity.port import Entities
-from runtime.errors import ConflictError
+from runtime.errors import ConflictError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, name_of, new_project_id, project_entity
 from runtime.ledger.port import Ledger
 from runtime.policy.admission import check_active, check_wallet
@@ -17,6 +18,8 @@ from runtime.project.project import Begin
 from runtime.project.workshop import Implementers
 from runtime.providers.catalogue import canonical_provider
 from runtime.providers.endpoints import no_provider
+
+HAND_OVER_RETRY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +102,20 @@ class UserSession(Entity[SessionState]):
                     },
                 },
             )
-        return await self._begin(self.state.orders[message.key])
+        order = self.state.orders[message.key]
+        try:
+            return await self._begin(order)
+        except UnavailableError:
+            self.activation.spawn(self._hand_over(order), "hand over")
+            raise
 
     async def _hand_over(self, order: Order) -> None:
-        await self._begin(order)
+        """Until the project has it: the order is on disk, so its maker may rely on it."""
+        while not self.state.orders[order.message.key].begun:
+            try:
+                await self._begin(order)
+            except UnavailableError:
+                await asyncio.sleep(HAND_OVER_RETRY_S)
 
     async def _begin(self, order: Order) -> ProjectView:
         begin = Begin(owner=self._user, order=order.message)
@@ -116,6 +129,7 @@ class UserSession(Entity[SessionState]):
         """Refuses before anything is written or paid: too many projects, too few credits, no model, no sandbox."""
         heads = await self._journal.heads("project", self._user)
         active = sum(not Status(head.data["status"]).terminal for head in heads)
+        active += sum(not order.begun for order in self.state.orders.values())
         check_active(active, self._settings.max_active_projects_per_user, is_admin=self._user == LOCAL_ADMIN)
         check_wallet(await self._ledger.balance(self._user), self._settings.min_credits_to_start)
         for model in (self._settings.architect_model, self._settings.implementer_model):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from runtime.errors import ProviderError
+from runtime.errors import MasterbuilderError, ProviderError, ProviderRefusedError
 from runtime.ids import CallId
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
 from runtime.providers.keys import Lease
@@ -129,9 +129,9 @@ async def test_complete__is_one_attempt_whatever_happens(adapter, provider):
         (401, {}, {"message": f"Incorrect API key provided: {KEY}"}, KeyRefusedError),
         (429, {"retry-after": "7"}, {"message": "slow down"}, RateLimitedError),
         (429, {}, {"message": "pay first", "code": "insufficient_quota"}, ProviderError),
-        (400, {}, {"message": "context too long"}, ProviderError),
-        (404, {}, {"message": "no such model"}, ProviderError),
-        (422, {}, {"message": "bad field"}, ProviderError),
+        (400, {}, {"message": "context too long"}, ProviderRefusedError),
+        (404, {}, {"message": "no such model"}, ProviderRefusedError),
+        (422, {}, {"message": "bad field"}, ProviderRefusedError),
         (403, {}, {"message": "not in your country"}, ProviderError),
         (500, {}, {"message": "oops"}, OutageError),
         (503, {"retry-after": "3"}, {"message": "overloaded"}, OutageError),
@@ -139,14 +139,14 @@ async def test_complete__is_one_attempt_whatever_happens(adapter, provider):
 )
 async def test_refusal__becomes_what_may_be_done_about_it(adapter, provider, status, headers, error, kind):
     provider.reply = web.json_response({"error": error}, status=status, headers=headers)
-    with pytest.raises(ProviderError) as refused:
+    with pytest.raises(MasterbuilderError) as refused:
         await adapter.complete(provider.lease, CALL, BODY)
     assert type(refused.value) is kind
     assert KEY not in repr(refused.value)
     assert refused.value.next_step
     if "retry-after" in headers:
         assert refused.value.retry_after_s == float(headers["retry-after"])
-    if kind is ProviderError:
+    if kind in (ProviderError, ProviderRefusedError):
         assert error["message"] in str(refused.value)
 
 

@@ -51,7 +51,11 @@ class Live:
 
     @property
     def client(self) -> Client:
-        return Client(self.url, Secrets.load(self.folder / "data", {}).admin_token)
+        return Client(self.url, self.client_token)
+
+    @property
+    def client_token(self) -> str:
+        return Secrets.load(self.folder / "data", {}).admin_token
 
     @property
     def usage_file(self) -> Path:

@@ -139,7 +139,7 @@ async def test_reverting_any_one_task__turns_a_test_of_the_delivered_project_red
     bundle = next(event.data["bundle"] for event in reversed(events) if "bundle" in event.data)
     (tmp_path / "bundle").write_bytes(await world.store.books.get_blob(bundle))
     clone = Repo.clone_from(str(tmp_path / "bundle"), tmp_path / "clone", branch="main")
-    test_files = await asyncio.to_thread(test_files_of, clone)
+    test_files = await asyncio.to_thread(delivered_tests, clone)
     assert run_tests(clone, test_files) == 0
     commits = {event.data["task"]: event.data["commit"] for event in events if event.type == "task.merged"}
     assert len(commits) == 12
@@ -151,7 +151,7 @@ async def test_reverting_any_one_task__turns_a_test_of_the_delivered_project_red
         clone.git.clean("-ffdxq")
 
 
-def test_files_of(clone: Repo) -> list[str]:
+def delivered_tests(clone: Repo) -> list[str]:
     root = Path(clone.working_dir)
     return sorted(str(file.relative_to(root)) for file in root.glob("tests/test_*.py"))
 

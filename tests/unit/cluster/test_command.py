@@ -261,7 +261,7 @@ def test_last__without_any_project_says_so(run: Run, door: FakeDoor) -> None:
     door.says("GET /api/v1/projects", {"projects": []})
     result = run("receipt", "last")
     assert result.exit_code == 3
-    assert "masterbuilder build" in result.output
+    assert "no project yet" in result.output
 
 
 def test_package__is_written_whole(run: Run, door: FakeDoor, tmp_path: Path) -> None:

@@ -154,6 +154,12 @@ class FakeLedger:
 
 
 class FakeJournal:
+    async def head(self, entity: EntityId) -> Head | None:
+        owners = {project_entity(PROJECT): ANN, project_entity(BOBS): BOB}
+        if entity not in owners:
+            return None
+        return Head(entity=entity, owner=owners[entity], last_seq=3, open=True, updated_at=NOW, data={"title": "x"})
+
     async def heads(self, kind: str, owner: UserId | None) -> Sequence[Head]:
         assert (kind, owner) == ("project", ANN)
         return [

@@ -1,0 +1,95 @@
+"""A build that ends before its end: nothing is spent after it, nothing is held, nothing comes back to life."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.simulator.server import Simulator
+from runtime.errors import ConflictError, StoreUnavailableError
+from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity
+from runtime.ledger.money import UCREDITS_PER_CREDIT
+from runtime.project.messages import Cancel, Describe, Resume, Status
+from tests.e2e.world import World
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    usage_file = tmp_path / "usage.jsonl"
+    async with Simulator(usage_file=usage_file, latency_ms=20) as simulator:
+        world = World(tmp_path, simulator, usage_file)
+        await world.open()
+        yield world
+        await world.close()
+
+
+async def assert_nothing_moves_any_more(world: World, project: ProjectId) -> None:
+    balance = await world.store.books.balance(LOCAL_ADMIN)
+    served = len(world.served())
+    await world.crash_and_restart()
+    await asyncio.sleep(0.5)
+    assert len(world.served()) == served
+    assert await world.store.books.balance(LOCAL_ADMIN) == balance
+    assert balance.held_ucredits == 0
+    receipt = await world.store.books.receipt(project)
+    assert not receipt.pending
+    assert balance.balance_ucredits == 100 * UCREDITS_PER_CREDIT - receipt.total_ucredits
+    assert not await world.store.books.mismatches()
+
+
+@pytest.mark.parametrize("event", ["step.started", "plan.ready", "task.started", "task.merged"])
+async def test_cancel__at_any_stage_ends_it_for_good(world: World, event: str) -> None:
+    project = (await world.order()).id
+    await world.until(project, event)
+    view = await world.host.ask(project_entity(project), Cancel(key="stop"))
+    assert view.status is Status.CANCELLED
+    assert (await world.host.ask(project_entity(project), Cancel(key="again"))).status is Status.CANCELLED
+    await assert_nothing_moves_any_more(world, project)
+    with pytest.raises(ConflictError):
+        await world.host.ask(project_entity(project), Resume(key="rise"))
+
+
+async def test_cancel__whose_caller_gave_up_is_finished_all_the_same(world: World) -> None:
+    project = (await world.order()).id
+    await world.until(project, "plan.ready")
+    asking = asyncio.create_task(world.host.ask(project_entity(project), Cancel(key="stop")))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    view = await world.host.ask(project_entity(project), Cancel(key="stop"))
+    assert view.status is Status.CANCELLED
+    await assert_nothing_moves_any_more(world, project)
+
+
+async def test_limit__of_the_order_holds_from_the_first_call(world: World) -> None:
+    project = (await world.order(max_ucredits=1)).id
+    await _until_status(world, project, Status.PAUSED_QUOTE)
+    assert world.served() == {}
+    balance = await world.store.books.balance(LOCAL_ADMIN)
+    assert (balance.balance_ucredits, balance.held_ucredits) == (100 * UCREDITS_PER_CREDIT, 0)
+    resume = Resume(key="more", ceiling_ucredits=90 * UCREDITS_PER_CREDIT)
+    await world.host.ask(project_entity(project), resume)
+    await world.until(project, "project.quoted")
+
+
+async def test_store_that_is_away__pauses_the_build_and_a_resume_finishes_it(world: World) -> None:
+    project = (await world.order()).id
+    await world.until(project, "task.started")
+    real, world.store.journal.append = world.store.journal.append, _full  # type: ignore[method-assign]
+    await asyncio.sleep(1.0)
+    world.store.journal.append = real  # type: ignore[method-assign]
+    await _until_status(world, project, Status.PAUSED)
+    await world.host.ask(project_entity(project), Resume(key="on"))
+    events = await world.until(project, "project.finished")
+    assert events[-1].data["status"] == Status.COMPLETED
+
+
+async def _until_status(world: World, project: ProjectId, status: Status) -> None:
+    while (await world.host.ask(project_entity(project), Describe())).status is not status:
+        await asyncio.sleep(0.05)
+
+
+async def _full(append: Any) -> int:
+    raise StoreUnavailableError("The disk is full.")
