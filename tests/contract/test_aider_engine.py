@@ -191,6 +191,7 @@ async def test_engine__tells_the_gateways_refusal_at_once(engine: AiderEngine, g
     outcome = await engine.edit(request(gateway, files={"src/app.py": b"a = 1\n", "src/new.py": None}))
     assert len(gateway.bodies) == 1
     assert "The wallet cannot cover this call." in outcome.error
+    assert (outcome.cause, outcome.gateway_status) == ("gateway", status)
     assert outcome.files == {}
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cluster.simulator.server import Simulator
@@ -86,9 +87,44 @@ async def test_store_that_is_away__pauses_the_build_and_a_resume_finishes_it(wor
     assert events[-1].data["status"] == Status.COMPLETED
 
 
+async def test_outage__while_tasks_run_pauses_and_no_attempt_is_counted(world: World) -> None:
+    project = (await world.order()).id
+    await world.until(project, "plan.ready")
+    async with httpx.AsyncClient() as client:
+        faults = f"{world.simulator.base_url.removesuffix('/v1')}/simulator/faults"
+        answer = await client.post(faults, json={"kind": "status_500", "count": 12, "task": "code.edit"})
+        assert answer.is_success, answer.text
+    await _until_status(world, project, Status.PAUSED)
+    assert len(world.served()) == 6
+    await world.host.ask(project_entity(project), Resume(key="on"))
+    events = await world.until(project, "project.finished")
+    assert events[-1].data["status"] == Status.COMPLETED
+    assert [e.data["attempt"] for e in events if e.type == "task.started" and e.data["task"] == "T-001"] == [1]
+
+
+async def test_wallet__that_runs_out_pauses_the_build_and_is_never_overdrawn(tmp_path: Path) -> None:
+    usage_file = tmp_path / "usage.jsonl"
+    async with Simulator(usage_file=usage_file) as simulator:
+        world = World(tmp_path, simulator, usage_file, initial_free_credits=22)
+        await world.open()
+        project = (await world.order()).id
+        await _until_status(world, project, Status.PAUSED_NO_CREDITS)
+        balance = await world.store.books.balance(LOCAL_ADMIN)
+        receipt = await world.store.books.receipt(project)
+        assert 0 < balance.balance_ucredits == 22 * UCREDITS_PER_CREDIT - receipt.total_ucredits
+        assert balance.held_ucredits == 0
+        assert (await world.host.ask(project_entity(project), Describe())).question
+        await world.close()
+
+
 async def _until_status(world: World, project: ProjectId, status: Status) -> None:
-    while (await world.host.ask(project_entity(project), Describe())).status is not status:
-        await asyncio.sleep(0.05)
+    seen = 0
+    while True:
+        view = await world.host.ask(project_entity(project), Describe())
+        if view.status is status:
+            return
+        events = await world.host.events(project_entity(project), max(seen, view.last_seq), 1.0)
+        seen = view.last_seq + len(events)
 
 
 async def _full(append: Any) -> int:

@@ -17,7 +17,7 @@ from cluster.simulator.server import Simulator
 from runtime.config import Secrets, Settings
 from runtime.entity.host import Host
 from runtime.entity.journal import Append, EventRecord
-from runtime.errors import UnavailableError
+from runtime.errors import MasterbuilderError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, PARTITION_COUNT, CallId, EntityId, ProjectId, new_call_id, user_entity
 from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
@@ -34,6 +34,7 @@ from runtime.providers.keys import KeyRing, provider_key, seal_key
 from runtime.session.session import UserSession
 from runtime.store.store import Store
 from runtime.tokens import token_hash
+from serve_apps.answers import status_of
 
 SCENARIO = SCENARIOS / "expense_tracker"
 BRIEF = (SCENARIO / "brief.md").read_text()
@@ -239,7 +240,14 @@ class OneCall:
             model=model,
         )
         body = {"messages": [{"role": "user", "content": request.instruction}], "max_tokens": 8_192}
-        reply = await self._world.calls.complete(order, body)
+        try:
+            reply = await self._world.calls.complete(order, body)
+        except MasterbuilderError as error:
+            # As Aider does: it hides why the gateway refused, and says that it gave up.
+            status = status_of(error)
+            return EditOutcome(
+                files={}, error=str(error), cause="gateway", gateway_status=status, log="", engine="one call"
+            )
         text = reply["choices"][0]["message"]["content"]
         return EditOutcome(files=_applied(text, request.files), error="", log="", engine="one call")
 

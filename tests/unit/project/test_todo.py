@@ -67,6 +67,12 @@ def test_edits__add_joins_the_phase_and_reopen_unticks() -> None:
     assert [each.id for each in after.items if each.done] == ["T-002"]
 
 
+def test_reopened_item__joins_the_phase_that_is_worked_on_next() -> None:
+    graph = todo([item("T-001")], [item("T-002", "T-001")]).ticked("T-001").ticked("T-002")
+    after = graph.edited([edit("reopen", "T-001")], phase=2)
+    assert [each.id for each in after.ready(2, ())] == ["T-001"]
+
+
 @pytest.mark.parametrize("broken", [edit("add", "T-001"), edit("reopen", "T-009"), edit("add", "T-002", ("T-002",))])
 def test_edits__that_break_the_graph_are_refused(broken: TodoEdit) -> None:
     with pytest.raises(ReplyRejectedError):
