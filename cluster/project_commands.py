@@ -314,11 +314,11 @@ def _situation(project: Project) -> str:
         return "done"
     if project.finished:
         return "ended"
-    if project.question is not None:
-        return "question"
     if project.asks_for_confirmation:
         return "confirmation"
-    return "paused" if project.paused else "running"
+    if project.paused:
+        return "paused"
+    return "question" if project.question is not None else "running"
 
 
 def _print_project(project: Project, as_json: bool) -> None:

@@ -43,7 +43,8 @@ class Architect:
             )
             return {"reply": reply.model_dump(mode="json")}
 
-        result = await self._steps.run(step, work, task=prompt.task, attempt=attempt)
+        shown = prompt.task if prompt.id == "project" else f"{prompt.task} {prompt.id}"
+        result = await self._steps.run(step, work, task=shown, attempt=attempt)
         return shape.model_validate(result["reply"])
 
     def subject(self) -> Subject:

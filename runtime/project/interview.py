@@ -40,7 +40,9 @@ class Interview:
     async def _ask_next(self) -> None:
         state = self._state
         prompt = prompts.interview_next(self._architect.subject(), state.asked, state.change)
-        reply = await self._architect.ask(f"interview/{state.asked}/{state.scope_round}", prompt, InterviewReply)
+        step = f"interview/{state.asked}/{state.scope_round}"
+        attempt = state.asked + state.scope_round + 1
+        reply = await self._architect.ask(step, prompt, InterviewReply, attempt=attempt)
         if reply.question and not reply.complete and state.asked < self._settings.max_clarifying_questions:
             await self._activation.emit(
                 "project.question", f"question/{state.asked}", reply.question.model_dump(mode="json")
@@ -62,20 +64,23 @@ class Interview:
             self._settings.tariff,
         )
         numerator, denominator = self._settings.quote_ceiling_factor.as_integer_ratio()
+        ceiling = -(-quote * numerator // denominator)
+        limit = self._state.max_ucredits
         await self._activation.emit(
             "project.quoted",
             f"quote/{self._state.scope_round}",
             {
                 "summary": summary,
                 "quote_ucredits": quote,
-                "ceiling_ucredits": -(-quote * numerator // denominator),
+                "ceiling_ucredits": min(ceiling, limit) if limit is not None and quote <= limit else ceiling,
             },
         )
 
     async def _await_yes(self) -> None:
         state = self._state
-        if state.confirmed_in_advance and (ceiling := self._ceiling_within_limit()) is not None:
-            await self.confirm(f"confirmed/advance/{state.scope_round}", ceiling)
+        ceiling = state.ceiling_ucredits or 0
+        if state.confirmed_in_advance and (state.max_ucredits is None or ceiling <= state.max_ucredits):
+            await self._confirm_in_advance(ceiling)
             return
         if state.confirmed_in_advance:
             limit = credits_text(state.max_ucredits or 0)
@@ -83,21 +88,13 @@ class Interview:
             await self._activation.emit("project.notice", f"notice/limit/{state.scope_round}", {"text": text})
         await self._activation.changed(lambda: self._state.confirmed or bool(self._state.change))
 
-    async def confirm(self, key: str, ceiling_ucredits: int) -> None:
+    async def _confirm_in_advance(self, ceiling_ucredits: int) -> None:
         await self._activation.emit(
             "project.confirmed",
-            key,
+            f"confirmed/advance/{self._state.scope_round}",
             {"ceiling_ucredits": ceiling_ucredits},
             lambda state: Moves(ceiling_ucredits=ceiling_ucredits),
         )
-
-    def _ceiling_within_limit(self) -> int | None:
-        """The ceiling that a yes in advance covers; None when even the quote is above its limit."""
-        state = self._state
-        quote, ceiling = state.quote_ucredits or 0, state.ceiling_ucredits or 0
-        if state.max_ucredits is None:
-            return ceiling
-        return min(ceiling, state.max_ucredits) if quote <= state.max_ucredits else None
 
 
 def _split(model: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord, Moves
 from runtime.errors import (
+    BadInputError,
     ConflictError,
     NotFoundError,
     RefusedError,
@@ -139,8 +140,10 @@ class Project(Entity[State]):
             return
         if self.state.status is not Status.CONFIRMING_SCOPE or self.state.confirmed:
             raise ConflictError(f"There is nothing to confirm: the project is {self.state.status}.")
+        if not message.accept and not message.change.strip():
+            raise BadInputError("The change is empty.", "Say what should be different, or agree.")
         if not message.accept:
-            await self.activation.emit("project.change", message.key, {"text": message.change or "Ask me again."})
+            await self.activation.emit("project.change", message.key, {"text": message.change})
             return
         ceiling = self.state.ceiling_ucredits or 0
         await self.activation.emit(

@@ -34,6 +34,8 @@ class Prompt:
     """One question to a model, and the shape its answer must have."""
 
     task: str
+    id: str
+    """What it is about: `P2` for a phase, `project` for the whole."""
     task_type: TaskType
     system: str
     user: str
@@ -197,6 +199,7 @@ def _prompt(
     line = task_line(task=task, id=id, attempt=attempt, brief=subject.brief)
     return Prompt(
         task=task,
+        id=id,
         task_type=task_type,
         system=f"{line}\n{RULES}\n{role}",
         user=user,

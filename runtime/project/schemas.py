@@ -63,7 +63,7 @@ class Requirement(Reply):
     id: RequirementId
     text: Text
     priority: Literal["must", "should", "could"]
-    acceptance: list[ShortText] = Field(min_length=1)
+    acceptance: list[ShortText] = Field(min_length=1, max_length=30)
 
 
 class RequirementsReply(Reply):
@@ -95,7 +95,7 @@ class Commands(Reply):
 class StackReply(Reply):
     """`plan.stack`"""
 
-    choices: list[StackChoice] = Field(min_length=1)
+    choices: list[StackChoice] = Field(min_length=1, max_length=30)
     commands: Commands
 
 
@@ -118,7 +118,7 @@ class PlanItem(Reply):
 
 class PlanPhase(Reply):
     title: ShortText
-    items: list[PlanItem] = Field(min_length=1)
+    items: list[PlanItem] = Field(min_length=1, max_length=50)
 
 
 class TodoReply(Reply):
@@ -158,9 +158,9 @@ class VerdictReply(Reply):
     """`verify.phase`, `qa.review`"""
 
     verdict: Literal["pass", "fail"]
-    items: list[ItemVerdict]
-    findings: list[Finding]
-    todo_edits: list[TodoEdit]
+    items: list[ItemVerdict] = Field(max_length=1_000)
+    findings: list[Finding] = Field(max_length=100)
+    todo_edits: list[TodoEdit] = Field(max_length=30)
 
 
 SCHEMAS: dict[str, type[Reply]] = {

@@ -214,7 +214,9 @@ class State:
             return self.question["text"]
         if self.status is Status.CONFIRMING_SCOPE and not self.confirmed:
             quote, ceiling = credits_text(self.quote_ucredits or 0), credits_text(self.ceiling_ucredits or 0)
-            return f"About {quote} credits, never more than {ceiling}. Go ahead?"
+            above = self.max_ucredits is not None and (self.ceiling_ucredits or 0) > self.max_ucredits
+            limit = f" That is above your limit of {credits_text(self.max_ucredits or 0)}." if above else ""
+            return f"About {quote} credits, never more than {ceiling}.{limit} Go ahead?"
         if self.status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE):
             return self.pause_text
         return None

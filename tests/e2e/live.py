@@ -80,15 +80,20 @@ class Live:
         )
 
     def kill_everything(self) -> int:
-        """kill -9 of every process of the service at once, the supervisor first. The simulator lives."""
-        processes = owned(self.instance)
-        for process in processes:
-            try:
-                process.send_signal(signal.SIGKILL)
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(processes, timeout=10.0)
-        return len(processes)
+        """kill -9 of every process of the service at once, the supervisor first. The simulator lives.
+
+        A process may start another between our look and our kill: so it looks again until there is none.
+        """
+        killed = 0
+        while processes := owned(self.instance):
+            for process in processes:
+                try:
+                    process.send_signal(signal.SIGKILL)
+                except psutil.NoSuchProcess:
+                    continue
+            psutil.wait_procs(processes, timeout=10.0)
+            killed += len(processes)
+        return killed
 
     def left_of_service(self) -> list[psutil.Process]:
         return owned(self.instance)

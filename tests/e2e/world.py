@@ -58,7 +58,8 @@ class World:
         self.usage_file = usage_file
         self.secrets = Secrets.load(self.settings.data_dir, {})
         self.store = Store(self.settings, self.secrets)
-        self.implementer = Implementer(sandbox=Sandbox(), engine=Unused(), scratch_dir=folder / "scratch")
+        self.sandbox = Sandbox()
+        self.implementer = Implementer(sandbox=self.sandbox, engine=Unused(), scratch_dir=folder / "scratch")
         self.incarnations = 0
         self.appends = 0
         self.crash_at = 0
@@ -194,7 +195,7 @@ class InProcess:
         self._turns = asyncio.Semaphore(4)
 
     async def probe(self) -> None:
-        await Sandbox().probe()
+        await self._world.sandbox.probe()
 
     async def prepare(self) -> None:
         return None
@@ -203,7 +204,7 @@ class InProcess:
         async with self._turns:
             engine = OneCall(self._world)
             implementer = Implementer(
-                sandbox=Sandbox(), engine=engine, scratch_dir=self._world.settings.data_dir / "scratch"
+                sandbox=self._world.sandbox, engine=engine, scratch_dir=self._world.settings.data_dir / "scratch"
             )
             await implementer.start()
             return await implementer.edit(work)
