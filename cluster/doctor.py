@@ -18,6 +18,7 @@ from cluster.client import Client
 from cluster.instance import Instance
 from cluster.launch import running
 from cluster.ports import is_free
+from cluster.processes import owned
 from runtime.config import Settings
 from runtime.errors import MasterbuilderError
 
@@ -52,6 +53,9 @@ def examine(settings: Settings, client: Client) -> Iterator[Check]:
     yield model_weights()
     if running(instance):
         yield from service(client)
+    elif left := owned(instance):
+        text = f"{len(left)} processes run without their supervisor, so nothing restarts them"
+        yield Check(name="service", verdict="broken", text=text, fix="masterbuilder up")
     else:
         yield port("HTTP_PORT", settings.http_host, settings.http_port)
         yield port("DASHBOARD_PORT", "127.0.0.1", settings.dashboard_port)

@@ -17,7 +17,7 @@ from cluster.client import Client
 from cluster.launch import down as stop_service
 from cluster.launch import running
 from cluster.launch import up as start_service
-from cluster.ports import free_ports
+from cluster.ports import free_ports, is_free
 from cluster.processes import owned
 from cluster.project_commands import json_option
 from cluster.terminal import FAILED, OK, UNAVAILABLE, Terminal, pass_terminal, print_json
@@ -109,6 +109,9 @@ def status(terminal: Terminal, as_json: bool) -> None:
             facts.update(projects=len(projects), active_projects=sum(not project.finished for project in projects))
             facts.update(balance_credits=me.balance_credits, held_credits=me.held_credits)
             healthy = facts["running"] = True
+            if record is None:
+                facts["state"] = "unsupervised"
+                facts["detail"] = "its supervisor is gone, so nothing restarts it: run `masterbuilder up`"
         except MasterbuilderError as error:
             facts["detail"] = facts["detail"] or str(error)
     if as_json:
@@ -146,6 +149,8 @@ def simulate(terminal: Terminal, host: str, port: int, usage_file: Path | None, 
     from cluster.simulator.server import run
 
     port = port or free_ports(1)[0]
+    if not is_free(host, port):
+        raise BadInputError(f"Port {port} of {host} is in use.", "Choose another --port; 0 picks a free one.")
     path = usage_file or terminal.settings.data_dir / "simulator-usage.jsonl"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     click.echo(f"Served calls are counted in {path}. In another terminal:")

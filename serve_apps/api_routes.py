@@ -17,6 +17,7 @@ from runtime.errors import BadInputError, ConflictError, MasterbuilderError, Not
 from runtime.ids import ProjectId, project_entity, user_entity
 from runtime.ledger.money import credits_text
 from runtime.ledger.port import Identity
+from runtime.ledger.receipt import receipt_csv, receipt_json, receipt_text
 from runtime.project.messages import Answer, Cancel, Confirm, Describe, OpenProject, ProjectMessage, ProjectView, Resume
 from serve_apps import answers
 from serve_apps.auth import TheSystem, User
@@ -25,7 +26,6 @@ from serve_apps.door import Door
 from serve_apps.event_stream import EventStream
 from serve_apps.follow import follow
 from serve_apps.project_json import project_json
-from serve_apps.receipt_formats import receipt_csv, receipt_json, receipt_text
 from serve_apps.system import System
 
 BODY_BYTES_MAX = 1 << 20
@@ -158,7 +158,7 @@ async def project_receipt(project: str, request: Request, system: TheSystem, use
     view = await _owned(system, user, project)
     receipt = await system.ledger.receipt(view.id)
     if wanted == "json":
-        return JSONResponse(receipt_json(receipt))
+        return Response(receipt_json(receipt), media_type="application/json")
     if wanted == "csv":
         return Response(receipt_csv(receipt), media_type="text/csv")
     return PlainTextResponse(receipt_text(receipt))

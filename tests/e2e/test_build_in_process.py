@@ -6,29 +6,17 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from git import GitCommandError, Repo
 
-from cluster.simulator.server import Simulator
 from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.messages import Answer, Cancel, Status
 from runtime.project.schemas import TOPICS
 from runtime.providers.catalogue import CATALOGUE
 from tests.e2e.world import Crash, World, paid_by_call
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    usage_file = tmp_path / "usage.jsonl"
-    async with Simulator(usage_file=usage_file, latency_ms=0) as simulator:
-        world = World(tmp_path, simulator, usage_file)
-        await world.open()
-        yield world
-        await world.close()
 
 
 async def assert_books_agree(world: World, project: ProjectId) -> None:

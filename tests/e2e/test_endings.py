@@ -1,7 +1,6 @@
 """A build that ends before its end: nothing is spent after it, nothing is held, nothing comes back to life."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,6 @@ from runtime.implementer.sandbox import Sandbox
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.messages import Cancel, Describe, Resume, Status
 from tests.e2e.world import World
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    usage_file = tmp_path / "usage.jsonl"
-    async with Simulator(usage_file=usage_file, latency_ms=20) as simulator:
-        world = World(tmp_path, simulator, usage_file)
-        await world.open()
-        yield world
-        await world.close()
 
 
 async def assert_nothing_moves_any_more(world: World, project: ProjectId) -> None:

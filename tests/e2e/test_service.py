@@ -93,6 +93,20 @@ def test_doctor_and_status__tell_facts_of_the_running_service(live: Live) -> Non
     assert checks["service"] == checks["books"] == checks["sandbox"] == checks["aider"] == "ok"
 
 
+def test_supervisor_killed__status_and_doctor_name_the_command_that_mends_it(live: Live) -> None:
+    live.run("up")
+    assert json.loads(live.run("status", "--json").stdout)["state"] == "ready"
+    record = read_record(live.instance)
+    assert record is not None
+    psutil.Process(record.supervisor_pid).kill()
+    for command in ("status", "doctor"):
+        told = live.run(command)
+        assert "supervisor" in told.stdout
+        assert "masterbuilder up" in told.stdout
+        assert "another port" not in told.stdout
+    assert live.run("up").returncode == 0
+
+
 def test_everything_killed__up_starts_it_again_with_the_same_wallet_and_keys(live: Live) -> None:
     live.run("up", OPENAI_API_KEY="sim-test", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     balance = live.client.me().balance_ucredits

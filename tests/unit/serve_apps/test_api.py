@@ -416,12 +416,12 @@ async def test_receipt__comes_as_json_text_or_csv_with_the_same_figures(door, na
     assert as_json["losses"][0]["outcome"] == "provider_failed"
     as_text = await door.get(path, params={"format": "text"})
     assert as_text.headers["content-type"].startswith("text/plain")
-    assert "Total: 0.07 credits (cost USD 0.000450)" in as_text.text
+    assert "Total: 0.07 credits for 0.000450 USD of model calls." in as_text.text
     as_csv = await door.get(path, params={"format": "csv"})
     header, charged, lost = as_csv.text.strip().splitlines()
-    assert header.split(",") == ["part", *as_json["charged"][0]]
+    assert header.split(",") == ["list", *as_json["charged"][0]]
     assert charged.startswith("charged,r/1,")
-    assert lost.startswith("loss,r/2,")
+    assert lost.startswith("losses,r/2,")
     assert (await door.get(path, params={"format": "pdf"})).status_code == 400
 
 
