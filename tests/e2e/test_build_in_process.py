@@ -121,6 +121,18 @@ async def _question(world: World, project: ProjectId, number: int) -> str:
         await asyncio.sleep(0.02)
 
 
+async def test_change_that_is_red_on_the_merged_tree__does_not_land(world: World) -> None:
+    world.red_checks = 1
+    project = (await world.order()).id
+    events = await world.until(project, "verify.finished")
+    rejected = [event.data for event in events if event.type == "task.rejected"]
+    assert [(data["task"], data["attempt"]) for data in rejected] == [("T-001", 1)]
+    assert "merged tree" in rejected[0]["reason"]
+    assert "FAIL: it broke" in rejected[0]["reason"]
+    merged = [event.data for event in events if event.type == "task.merged"]
+    assert (merged[0]["task"], merged[0]["attempt"]) == ("T-001", 2)
+
+
 async def test_reverting_any_one_task__turns_a_test_of_the_delivered_project_red(world: World, tmp_path: Path) -> None:
     project = (await world.order()).id
     events = await world.until(project, "project.finished")
@@ -133,6 +145,8 @@ async def test_reverting_any_one_task__turns_a_test_of_the_delivered_project_red
     assert len(commits) == 12
     for task, commit in commits.items():
         assert f"Task: {task}/" in str(clone.commit(commit).message)
+        assert f"- [x] {task} " in clone.git.show(f"{commit}:TODO.md")
+        assert f"- [x] {task} " not in clone.git.show(f"{commit}~1:TODO.md")
         revert(clone, commit)
         assert run_tests(clone, test_files) != 0, f"without {task} everything is still green"
         clone.git.reset("--hard", "--quiet")

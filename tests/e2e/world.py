@@ -22,7 +22,7 @@ from runtime.ids import LOCAL_ADMIN, PARTITION_COUNT, CallId, EntityId, ProjectI
 from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
-from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
+from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork
 from runtime.ledger.port import Receipt
 from runtime.project.messages import OpenProject, ProjectView
 from runtime.project.project import Project
@@ -63,6 +63,8 @@ class World:
         self.incarnations = 0
         self.appends = 0
         self.crash_at = 0
+        self.red_checks = 0
+        """So many checks from now on come back red, whatever the tree holds."""
         self.crashed = asyncio.Event()
         self.host: Host
         self.calls: ModelCalls
@@ -211,6 +213,10 @@ class InProcess:
 
     async def check(self, work: CheckWork) -> CheckReport:
         async with self._turns:
+            if self._world.red_checks:
+                self._world.red_checks -= 1
+                red = CommandResult(command="test", exit_status=1, duration_s=0.1, output="FAIL: it broke")
+                return CheckReport(results=[red])
             await self._world.implementer.start()
             return await self._world.implementer.check(work)
 

@@ -10,13 +10,14 @@ import pytest
 from runtime.entity.entity import Entity
 from runtime.entity.host import Host
 from runtime.entity.journal import Append, EventRecord
-from runtime.errors import StaleWriterError, StoreUnavailableError, UnavailableError
+from runtime.errors import ConflictError, StaleWriterError, StoreUnavailableError, UnavailableError
 from runtime.ids import PARTITION_COUNT, EntityId, partition_of
 from runtime.ledger.money import UCREDITS_PER_CREDIT, Tariff
 from runtime.testing.memory_journal import MemoryJournal
 from runtime.testing.memory_ledger import MemoryLedger
 
 COUNTER = EntityId("counter:one")
+OVER = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,9 @@ class Counter(Entity[int]):
 
     def is_open(self, state: int) -> bool:
         return state % 2 == 1
+
+    def is_over(self, state: int) -> bool:
+        return state >= OVER
 
     async def wake(self) -> None:
         type(self).woken += 1
@@ -121,6 +125,16 @@ async def test_failed_append__leaves_state_as_it_was() -> None:
     assert await host.ask(COUNTER, Read()) == 2
     journal.append = append  # type: ignore[method-assign]
     assert await host.ask(COUNTER, Add(key="b", amount=2)) == 4
+
+
+async def test_entity_that_is_over__takes_no_event_but_repeats_are_answered() -> None:
+    journal = journal_in_memory()
+    host = Watched(journal).host
+    assert await host.ask(COUNTER, Add(key="a", amount=OVER)) == OVER
+    assert await host.ask(COUNTER, Add(key="a", amount=OVER)) == OVER
+    with pytest.raises(ConflictError):
+        await host.ask(COUNTER, Add(key="b", amount=2))
+    assert len(await journal.read(COUNTER, 0)) == 1
 
 
 async def test_lost_answer__to_an_append_that_was_written_is_not_a_lost_ownership() -> None:
