@@ -64,6 +64,8 @@ class Project(Entity[State]):
         self._entity = entity
         self._workshop = workshop
         self._flow: asyncio.Task[None] | None = None
+        self._ending = False
+        """True while a cancel is under way: nobody may start the build again meanwhile."""
 
     def initial(self) -> State:
         return State()
@@ -82,7 +84,9 @@ class Project(Entity[State]):
 
     async def wake(self) -> None:
         """Starts the build where it is not under way; a paused one waits inside."""
-        if self.state.id and not self.state.status.terminal and (self._flow is None or self._flow.done()):
+        if not self.state.id or self.state.status.terminal or self._ending:
+            return
+        if self._flow is None or self._flow.done():
             self._flow = self.activation.spawn(self._build(), "build")
 
     async def receive(self, message: Any) -> ProjectView:
@@ -158,10 +162,14 @@ class Project(Entity[State]):
             return
         if self.state.status.terminal:
             raise ConflictError(f"The project is {self.state.status} and cannot be cancelled.")
-        if self._flow is not None:
-            self._flow.cancel()
-            await asyncio.gather(self._flow, return_exceptions=True)
-        await self._end(Status.CANCELLED, "cancelled by its owner", message.key)
+        self._ending = True
+        try:
+            if self._flow is not None:
+                self._flow.cancel()
+                await asyncio.gather(self._flow, return_exceptions=True)
+            await self._end(Status.CANCELLED, "cancelled by its owner", message.key)
+        finally:
+            self._ending = False
 
     async def _resume(self, message: Resume) -> None:
         if self.activation.has(message.key):

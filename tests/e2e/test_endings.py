@@ -42,6 +42,16 @@ async def test_cancel__at_any_stage_ends_it_for_good(world: World, event: str) -
         await world.host.ask(project_entity(project), Resume(key="rise"))
 
 
+async def test_look_at_a_project__while_it_is_cancelled_does_not_start_it_again(world: World) -> None:
+    project = (await world.order()).id
+    await world.until(project, "plan.ready")
+    cancelling = asyncio.create_task(world.host.ask(project_entity(project), Cancel(key="stop")))
+    while not cancelling.done():
+        await world.host.ask(project_entity(project), Describe())
+    assert (await cancelling).status is Status.CANCELLED
+    await assert_nothing_moves_any_more(world, project)
+
+
 async def test_cancel__whose_caller_gave_up_is_finished_all_the_same(world: World) -> None:
     project = (await world.order()).id
     await world.until(project, "plan.ready")
