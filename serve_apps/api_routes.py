@@ -22,7 +22,7 @@ from runtime.project.messages import Answer, Cancel, Confirm, Describe, OpenProj
 from serve_apps import answers
 from serve_apps.auth import TheSystem, User
 from serve_apps.bodies import AnswerBody, ConfirmBody, OpenBody, ResumeBody, bounded, read_body
-from serve_apps.door import Door
+from serve_apps.door import application
 from serve_apps.event_stream import EventStream
 from serve_apps.follow import follow
 from serve_apps.project_json import project_json
@@ -36,12 +36,7 @@ router = APIRouter()
 
 
 def create_app(system: System, *, under_serve: bool = False) -> FastAPI:
-    app = FastAPI(openapi_url=None)
-    app.state.system = system
-    app.include_router(router)
-    app.add_middleware(Door, sets_header=not under_serve)
-    answers.install(app)
-    return app
+    return application(router, system, under_serve=under_serve)
 
 
 @router.get("/live")

@@ -8,14 +8,27 @@ import traceback
 import uuid
 from datetime import UTC, datetime
 
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_apps import answers
 from serve_apps.answers import unforeseen_body
+from serve_apps.system import System
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 logger = logging.getLogger("masterbuilder.http")
+
+
+def application(router: APIRouter, system: System, *, under_serve: bool) -> FastAPI:
+    """An application of these routes, with the same ids, logs and error answers at every door."""
+    app = FastAPI(openapi_url=None)
+    app.state.system = system
+    app.include_router(router)
+    app.add_middleware(Door, sets_header=not under_serve)
+    answers.install(app)
+    return app
 
 
 class Door:

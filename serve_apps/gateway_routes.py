@@ -19,7 +19,7 @@ from runtime.providers.wire import event
 from serve_apps import answers
 from serve_apps.auth import Caller, TheSystem
 from serve_apps.bodies import read_json
-from serve_apps.door import Door, log_unforeseen
+from serve_apps.door import application, log_unforeseen
 from serve_apps.event_stream import EventStream
 from serve_apps.system import System
 
@@ -29,12 +29,7 @@ router = APIRouter()
 
 def create_app(system: System, *, under_serve: bool = False) -> FastAPI:
     """Routes are relative to `/v1`, which Serve takes off as its prefix and others mount it under."""
-    app = FastAPI(openapi_url=None)
-    app.state.system = system
-    app.include_router(router)
-    app.add_middleware(Door, sets_header=not under_serve)
-    answers.install(app)
-    return app
+    return application(router, system, under_serve=under_serve)
 
 
 @router.get("/models")

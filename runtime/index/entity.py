@@ -81,5 +81,4 @@ class IndexEntity(Entity[None]):
 def _files_of(bundle: bytes) -> dict[str, bytes]:
     """Blocking. The tracked files of the bundle's main branch."""
     with tempfile.TemporaryDirectory(prefix="mb-index-") as folder:
-        repository = ProjectRepository.from_bundle(Path(folder) / "repository", bundle)
-        return {path: repository.read(path) for path in repository.files()}
+        return ProjectRepository.from_bundle(Path(folder) / "repository", bundle).contents()

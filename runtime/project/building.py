@@ -237,15 +237,15 @@ class Building:
             except (MergeConflictError, BadInputError) as error:
                 await self._reject(item, number, f"It did not fit the newer main branch: {error.message}")
                 return False
-            committed = await self._workbench.keep(repository)
             tests = self.todo.tests({*(each.id for each in self.todo.items if each.done), item.id})
             commands = self._check_commands(tests)
-            work = CheckWork(bundle=await self._workshop.ledger.get_blob(committed.bundle), commands=commands)
-            report = await self._workshop.implementers.check(work)
+            bundle = await asyncio.to_thread(repository.bundle)
+            report = await self._workshop.implementers.check(CheckWork(bundle=bundle, commands=commands))
             if not report.passed:
                 await self._reject(item, number, f"Red on the merged tree:\n{prompts.steady(report)}")
                 return False
             self._last_check = ((commit, commands), report)
+            committed = await self._workbench.keep(commit, bundle)
             ticked = self.todo.ticked(item.id)
             await self._activation.emit(
                 "task.merged",

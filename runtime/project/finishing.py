@@ -89,7 +89,7 @@ class Finishing:
     async def package(self) -> None:
         """Packs what is tracked on main and keeps it."""
         async with self._workbench.alone() as repository:
-            files = {path: await asyncio.to_thread(repository.read, path) for path in repository.files()}
+            files = await asyncio.to_thread(repository.contents)
         packed = await asyncio.to_thread(pack, files)
         blob = await self._workshop.ledger.put_blob(packed.data)
         if packed.left_out:

@@ -120,9 +120,7 @@ def document(task: str, subject: Subject, facts: str = "", *, attempt: int = 1) 
     return _prompt(task, task_type, subject, attempt, roles[task], user)
 
 
-def verify_phase(
-    subject: Subject, plan: Todo, phase: int, round: int, report: CheckReport, code: str, documents: str
-) -> Prompt:
+def verify_phase(subject: Subject, plan: Todo, phase: int, round: int, report: CheckReport, code: str) -> Prompt:
     role = (
         "You verify a phase in a context of its own. Give every item of the phase a verdict with a reason that cites "
         "evidence: a file with its lines, or a test's output. A verdict without evidence counts as none. List "
@@ -134,19 +132,17 @@ def verify_phase(
         subject,
         round,
         role,
-        _verification(subject, plan.in_phase(phase), report, code, documents),
+        _verification(subject, plan.in_phase(phase), report, code),
         id=f"P{phase}",
     )
 
 
-def qa_review(subject: Subject, plan: Todo, round: int, report: CheckReport, code: str, documents: str) -> Prompt:
+def qa_review(subject: Subject, plan: Todo, round: int, report: CheckReport, code: str) -> Prompt:
     role = (
         "You do the final review of the whole project against its requirements. Give every item a verdict with "
         "evidence: a file with its lines, or a test's output. List findings and the edits to the plan that mend them."
     )
-    return _prompt(
-        "qa.review", "review", subject, round, role, _verification(subject, plan.items, report, code, documents)
-    )
+    return _prompt("qa.review", "review", subject, round, role, _verification(subject, plan.items, report, code))
 
 
 def edit_instruction(subject: Subject, item: Item, attempt: int, code: str, failure: str) -> str:
@@ -208,13 +204,13 @@ def _prompt(
     )
 
 
-def _verification(subject: Subject, items: Sequence[Item], report: CheckReport, code: str, documents: str) -> str:
+def _verification(subject: Subject, items: Sequence[Item], report: CheckReport, code: str) -> str:
     listed = "\n".join(f"{item.id} {item.title}: {item.detail}" for item in items)
     return "\n".join(
         (
             _requirements(subject),
             "Finished items:\n" + _data(listed),
-            "Documents:\n" + _data(_cut(documents, DOCUMENT_BYTES_MAX)),
+            "Documents:\n" + _data(_cut(subject.architecture, DOCUMENT_BYTES_MAX)),
             "Code, found through the index:\n" + _data(code),
             "Checks on the merged tree:\n" + _data(steady(report)),
         )

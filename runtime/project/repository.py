@@ -113,6 +113,10 @@ class ProjectRepository:
         """Tracked paths, sorted; what is applied or written but not yet committed counts."""
         return [path for _, path in self._entries()]
 
+    def contents(self) -> dict[str, bytes]:
+        """Every tracked file, as `read` gives it."""
+        return {path: self.read(path) for path in self.files()}
+
     def read(self, path: str) -> bytes:
         """A file as it is in the tree now. Raises NotFoundError, BadInputError for a path out of the tree."""
         target = self._target(path)

@@ -49,7 +49,6 @@ class Verifying:
             round,
             report,
             await self._code(phase),
-            self._architect.subject().architecture,
         )
         await self._conclude(f"verify/P{phase}/{round}", prompt, phase, report, edits_phase=phase)
 
@@ -62,7 +61,6 @@ class Verifying:
             round,
             report,
             await self._code(FINAL_REVIEW),
-            self._architect.subject().architecture,
         )
         last = len(self._building.todo.phases)
         await self._conclude(f"qa/{round}", prompt, FINAL_REVIEW, report, edits_phase=last)

@@ -54,18 +54,17 @@ class Workbench:
         assert bundle is not None, "the project has no commit yet"
         return await self._ledger.get_blob(bundle)
 
-    async def keep(self, repository: ProjectRepository) -> Committed:
-        """Puts the repository's bundle on disk. Nothing counts before an event names it."""
-        data = await asyncio.to_thread(repository.bundle)
-        return Committed(commit=repository.head, bundle=await self._ledger.put_blob(data))
+    async def keep(self, commit: str, bundle: bytes) -> Committed:
+        """Puts a commit's bundle on disk. Nothing counts before an event names it."""
+        return Committed(commit=commit, bundle=await self._ledger.put_blob(bundle))
 
     async def commit_files(self, files: Mapping[str, str], message: str) -> Committed:
         """Writes files of the product's own and commits them; where they say the same already, nothing is committed."""
         async with self.alone() as repository:
             if self._activation.state.bundle is not None and await asyncio.to_thread(_holds, repository, files):
                 return Committed(commit=self._activation.state.commit, bundle=self._activation.state.bundle)
-            await asyncio.to_thread(repository.write_and_commit, files, message, PRODUCT_AUTHOR)
-            return await self.keep(repository)
+            commit = await asyncio.to_thread(repository.write_and_commit, files, message, PRODUCT_AUTHOR)
+            return await self.keep(commit, await asyncio.to_thread(repository.bundle))
 
     async def _restore(self) -> ProjectRepository:
         if self._folder.exists():
