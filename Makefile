@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test check format bench clean
+.PHONY: help setup setup-tests demo test check format bench chaos clean
 
 BIN := .venv/bin
 export AIDER_VENV ?= $(CURDIR)/.venv-aider
@@ -39,6 +39,9 @@ format: setup-tests ## rewrite the code as the formatter wants it
 
 bench: setup-tests ## make bench NAME=runtime|gateway|ledger|builder|index
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))
+
+chaos: setup-tests ## make chaos SECONDS=120 SEED=1: kill -9 at random under load and builds; FLAGS=--heavy for Ray itself too
+	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --seed $(or $(SEED),1) $(FLAGS)
 
 clean: ## remove what set-up, demo and tools made; the data folder stays
 	@rm -rf .venv .venv-aider .venv-setup.lock .venv-setup.log .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build

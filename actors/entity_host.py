@@ -1,43 +1,52 @@
 """The process where entities live."""
 
 import asyncio
+import importlib
 import logging
 import os
+import pickle
 import secrets
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
+from actors.collector import relax_collector
 from actors.entities import EntitiesHandle
+from actors.handles import this_node
 from actors.implementers import ImplementersHandle
 from actors.key_pool import KeyPools
 from actors.ledger import LedgerHandle
 from runtime.config import Secrets, Settings
-from runtime.entity.host import Factory, Host
-from runtime.entity.journal import EventRecord
-from runtime.ids import PARTITION_COUNT, EntityId
-from runtime.index.embedder import choose_embedder
-from runtime.index.entity import IndexEntity
-from runtime.project.project import Project
-from runtime.project.workshop import Workshop
-from runtime.providers.calls import ModelCalls
-from runtime.providers.catalogue import CATALOGUE
-from runtime.session.session import UserSession
+from runtime.entity.host import Factory, Host, Limits
+from runtime.entity.vitals import HostVitals
+from runtime.ids import EntityId
+from runtime.routing.desk import Desks
+from runtime.routing.routed import Pardon, Watch
 from runtime.store.seal import Seal
 
 log = logging.getLogger(__name__)
 
 INDEX_ONLY = ("index",)
 """Shards are CPU and parsers, which would stall sessions; they journal nothing, git is their journal."""
+SLOW_TO_IMPORT = "openai"
+"""Imported beside the first work, so that a host that was killed answers again without waiting for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReport:
+    vitals: HostVitals
+    owned: Mapping[int, int]
+    """Partition -> the epoch under which this process writes it."""
 
 
 class EntityHostActor:
-    """Owns the entities of the kinds it was made for, one owner per id, fenced by epochs in the store.
+    """Owns the entities of the kinds it was made for, in the partitions that the router gave it.
 
-    Called by doors and by entities. A restart is a new incarnation: it claims the partitions again, which fences off
+    Called by doors and by entities through `EntitiesHandle`, and by the router. As many run as the router makes. A
+    restart is a new incarnation that owns nothing until the router gives it partitions again; claiming them fences off
     whatever the old process still tries, and wakes every entity with unfinished work. Messages carry keys, so callers
     repeat those that were in flight.
     """
@@ -45,53 +54,107 @@ class EntityHostActor:
     def __init__(self, settings: Settings, name: str, kinds: Sequence[str]) -> None:
         """Only remembers: what can fail is done by the first message, for a constructor must not raise."""
         logging.basicConfig(level=logging.INFO)
+        relax_collector()
         self._settings = settings
         self._name = name
         self._kinds = tuple(kinds)
-        self._incarnation = f"{ray.get_runtime_context().get_actor_id()}/{secrets.token_hex(8)}"
+        self._incarnation = secrets.token_hex(16)
         self._opening = asyncio.Lock()
-        self._opened: Host | None = None
+        self._opened: tuple[Host, Desks] | None = None
+        self._running: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Claims and wakes. The router says it again and again; what is awake already stays as it is."""
-        await (await self._host()).start()
+    async def exchange(self, call: bytes) -> bytes:
+        """A pickled `Exchange`; the pickled `Exchanged`."""
+        _, desks = self._opened or await self._open()
+        return pickle.dumps(await desks.exchange(pickle.loads(call)), 5)
 
-    async def ask(self, entity: EntityId, message: Any, timeout_s: float) -> Any:
-        return await (await self._host()).ask(entity, message, timeout_s=timeout_s)
+    async def acquire(self, partitions: Mapping[int, int]) -> Mapping[int, int]:
+        host, _ = self._opened or await self._open()
+        return await host.acquire(partitions)
 
-    async def events(self, entity: EntityId, after_seq: int, wait_s: float) -> Sequence[EventRecord]:
-        return await (await self._host()).events(entity, after_seq, wait_s)
+    async def release(self, partitions: Sequence[int], drain_s: float) -> None:
+        host, _ = self._opened or await self._open()
+        await host.release(partitions, drain_s)
 
-    async def _host(self) -> Host:
+    async def report(self) -> HostReport:
+        host, _ = self._opened or await self._open()
+        return HostReport(vitals=host.vitals(), owned=dict(host.owned))
+
+    async def _open(self) -> tuple[Host, Desks]:
         async with self._opening:
             if self._opened is None:
-                ledger = LedgerHandle.ensure(self._settings)
-                factories = await asyncio.to_thread(_factories, self._settings, self._kinds, self._name, ledger)
-                self._opened = Host(
+                ledger = await asyncio.to_thread(LedgerHandle.ensure, self._settings)
+                entities = EntitiesHandle()
+                host = Host(
                     name=self._name,
                     incarnation=self._incarnation,
+                    node=this_node(),
                     journal=ledger,
-                    factories=factories,
-                    partitions=() if self._kinds == INDEX_ONLY else range(PARTITION_COUNT),
+                    factories=await asyncio.to_thread(self._factories, ledger, entities),
+                    limits=Limits.of(self._settings),
+                    journaled=self._kinds != INDEX_ONLY,
                 )
+                self._opened = host, Desks(self._incarnation, lambda *message: _post(host, *message))
+                entities.start_following()
+                self._running = asyncio.create_task(host.run())
             return self._opened
 
+    def _factories(self, ledger: LedgerHandle, entities: EntitiesHandle) -> Mapping[str, Factory]:
+        """Blocking. How each kind is made, for the kinds that live here. Only these are imported: it takes time."""
+        if self._kinds == INDEX_ONLY:
+            return _index(self._settings, ledger)
+        scratch_dir = Path(tempfile.gettempdir()) / f"mb-{self._name}"
+        made = _product(self._settings, ledger, entities, scratch_dir)
+        return made | _probes(entities) if self._settings.probe_entities else made
 
-def _factories(settings: Settings, kinds: tuple[str, ...], name: str, ledger: LedgerHandle) -> Mapping[str, Factory]:
-    """Blocking. How each kind is made, for the kinds that live here."""
-    if kinds == INDEX_ONLY:
-        embedder = choose_embedder(settings.models_dir)
-        folder = settings.data_dir / "index"
-        seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
-        return {"index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal)}
-    entities = EntitiesHandle()
+
+def _post(host: Host, entity: EntityId, message: Any, timeout_s: float) -> "asyncio.Future[Any]":
+    match message:
+        case Watch(after_seq=after_seq, wait_s=wait_s):
+            return asyncio.ensure_future(host.events(entity, after_seq, wait_s))
+        case Pardon():
+            return asyncio.ensure_future(_pardon(host, entity))
+        case _:
+            return host.post(entity, message, timeout_s)
+
+
+async def _pardon(host: Host, entity: EntityId) -> bool:
+    return host.pardon(entity)
+
+
+def _index(settings: Settings, ledger: LedgerHandle) -> dict[str, Factory]:
+    from runtime.index.embedder import choose_embedder
+    from runtime.index.entity import IndexEntity
+
+    embedder = choose_embedder(settings.models_dir)
+    folder = settings.data_dir / "index"
+    seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
+    return {"index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal)}
+
+
+def _probes(entities: EntitiesHandle) -> dict[str, Factory]:
+    from runtime.testing import probes
+
+    return dict(probes.factories(entities))
+
+
+def _product(
+    settings: Settings, ledger: LedgerHandle, entities: EntitiesHandle, scratch_dir: Path
+) -> dict[str, Factory]:
+    from runtime.project.project import Project
+    from runtime.project.workshop import Workshop
+    from runtime.providers.calls import ModelCalls
+    from runtime.providers.catalogue import CATALOGUE
+    from runtime.session.session import UserSession
+
+    threading.Thread(target=importlib.import_module, args=(SLOW_TO_IMPORT,), daemon=True).start()
     workshop = Workshop(
         settings=settings,
         ledger=ledger,
         calls=ModelCalls(ledger, KeyPools(settings), CATALOGUE, settings),
         implementers=ImplementersHandle(settings),
         entities=entities,
-        scratch_dir=Path(tempfile.gettempdir()) / f"mb-{name}",
+        scratch_dir=scratch_dir,
     )
     return {
         "project": lambda entity: Project(entity, workshop),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import ray
@@ -18,8 +18,11 @@ RETRY_S = 0.2
 T = TypeVar("T")
 
 
-def ensure(name: str, actor_class: type, *args: Any, concurrency: int = 1_000, **resources: Any) -> ActorHandle[Any]:
-    """The actor of this name, made when it is not there. It outlives its maker and is restarted for ever."""
+def ensure(name: str, actor_class: type, *args: Any, concurrency: int = 1_000, **placing: Any) -> ActorHandle[Any]:
+    """The actor of this name, made when it is not there. It outlives its maker and is restarted for ever.
+
+    `placing` are Ray's own options that say where. Blocks for a moment.
+    """
     options = {
         "name": name,
         "namespace": NAMESPACE,
@@ -29,20 +32,40 @@ def ensure(name: str, actor_class: type, *args: Any, concurrency: int = 1_000, *
         "max_task_retries": 0,
         "max_concurrency": concurrency,
         "num_cpus": 0,
-        **resources,
+        **placing,
     }
     remote_class: Any = ray.remote(actor_class)
     return remote_class.options(**options).remote(*args)  # type: ignore[no-any-return]
 
 
 def find(name: str) -> ActorHandle[Any]:
-    """Raises UnavailableError when nobody made it yet."""
+    """Blocks for a moment. Raises UnavailableError when nobody made it yet."""
     try:
         return ray.get_actor(name, NAMESPACE)
     except ValueError as error:
         raise UnavailableError(
             f"The actor {name} does not run.", "Start the service with `masterbuilder up`."
         ) from error
+
+
+def names() -> Sequence[str]:
+    """Of every actor that runs or is being restarted. Blocks for a moment."""
+    listed = ray.util.list_named_actors(all_namespaces=True)
+    return [entry["name"] for entry in listed if entry["namespace"] == NAMESPACE]
+
+
+def kill(actor: ActorHandle[Any]) -> None:
+    """For good: it is not restarted, and its name is free. Blocks for a moment."""
+    ray.kill(actor, no_restart=True)
+
+
+def count_nodes() -> int:
+    """How many are alive, by what Ray knows. Blocks for a moment."""
+    return sum(bool(node["Alive"]) for node in cast("Any", ray).nodes())
+
+
+def this_node() -> str:
+    return ray.get_runtime_context().get_node_id()
 
 
 async def call(send: Callable[[], Awaitable[T]], *, what: str, patience_s: float = 30.0) -> T:

@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 
 from actors.handles import ActorGoneError, ensure, once
 from runtime.config import Settings
+from runtime.entity.vitals import PoolVitals
 from runtime.implementer.aider_engine import AiderEngine, check_installed
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
@@ -61,6 +62,8 @@ class ImplementerPoolActor:
         self._free: asyncio.Queue[ActorHandle[Any]] = asyncio.Queue()
         self._hiring: asyncio.Task[None] | None = None
         self._hired = 0
+        self._busy = 0
+        self._queued = 0
 
     async def probe(self) -> None:
         """Whether code can be edited and confined here. Raises what says that it cannot."""
@@ -80,6 +83,9 @@ class ImplementerPoolActor:
         async with self._one() as implementer:
             return await once(lambda: implementer.check.remote(work), what="The implementer", cancels=True)
 
+    async def vitals(self) -> PoolVitals:
+        return PoolVitals(workers=self._hired, busy=self._busy, queued=self._queued)
+
     async def _hire(self) -> None:
         """One after the other: the first is at work while the next one warms up, which takes seconds of CPU."""
         for number in range(min(self._settings.max_parallel_implementers, os.cpu_count() or 1)):
@@ -95,10 +101,16 @@ class ImplementerPoolActor:
     @asynccontextmanager
     async def _one(self) -> AsyncIterator[ActorHandle[Any]]:
         await self.prepare()
-        implementer = await self._free.get()
+        self._queued += 1
+        try:
+            implementer = await self._free.get()
+        finally:
+            self._queued -= 1
+        self._busy += 1
         try:
             yield implementer
         finally:
+            self._busy -= 1
             self._free.put_nowait(implementer)
 
 
@@ -117,6 +129,10 @@ class ImplementersHandle:
 
     async def prepare(self) -> None:
         await self._patiently(lambda: self._pool.prepare.remote())
+
+    async def vitals(self) -> PoolVitals:
+        vitals: PoolVitals = await once(self._pool.vitals.remote, what="The implementer pool")
+        return vitals
 
     async def edit(self, work: EditWork) -> EditResult:
         result: EditResult = await once(lambda: self._pool.edit.remote(work), what="The implementer pool", cancels=True)

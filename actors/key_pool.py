@@ -10,8 +10,11 @@ from ray.actor import ActorHandle
 from actors.handles import call, ensure
 from actors.ledger import LedgerHandle
 from runtime.config import Secrets, Settings
+from runtime.entity.vitals import KeyPoolVitals
 from runtime.providers.catalogue import canonical_provider
 from runtime.providers.keys import KeyOutcome, KeyRing, Lease, open_key
+
+NAME = "key-pool-"
 
 
 class KeyPoolActor:
@@ -39,6 +42,9 @@ class KeyPoolActor:
     async def reload(self) -> None:
         """Reads the keys again, because they were replaced."""
         self._ring = None
+
+    async def vitals(self) -> KeyPoolVitals:
+        return (self._ring or await self._load()).vitals(self._provider)
 
     async def _load(self) -> KeyRing:
         async with self._loading:
@@ -76,5 +82,5 @@ class KeyPools:
     def _pool(self, provider: str) -> ActorHandle[Any]:
         name = canonical_provider(provider)
         if name not in self._pools:
-            self._pools[name] = ensure(f"key-pool-{name}", KeyPoolActor, self._settings, name)
+            self._pools[name] = ensure(f"{NAME}{name}", KeyPoolActor, self._settings, name)
         return self._pools[name]

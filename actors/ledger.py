@@ -3,26 +3,40 @@
 import asyncio
 import logging
 import os
+import pickle
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from ray.actor import ActorHandle
 
-from actors.handles import call, ensure
+from actors.collector import relax_collector
+from actors.handles import call, ensure, once
 from runtime.config import Secrets, Settings
-from runtime.entity.journal import Append, Claim, EventRecord, Head, Journal
+from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head, Journal, Loaded, Ownership
+from runtime.entity.vitals import StoreVitals
 from runtime.errors import StoreUnavailableError
 from runtime.ids import BlobId, EntityId, ProjectId, UserId
 from runtime.ledger.port import Balance, Hold, Identity, Ledger, Meter, Mismatch, NewToken, Receipt, SealedKey
 from runtime.providers.calls import longest_call_s
 from runtime.providers.catalogue import CATALOGUE
+from runtime.routing.batcher import Batcher, Item, Result
+from runtime.store.keeping import BackupReport, CompactReport, Keeping
 from runtime.store.store import Store
 
 log = logging.getLogger(__name__)
 
 NAME = "ledger"
 SWEEP_EVERY_S = 30.0
+NODE_WITH_THE_DISK = "node:__internal_head__"
+"""Ray's own resource of its head node, where the data folder is: nowhere else may the ledger be restarted."""
+APPENDS_MAX = 500
+LOADS_MAX = 4_000
+"""Looking up 10,000 among a million takes twice the time of looking up 500."""
+BATCHES_MAX = 3
+"""Under way at once from one process."""
+WAITING_MAX = 50_000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,15 +51,32 @@ class LedgerActor:
     """
 
     def __init__(self, settings: Settings) -> None:
+        relax_collector()
         self._settings = settings
         self._opening = asyncio.Lock()
         self._store: Store | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def perform(self, port: str, name: str, args: tuple[Any, ...]) -> Any:
-        """One method of `Journal` or `Ledger`, by name: the handle below is the typed side of it."""
+        """One method of `Journal`, `Ledger` or `Keeping`, by name: the handle below is the typed side of it."""
         store = self._store or await self._open()
-        return await getattr(store.journal if port == "Journal" else store.books, name)(*args)
+        implementation = {"Journal": store.journal, "Ledger": store.books, "Keeping": store}[port]
+        return await getattr(implementation, name)(*args)
+
+    async def append_all(self, appends: bytes) -> Sequence[int | Exception]:
+        """Pickled `Append`s; for each its answer. One that is refused disturbs no other."""
+        store = self._store or await self._open()
+        return await store.journal.append_all(pickle.loads(appends))
+
+    async def load_all(self, entities: Sequence[EntityId]) -> bytes:
+        """For each its pickled `Loaded`."""
+        store = self._store or await self._open()
+        loaded = await store.journal.load_all(entities)
+        return await asyncio.to_thread(pickle.dumps, loaded, 5)
+
+    async def vitals(self) -> StoreVitals:
+        store = self._store or await self._open()
+        return await store.vitals()
 
     async def _open(self) -> Store:
         async with self._opening:
@@ -73,23 +104,37 @@ class LedgerActor:
 
 
 class LedgerHandle:
-    """Implements `Journal` and `Ledger` from any process. Every message may be repeated, so restarts are waited out."""
+    """Implements `Journal`, `Ledger` and `Keeping` from any process.
+
+    Every message but a backup may be repeated, so restarts are waited out. An append that is repeated may find itself
+    written already, and is then refused as stale: its writer reads again and sees. Appends and loads that come together
+    go together, so those of one entity must wait for each other. Used from one event loop.
+    """
 
     def __init__(self, actor: ActorHandle[Any]) -> None:
         self._actor = actor
+        self._appends = _batcher(self._append_all, APPENDS_MAX)
+        self._loads = _batcher(self._load_all, LOADS_MAX)
 
     @classmethod
     def ensure(cls, settings: Settings) -> "LedgerHandle":
-        return cls(ensure(NAME, LedgerActor, settings))
+        """Blocks for a moment."""
+        return cls(ensure(NAME, LedgerActor, settings, resources={NODE_WITH_THE_DISK: 0.001}))
 
     async def claim(self, claim: Claim) -> Mapping[int, int]:
         return await self._ask(Journal.claim, claim)
 
-    async def append(self, append: Append) -> int:
-        return await self._ask(Journal.append, append)
+    async def ownerships(self) -> Sequence[Ownership]:
+        return await self._ask(Journal.ownerships)
 
-    async def read(self, entity: EntityId, after_seq: int) -> Sequence[EventRecord]:
-        return await self._ask(Journal.read, entity, after_seq)
+    async def append(self, append: Append) -> int:
+        return await self._appends.do(append)
+
+    async def load(self, entity: EntityId) -> Loaded:
+        return await self._loads.do(entity)
+
+    async def read(self, entity: EntityId, after_seq: int, limit: int = 10_000) -> Sequence[EventRecord]:
+        return await self._ask(Journal.read, entity, after_seq, limit)
 
     async def head(self, entity: EntityId) -> Head | None:
         return await self._ask(Journal.head, entity)
@@ -99,6 +144,26 @@ class LedgerHandle:
 
     async def open_entities(self, kinds: Sequence[str]) -> Sequence[EntityId]:
         return await self._ask(Journal.open_entities, kinds)
+
+    async def due(self, partitions: Sequence[int], now: datetime, limit: int) -> Sequence[DueReminder]:
+        return await self._ask(Journal.due, partitions, now, limit)
+
+    async def check(self) -> Sequence[Mismatch]:
+        return await self._ask(Keeping.check)
+
+    async def backup(self, folder: Path, with_secrets: bool) -> BackupReport:
+        args = (folder, with_secrets)
+        report: BackupReport = await once(
+            lambda: self._actor.perform.remote("Keeping", "backup", args), what="The ledger"
+        )
+        return report
+
+    async def compact(self) -> CompactReport:
+        return await self._ask(Keeping.compact)
+
+    async def vitals(self) -> StoreVitals:
+        vitals: StoreVitals = await once(self._actor.vitals.remote, what="The ledger")
+        return vitals
 
     async def open_wallet(self, user: UserId, is_admin: bool) -> Balance:
         return await self._ask(Ledger.open_wallet, user, is_admin)
@@ -139,7 +204,29 @@ class LedgerHandle:
     async def mismatches(self) -> Sequence[Mismatch]:
         return await self._ask(Ledger.mismatches)
 
+    async def _append_all(self, appends: Sequence[Append]) -> Sequence[int | Exception]:
+        try:
+            data = pickle.dumps(appends, 5)
+        except Exception as error:
+            if len(appends) == 1:
+                return [error]
+            # One that cannot be sent at all must not take the others with it.
+            return [answer for append in appends for answer in await self._append_all([append])]
+        return await call(lambda: self._actor.append_all.remote(data), what="The ledger")
+
+    async def _load_all(self, entities: Sequence[EntityId]) -> Sequence[Loaded | Exception]:
+        loaded: Sequence[Loaded] = pickle.loads(
+            await call(lambda: self._actor.load_all.remote(entities), what="The ledger")
+        )
+        return loaded
+
     async def _ask(self, method: Callable[Concatenate[Any, P], Awaitable[T]], *args: P.args, **_: P.kwargs) -> T:
         """Sends one method of a port, named by its own function, so that arguments and answer stay typed."""
         port, name = method.__qualname__.split(".")
         return cast("T", await call(lambda: self._actor.perform.remote(port, name, args), what="The ledger"))
+
+
+def _batcher(
+    send: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], size_max: int
+) -> Batcher[Item, Result]:
+    return Batcher(send, what="The ledger", size_max=size_max, in_flight_max=BATCHES_MAX, waiting_max=WAITING_MAX)

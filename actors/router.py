@@ -1,54 +1,286 @@
-"""Who lives where."""
+"""Who lives where: it makes the hosts, watches them, and sees that every partition has a living owner."""
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import os
+import time
+from collections import defaultdict
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray.actor import ActorHandle
 
-from actors.entity_host import EntityHostActor
-from actors.handles import ensure, once
+from actors.entity_host import INDEX_ONLY, EntityHostActor, HostReport
+from actors.handles import ROUTER, ActorGoneError, count_nodes, ensure, find, kill, names, once
+from actors.ledger import NODE_WITH_THE_DISK, LedgerHandle
 from runtime.config import Settings
+from runtime.entity.journal import Ownership
+from runtime.entity.vitals import HostVitals
+from runtime.errors import MasterbuilderError
+from runtime.ids import PARTITION_COUNT
+from runtime.routing.placement import Living, Move, Route, assign, has, overstayed, plan
 
-HOSTS: Mapping[str, tuple[str, ...]] = {"host-0": ("project", "user"), "index-host-0": ("index",)}
-"""Every host with the kinds that live in it. Only one host has journaled kinds, so it has every partition."""
-WATCH_EVERY_S = 1.0
+JOURNALED = ("project", "user")
+INDEX_HOST = "index-host-0"
+HOST = "host-"
+
+LOOK_EVERY_S = 1.0
+PING_EVERY_S = 1.0
+PING_S_MAX = 5.0
+RETRY_S = 0.2
+"""Between two pings of a host that is being restarted."""
+REMAKE_S = 3.0
+"""A host that is gone for so long is looked for again: perhaps there is no such actor any more."""
+LOST_S = 20.0
+"""A host that is silent for so long, while others live, loses its partitions to them."""
+SURPLUS_S = 30.0
+"""How long there may be too many hosts before one goes: a node that was lost may be back."""
+DRAIN_S = 10.0
+MOVE_S_MAX = 30.0
+CHUNK = 64
+"""Partitions that are drained together, so that one slow turn keeps few others waiting."""
 
 log = logging.getLogger(__name__)
 
 
-class RouterActor:
-    """Owns the map of kinds to hosts, makes the hosts, and wakes one that was restarted.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterVitals:
+    pid: int
+    hosts: Sequence[HostVitals]
+    silent: Sequence[str]
+    map_version: int
+    moving: int
 
-    Asked when a caller has no map yet or its host is gone, never on a message's common path. One runs; a restart
-    makes the same map again.
+
+@dataclass(slots=True, eq=False)
+class _Watched:
+    """A host as the router knows it."""
+
+    name: str
+    actor: ActorHandle[Any]
+    report: HostReport | None = None
+    """Of the last ping; None when it was not answered."""
+    heard_at: float = field(default_factory=time.monotonic)
+    """Of the last answer, or of the first look."""
+    surplus_since: float | None = None
+    watch: asyncio.Task[None] | None = None
+
+    @property
+    def silent_s(self) -> float:
+        return 0.0 if self.report is not None else time.monotonic() - self.heard_at
+
+
+def ensure_router(settings: Settings) -> ActorHandle[Any]:
+    """Beside the ledger, because without it a router can do nothing. Blocks for a moment."""
+    return ensure(ROUTER, RouterActor, settings, resources={NODE_WITH_THE_DISK: 0.001})
+
+
+class RouterActor:
+    """Proposes who owns what; the store decides. It holds no truth: a restart reads everything again.
+
+    Called when a caller's host is gone or refuses, never on a message's common path; and by every host, which waits
+    here for news. One runs; two at once (in a network partition) can only make each other's claims fail.
     """
 
     def __init__(self, settings: Settings) -> None:
+        logging.basicConfig(level=logging.INFO)
         self._settings = settings
-        self._hosts: dict[str, ActorHandle[Any]] = {}
-        self._watch: asyncio.Task[None] | None = None
+        self._ledger: LedgerHandle | None = None
+        self._hosts: dict[str, _Watched] = {}
+        self._ownerships: Sequence[Ownership] = ()
+        self._moving: set[int] = set()
+        self._route = Route(version=0, hosts=(), homes={})
+        self._shown: object = None
+        self._news = asyncio.Condition()
+        self._hurry = asyncio.Event()
+        self._steering: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def route(self) -> Mapping[str, str]:
-        """Kind -> name of the host actor."""
-        self.ensure_hosts()
-        return {kind: name for name, kinds in HOSTS.items() for kind in kinds}
+    async def route(self, known: int, wait_s: float) -> Route:
+        """The route, as soon as it is another than the `known` version, or when the wait is over."""
+        self._begin_steering()
+        try:
+            async with asyncio.timeout(wait_s), self._news:
+                await self._news.wait_for(lambda: self._route.version != known)
+        except TimeoutError:
+            pass
+        return self._route
 
-    def ensure_hosts(self) -> None:
-        for name, kinds in HOSTS.items():
-            if name not in self._hosts:
-                self._hosts[name] = ensure(name, EntityHostActor, self._settings, name, kinds)
-        if self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._keep_awake())
+    async def look_again(self) -> None:
+        """Does now what would be done within a second: for whoever changed the cluster."""
+        self._hurry.set()
 
-    async def _keep_awake(self) -> None:
-        """A restarted host does nothing before its first message; this is that message."""
+    async def vitals(self) -> RouterVitals:
+        self._begin_steering()
+        hosts = self._hosts.values()
+        living = self._living()
+        return RouterVitals(
+            pid=os.getpid(),
+            hosts=[host.report.vitals for host in hosts if host.report is not None],
+            silent=[host.name for host in hosts if host.report is None],
+            map_version=self._route.version,
+            moving=PARTITION_COUNT - sum(has(living, owned) for owned in self._ownerships),
+        )
+
+    def _begin_steering(self) -> None:
+        if self._steering is None:
+            self._steering = asyncio.create_task(self._steer())
+
+    async def _steer(self) -> None:
         while True:
-            for name, host in list(self._hosts.items()):
-                try:
-                    async with asyncio.timeout(30):
-                        await once(host.start.remote, what=name)
-                except Exception as error:
-                    log.warning("%s did not wake: %s", name, error)
-            await asyncio.sleep(WATCH_EVERY_S)
+            try:
+                await self._look()
+            except MasterbuilderError as error:
+                log.warning("the hosts are looked after later: %s", error)
+            except Exception:
+                log.exception("the hosts could not be looked after")
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
+            self._hurry.clear()
+
+    async def _look(self) -> None:
+        wanted = await self._ensure_hosts()
+        if self._ledger is None:
+            self._ledger = await asyncio.to_thread(LedgerHandle.ensure, self._settings)
+        self._ownerships = await self._ledger.ownerships()
+        living = self._living()
+        awaited = {name for name, host in self._hosts.items() if host.silent_s <= LOST_S}
+        hosts = [name for name in wanted if name in awaited] or wanted
+        self._begin(plan(hosts, living, self._ownerships, awaited))
+        for name, partitions in overstayed(living, self._ownerships).items():
+            self._start(self._release(name, partitions))
+        await self._publish(hosts)
+        await self._let_go(wanted)
+
+    def _living(self) -> Mapping[str, Living]:
+        return {
+            host.name: Living(incarnation=host.report.vitals.incarnation, owned=host.report.owned)
+            for host in self._hosts.values()
+            if host.report is not None and host.name.startswith(HOST)
+        }
+
+    # Hosts ---------------------------------------------------------------------------------------------------
+
+    async def _ensure_hosts(self) -> Sequence[str]:
+        """Makes what is missing, and returns the names of the hosts that partitions should be spread over."""
+        count = await asyncio.to_thread(count_nodes) * self._settings.entity_hosts_per_node
+        needed = [f"{HOST}{number}" for number in range(max(1, count))]
+        there = [name for name in await asyncio.to_thread(names) if name.startswith(HOST)]
+        for name in (*needed, INDEX_HOST, *there):
+            if name not in self._hosts:
+                host = _Watched(name, await asyncio.to_thread(self._actor, name, name in there))
+                host.watch = asyncio.create_task(self._watch(host))
+                self._hosts[name] = host
+        now = time.monotonic()
+        for host in self._hosts.values():
+            if host.name in needed or host.name == INDEX_HOST:
+                host.surplus_since = None
+            elif host.surplus_since is None:
+                host.surplus_since = now
+        kept = [host for host in self._hosts.values() if now - (host.surplus_since or now) < SURPLUS_S]
+        return sorted(host.name for host in kept if host.name != INDEX_HOST)
+
+    def _actor(self, name: str, is_there: bool) -> ActorHandle[Any]:
+        """Blocking."""
+        if is_there:
+            return find(name)
+        kinds = INDEX_ONLY if name == INDEX_HOST else JOURNALED
+        return ensure(name, EntityHostActor, self._settings, name, kinds, scheduling_strategy="SPREAD")
+
+    async def _watch(self, host: _Watched) -> None:
+        while True:
+            is_there = await self._ping(host)
+            await asyncio.sleep(PING_EVERY_S if is_there else RETRY_S)
+
+    async def _ping(self, host: _Watched) -> bool:
+        try:
+            async with asyncio.timeout(PING_S_MAX):
+                report: HostReport = await once(host.actor.report.remote, what=host.name)
+        except Exception as error:
+            if host.report is not None:
+                log.warning("%s does not answer: %s", host.name, error or type(error).__name__)
+            host.report = None
+            if isinstance(error, ActorGoneError) and host.silent_s > REMAKE_S and host.surplus_since is None:
+                host.actor = await asyncio.to_thread(self._actor, host.name, False)
+            return False
+        if host.report is None or host.report.vitals.incarnation != report.vitals.incarnation:
+            log.info("%s is there", host.name)
+            self._hurry.set()
+        host.report, host.heard_at = report, time.monotonic()
+        return True
+
+    async def _let_go(self, wanted: Sequence[str]) -> None:
+        """Ends hosts that were too many for long enough, once nothing is left that they own."""
+        owners = {owned.host for owned in self._ownerships}
+        for host in list(self._hosts.values()):
+            if host.name in wanted or host.name == INDEX_HOST or host.name in owners:
+                continue
+            log.info("%s is not needed any more", host.name)
+            del self._hosts[host.name]
+            if host.watch is not None:
+                host.watch.cancel()
+            await asyncio.to_thread(kill, host.actor)
+
+    # Partitions ----------------------------------------------------------------------------------------------
+
+    def _begin(self, moves: Sequence[Move]) -> None:
+        """Moves run beside each other and beside the next look, which leaves alone what is on its way."""
+        ways: dict[tuple[str | None, str], list[Move]] = defaultdict(list)
+        for move in moves:
+            if move.partition not in self._moving:
+                ways[move.source, move.target].append(move)
+        for (source, target), some in ways.items():
+            log.info("%d partitions move from %s to %s", len(some), source or "nobody", target)
+            size = CHUNK if source else len(some)
+            for start in range(0, len(some), size):
+                chunk = some[start : start + size]
+                self._moving.update(move.partition for move in chunk)
+                self._start(self._move(source, target, {move.partition: move.epoch for move in chunk}))
+
+    async def _move(self, source: str | None, target: str, partitions: Mapping[int, int]) -> None:
+        try:
+            if source is not None:
+                await self._release(source, list(partitions))
+            host = self._hosts[target]
+            async with asyncio.timeout(MOVE_S_MAX):
+                granted: Mapping[int, int] = await once(lambda: host.actor.acquire.remote(partitions), what=target)
+            if host.report is not None:
+                host.report = HostReport(vitals=host.report.vitals, owned={**host.report.owned, **granted})
+            self._hurry.set()
+        except (MasterbuilderError, TimeoutError) as error:
+            log.warning("%d partitions did not get to %s: %s", len(partitions), target, error or "time is over")
+        finally:
+            self._moving.difference_update(partitions)
+
+    async def _release(self, name: str, partitions: Sequence[int]) -> None:
+        """What does not let go in time is fenced off by the claim of the next owner."""
+        host = self._hosts[name]
+        try:
+            async with asyncio.timeout(DRAIN_S + PING_S_MAX):
+                await once(lambda: host.actor.release.remote(partitions, DRAIN_S), what=name)
+        except (MasterbuilderError, TimeoutError) as error:
+            log.warning("%s did not let go of %d partitions: %s", name, len(partitions), error or "time is over")
+
+    async def _publish(self, hosts: Sequence[str]) -> None:
+        at = list(assign(hosts))
+        for owned in self._ownerships:
+            at[owned.partition] = owned.host
+        index = self._hosts[INDEX_HOST].report
+        shown = (at, [owned.epoch for owned in self._ownerships], index and index.vitals.incarnation)
+        if shown == self._shown:
+            return
+        self._shown = shown
+        # Of the clock, so that it also grows over a restart.
+        version = max(self._route.version + 1, time.time_ns() // 1_000_000)
+        self._route = Route(version=version, hosts=at, homes=dict.fromkeys(INDEX_ONLY, INDEX_HOST))
+        async with self._news:
+            self._news.notify_all()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -2,25 +2,34 @@
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from actors.entities import EntitiesHandle
-from actors.handles import ROUTER, call, ensure
+from actors.handles import ROUTER, call, find, names, once
+from actors.implementers import POOL as IMPLEMENTERS
 from actors.implementers import ImplementersHandle
+from actors.key_pool import NAME as KEY_POOL
 from actors.key_pool import KeyPools
 from actors.ledger import LedgerHandle
-from actors.router import RouterActor
+from actors.router import ensure_router
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Journal
+from runtime.entity.vitals import SystemVitals
 from runtime.errors import MasterbuilderError
-from runtime.ids import LOCAL_ADMIN
+from runtime.ids import LOCAL_ADMIN, EntityId
 from runtime.ledger.port import NewToken
 from runtime.providers.calls import ModelCalls
 from runtime.providers.catalogue import CATALOGUE
 from runtime.providers.endpoints import SERVICES, Endpoint
 from runtime.providers.keys import seal_key
+from runtime.store.keeping import Keeping
 from runtime.tokens import token_hash
+
+VITALS_S_MAX = 3.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +40,7 @@ class RaySystem:
     entities: EntitiesHandle
     ledger: LedgerHandle
     journal: Journal
+    keeper: Keeping
     calls: ModelCalls
     implementers: ImplementersHandle
 
@@ -42,25 +52,70 @@ class RaySystem:
             return {"ledger": str(error), "provider": "unknown"}
         return {"ledger": "ok", "provider": ", ".join(found) or "none"}
 
+    async def pardon(self, entity: EntityId) -> bool:
+        """Lifts an entity's quarantine; False when there was none. Raises UnavailableError when nobody can say."""
+        return await self.entities.pardon(entity)
+
+    async def vitals(self) -> SystemVitals:
+        """Asks every part at once and waits a few seconds at most: a part that did not answer is named in `silent`."""
+        pools = [name for name in await asyncio.to_thread(names) if name.startswith(KEY_POOL)]
+        router, store, implementers, *key_pools = await asyncio.gather(
+            _in_time(_ask(ROUTER)),
+            _in_time(self.ledger.vitals()),
+            _in_time(self.implementers.vitals()),
+            *(_in_time(_ask(name)) for name in pools),
+        )
+        asked = {
+            ROUTER: router,
+            "ledger": store,
+            IMPLEMENTERS: implementers,
+            **dict(zip(pools, key_pools, strict=True)),
+        }
+        return SystemVitals(
+            hosts=router.hosts if router else (),
+            map_version=router.map_version if router else 0,
+            moving=router.moving if router else 0,
+            store=store,
+            implementers=implementers,
+            key_pools=[pool for pool in key_pools if pool is not None],
+            silent=[*(name for name, answer in asked.items() if answer is None), *(router.silent if router else ())],
+        )
+
 
 async def connect(settings: Settings) -> RaySystem:
     """Makes or finds every actor; registers the local admin and its token. Safe to repeat from many processes."""
     ledger = LedgerHandle.ensure(settings)
     secrets = Secrets.load(settings.data_dir, os.environ)
-    router = ensure(ROUTER, RouterActor, settings)
-    await call(lambda: router.route.remote(), what="The router")
+    router = ensure_router(settings)
+    await call(lambda: router.route.remote(0, 0.0), what="The router")
     await ledger.open_wallet(LOCAL_ADMIN, True)
     await ledger.add_token(
         NewToken(token_sha256=token_hash(secrets.admin_token), user=LOCAL_ADMIN, kind="user", label="local admin")
     )
+    entities = EntitiesHandle()
+    entities.start_following()
     return RaySystem(
         settings=settings,
-        entities=EntitiesHandle(),
+        entities=entities,
         ledger=ledger,
         journal=ledger,
+        keeper=ledger,
         calls=ModelCalls(ledger, KeyPools(settings), CATALOGUE, settings),
         implementers=ImplementersHandle(settings),
     )
+
+
+async def _ask(name: str) -> Any:
+    actor = await asyncio.to_thread(find, name)
+    return await once(actor.vitals.remote, what=name)
+
+
+async def _in_time(answer: Awaitable[T]) -> T | None:
+    try:
+        async with asyncio.timeout(VITALS_S_MAX):
+            return await answer
+    except (MasterbuilderError, TimeoutError):
+        return None
 
 
 def import_keys(settings: Settings, endpoints: Sequence[Endpoint]) -> None:

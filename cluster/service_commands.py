@@ -9,21 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import psutil
 from rich.markup import escape
 
 from cluster import doctor as doctors
+from cluster import status as statuses
+from cluster import status_screen
 from cluster.client import Client
 from cluster.launch import down as stop_service
 from cluster.launch import running
 from cluster.launch import up as start_service
 from cluster.ports import free_ports, is_free
-from cluster.processes import owned
 from cluster.project_commands import json_option
+from cluster.status import ServiceStatus
 from cluster.terminal import FAILED, OK, UNAVAILABLE, Terminal, pass_terminal, print_json
 from cluster.wire import Health
 from runtime.config import Settings
-from runtime.errors import BadInputError, MasterbuilderError, SandboxUnavailableError
+from runtime.errors import BadInputError, SandboxUnavailableError
 from runtime.project.schemas import SCHEMAS
 from runtime.providers.endpoints import no_provider
 
@@ -77,48 +78,29 @@ def down(terminal: Terminal, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--watch", "watching", is_flag=True, help="Refresh it every second, with rates, until Ctrl-C.")
 @json_option
 @pass_terminal
-def status(terminal: Terminal, as_json: bool) -> None:
-    """Says whether the service runs, where, and what it does. Exit status 4 when it does not run."""
-    record = running(terminal.instance)
-    facts: dict[str, object] = {
-        "running": record is not None,
-        "state": record.state if record else "down",
-        "detail": record.detail if record else "",
-        "url": terminal.url,
-        "dashboard_url": record.dashboard_url if record else "",
-        "restarts": record.restarts if record else 0,
-        "data_dir": str(terminal.settings.data_dir),
-        "provider": "",
-        "processes": 0,
-        "memory_bytes": 0,
-        "projects": 0,
-        "active_projects": 0,
-        "balance_credits": "",
-        "held_credits": "",
-    }
-    processes = owned(terminal.instance)
-    facts["processes"] = len(processes)
-    facts["memory_bytes"] = sum(_memory(process) for process in processes)
-    healthy = False
-    if record is None or record.state == "ready":
-        try:
-            facts["provider"] = terminal.client.health().provider
-            projects, me = terminal.client.projects(), terminal.client.me()
-            facts.update(projects=len(projects), active_projects=sum(not project.finished for project in projects))
-            facts.update(balance_credits=me.balance_credits, held_credits=me.held_credits)
-            healthy = facts["running"] = True
-            if record is None:
-                facts["state"] = "unsupervised"
-                facts["detail"] = "its supervisor is gone, so nothing restarts it: run `masterbuilder up`"
-        except MasterbuilderError as error:
-            facts["detail"] = facts["detail"] or str(error)
+def status(terminal: Terminal, watching: bool, as_json: bool) -> None:
+    """Shows on one screen whether the service runs, where, and what every part of it does.
+
+    Exit status 4 when it does not run.
+    """
+    if watching and as_json:
+        raise BadInputError("--watch is a screen and --json is printed once.", "Choose one of them.")
+
+    def take() -> ServiceStatus:
+        return statuses.take(terminal.instance, terminal.client)
+
+    if watching:
+        last = status_screen.watch(terminal.console, take)
+        click.get_current_context().exit(OK if last is None or last.healthy else UNAVAILABLE)
+    now = take()
     if as_json:
-        print_json(facts)
+        print_json(now.facts())
     else:
-        _tell_status(terminal, facts)
-    click.get_current_context().exit(OK if healthy else UNAVAILABLE)
+        status_screen.show(terminal.console, now)
+    click.get_current_context().exit(OK if now.healthy else UNAVAILABLE)
 
 
 @click.command()
@@ -127,7 +109,7 @@ def status(terminal: Terminal, as_json: bool) -> None:
 def doctor(terminal: Terminal, as_json: bool) -> None:
     """Checks everything the service needs; each line says what is wrong and how to mend it."""
     checks = []
-    for check in doctors.examine(terminal.settings, terminal.client):
+    for check in doctors.examine(terminal.settings, terminal.client, terminal.keeper):
         checks.append(check)
         if not as_json:
             fix = f"\n    fix: {check.fix}" if check.fix else ""
@@ -191,27 +173,6 @@ def _tell_addresses(terminal: Terminal, url: str, dashboard_url: str, health: He
     click.echo(f"  provider   none: nothing can be built yet. {missing.next_step}")
 
 
-def _tell_status(terminal: Terminal, facts: dict[str, object]) -> None:
-    console = terminal.console
-    if not facts["running"]:
-        console.print("[red]down[/]: start it with `masterbuilder up`", highlight=False)
-        return
-    lines = {
-        "state": facts["state"],
-        "API": facts["url"],
-        "dashboard": facts["dashboard_url"],
-        "processes": f"{facts['processes']}, {int(str(facts['memory_bytes'])) >> 20} MiB",
-        "restarts": facts["restarts"],
-        "provider": facts["provider"] or "unknown",
-        "projects": f"{facts['projects']}, {facts['active_projects']} not finished",
-        "balance": f"{facts['balance_credits']} credits, {facts['held_credits']} held",
-    }
-    if facts["detail"]:
-        lines["detail"] = facts["detail"]
-    for name, value in lines.items():
-        console.print(f"{name:<10} {escape(str(value))}", highlight=False, soft_wrap=True)
-
-
 def _warnings(settings: Settings) -> Iterator[str]:
     """What is missing for a build; the service starts without it, and refuses builds saying the same."""
     from runtime.implementer.sandbox import Sandbox
@@ -222,10 +183,3 @@ def _warnings(settings: Settings) -> Iterator[str]:
         yield str(error)
     if not settings.aider_python.exists():
         yield f"Aider is not installed (no {settings.aider_python}): builds are refused. Run `make setup`."
-
-
-def _memory(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.Error:
-        return 0

@@ -15,6 +15,7 @@ from rich.console import Console
 from cluster.client import Client
 from cluster.environment import with_installed
 from cluster.instance import Instance
+from cluster.keeper import Keeper
 from cluster.launch import running
 from runtime.config import Secrets, Settings, environment_with_dotenv
 from runtime.errors import (
@@ -61,6 +62,10 @@ class Terminal:
     @cached_property
     def client(self) -> Client:
         return Client(self.url, self._token())
+
+    @cached_property
+    def keeper(self) -> Keeper:
+        return Keeper(self.settings, self.environment, self.client)
 
     def interactive(self) -> bool:
         return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,8 +1,13 @@
 """The service's answers, as its HTTP doors write them. Unknown fields are kept, so `--json` shows everything."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+from runtime.entity.vitals import HostVitals, KeyPoolVitals, PoolVitals, StoreVitals
+from runtime.ledger.port import Mismatch
 
 FINISHED = frozenset({"completed", "failed", "cancelled", "purged"})
 
@@ -114,6 +119,54 @@ class Event(Answer):
     type: str
     at: str = ""
     data: dict[str, Any] = {}
+
+
+class ProjectCounts(Answer):
+    """Of all users."""
+
+    total: int
+    unfinished: int
+
+
+class AdminStatus(Answer):
+    """`runtime.entity.vitals.SystemVitals` and the projects' counts; None for those that did not answer."""
+
+    hosts: Sequence[HostVitals]
+    map_version: int
+    moving: int
+    store: StoreVitals | None
+    implementers: PoolVitals | None
+    key_pools: Sequence[KeyPoolVitals]
+    silent: Sequence[str]
+    projects: ProjectCounts | None
+
+
+class Checked(Answer):
+    """What the integrity check found; without mismatches everything that is stored agrees."""
+
+    mismatches: Sequence[Mismatch]
+    seconds: float
+
+
+class Backup(Answer):
+    folder: Path
+    cluster_id: str
+    entities: int
+    events: int
+    blobs: int
+    bytes: int
+    seconds: float
+
+
+class Compacted(Answer):
+    events_dropped: int
+    bytes_before: int
+    bytes_after: int
+
+
+class Pardoned(Answer):
+    entity: str
+    pardoned: bool
 
 
 class ErrorBody(Answer):

@@ -54,6 +54,18 @@ class Settings(BaseModel):
     key_cooldown_seconds: float = Field(default=60.0, ge=0)
     key_wait_seconds: float = Field(default=120.0, ge=0)
 
+    entity_hosts_per_node: int = Field(default=1, ge=1, le=8)
+    entity_idle_seconds: float = Field(default=300.0, gt=0)
+    """An entity without work that got no message for so long is passivated."""
+    entity_memory_mb: int = Field(default=1024, ge=16)
+    """A host passivates the longest unused entities above this, by its own estimate of what they hold."""
+    entity_mailbox_max: int = Field(default=1_000, ge=1)
+    """Messages that may wait for one entity; more are refused as overload."""
+    host_queue_max: int = Field(default=50_000, ge=1)
+    """Messages that may wait in one host."""
+    probe_entities: bool = False
+    """Hosts also serve the counters and accounts of `runtime.testing.probes`, which benchmarks and chaos runs use."""
+
     edit_engine: Annotated[str, Field(pattern="^aider$")] = "aider"
     aider_venv: Path | None = None
     """Where Aider's own environment is; `<data_dir>/aider-venv` when not given."""

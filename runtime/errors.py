@@ -15,6 +15,10 @@
     │   ├── StaleWriterError         a newer owner or another append was first
     │   └── ReplyRejectedError       a model's reply did not fit what was asked, twice
     └── UnavailableError             something outside did not answer; the same request may work later
+        ├── MovedError               the entity lives elsewhere now; callers look again by themselves
+        ├── OverloadedError          too many wait already; `retry_after_s` says when to try again
+        ├── EntityFailedError        an error of ours; the entity was reset from its journal
+        ├── QuarantinedError         the entity failed again and again and is set aside
         ├── NoProviderError          no model provider is configured
         ├── ProviderError            the provider failed, or did not answer in time
         ├── SandboxUnavailableError  generated code cannot be confined here, so it is not run
@@ -100,6 +104,35 @@ class ReplyRejectedError(RefusedError):
 
 class UnavailableError(MasterbuilderError):
     code = "unavailable"
+
+
+class MovedError(UnavailableError):
+    code = "moved"
+
+
+class OverloadedError(UnavailableError):
+    """Nothing of the message was done."""
+
+    code = "overloaded"
+
+    def __init__(
+        self,
+        message: str,
+        next_step: str = "Try again in a second.",
+        charged: str = "Nothing was charged.",
+        retry_after_s: float = 1.0,
+    ) -> None:
+        super().__init__(message, next_step, charged)
+        self.args = (message, next_step, charged, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class EntityFailedError(UnavailableError):
+    code = "entity_failed"
+
+
+class QuarantinedError(UnavailableError):
+    code = "quarantined"
 
 
 class NoProviderError(UnavailableError):

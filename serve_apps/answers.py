@@ -3,6 +3,7 @@
 The shape is a superset of OpenAI's, so that its SDKs show our message.
 """
 
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -30,6 +31,8 @@ STATUS: dict[type[MasterbuilderError], int] = {
     errors.UnavailableError: 503,
 }
 RETRY_AFTER_S = 5
+MOVED_RETRY_AFTER_S = 1
+"""An entity is at home again within a second or two."""
 
 
 def install(app: FastAPI) -> None:
@@ -47,11 +50,20 @@ def answer(error: MasterbuilderError, request_id: str) -> JSONResponse:
     headers = {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    if status == 503:
-        headers["retry-after"] = str(RETRY_AFTER_S)
+    if isinstance(error, errors.QuarantinedError):
+        headers["x-should-retry"] = "false"  # It stays so until an operator lifts it.
+    elif status == 503:
+        headers["retry-after"] = str(retry_after_s(error))
     if status == 502:
         headers["x-should-retry"] = "false"  # What could be retried was; OpenAI's SDKs would do it all again.
     return JSONResponse(error_body(error, request_id), status, headers)
+
+
+def retry_after_s(error: MasterbuilderError) -> int:
+    """Whole seconds, at least one: the header takes nothing finer. Source: RFC 9110, 10.2.3."""
+    if isinstance(error, errors.OverloadedError):
+        return max(1, math.ceil(error.retry_after_s))
+    return MOVED_RETRY_AFTER_S if isinstance(error, errors.MovedError) else RETRY_AFTER_S
 
 
 def error_body(error: MasterbuilderError, request_id: str) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """How the HTTP door is deployed; what it does stands in `api_routes`."""
 
+import asyncio
 import os
 
 from fastapi import FastAPI
 from ray import serve
 
 from actors.system import connect
-from runtime.config import Settings
+from runtime.config import Secrets, Settings
+from runtime.tokens import token_hash
 from serve_apps.api_routes import create_app
 from serve_apps.door import log_to_stderr
 
@@ -27,4 +29,6 @@ class Api:
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Runs once, in the replica, before its first request; Serve starts another replica where it raises."""
         log_to_stderr()
-        return create_app(await connect(self._settings), under_serve=True)
+        system = await connect(self._settings)
+        secrets = await asyncio.to_thread(Secrets.load, self._settings.data_dir, os.environ)
+        return create_app(system, under_serve=True, operator_sha256=token_hash(secrets.admin_token))

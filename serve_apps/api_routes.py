@@ -1,4 +1,4 @@
-"""The HTTP door: health, wallet, projects, their events, packages and receipts.
+"""The HTTP door: health, wallet, projects, their events, packages and receipts; the operator's in `admin_routes`.
 
 Routes say what may be asked; what happens is the entities' and the ledger's.
 """
@@ -13,19 +13,20 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from runtime.errors import BadInputError, ConflictError, MasterbuilderError, NotFoundError
-from runtime.ids import ProjectId, project_entity, user_entity
+from runtime.entity.journal import Head
+from runtime.errors import BadInputError, ConflictError, MasterbuilderError, NotFoundError, QuarantinedError
+from runtime.ids import ProjectId, name_of, project_entity, user_entity
 from runtime.ledger.money import credits_text
 from runtime.ledger.port import Identity
 from runtime.ledger.receipt import receipt_csv, receipt_json, receipt_text
 from runtime.project.messages import Answer, Cancel, Confirm, Describe, OpenProject, ProjectMessage, ProjectView, Resume
-from serve_apps import answers
+from serve_apps import admin_routes, answers
 from serve_apps.auth import TheSystem, User
 from serve_apps.bodies import AnswerBody, ConfirmBody, OpenBody, ResumeBody, bounded, read_body
 from serve_apps.door import application
 from serve_apps.event_stream import EventStream
 from serve_apps.follow import follow
-from serve_apps.project_json import project_json
+from serve_apps.project_json import project_json, set_aside_json
 from serve_apps.system import System
 
 BODY_BYTES_MAX = 1 << 20
@@ -35,8 +36,9 @@ KEY = re.compile(r"[\x21-\x7e]{1,200}")
 router = APIRouter()
 
 
-def create_app(system: System, *, under_serve: bool = False) -> FastAPI:
-    return application(router, system, under_serve=under_serve)
+def create_app(system: System, *, under_serve: bool = False, operator_sha256: str | None = None) -> FastAPI:
+    routers = (router, admin_routes.router)
+    return application(routers, system, under_serve=under_serve, operator_sha256=operator_sha256)
 
 
 @router.get("/live")
@@ -90,10 +92,9 @@ async def open_project(request: Request, system: TheSystem, user: User) -> JSONR
 
 @router.get("/api/v1/projects")
 async def list_projects(system: TheSystem, user: User) -> JSONResponse:
-    """The newest hundred; each tells its own state."""
+    """The newest hundred; each tells its own state, and one in quarantine hides none of the others."""
     heads = (await system.journal.heads("project", user.user))[:PROJECTS_MAX]
-    views = await asyncio.gather(*(system.entities.ask(head.entity, Describe()) for head in heads))
-    return JSONResponse({"projects": [project_json(view) for view in views]})
+    return JSONResponse({"projects": await asyncio.gather(*(_listed(system, head) for head in heads))})
 
 
 @router.get("/api/v1/projects/{project}")
@@ -157,6 +158,13 @@ async def project_receipt(project: str, request: Request, system: TheSystem, use
     if wanted == "csv":
         return Response(receipt_csv(receipt), media_type="text/csv")
     return PlainTextResponse(receipt_text(receipt))
+
+
+async def _listed(system: System, head: Head) -> dict[str, Any]:
+    try:
+        return project_json(await system.entities.ask(head.entity, Describe()))
+    except QuarantinedError as error:
+        return set_aside_json(head, await system.ledger.receipt(ProjectId(name_of(head.entity))), str(error))
 
 
 async def _owned(system: System, user: Identity, project: str) -> ProjectView:

@@ -88,6 +88,11 @@ class ResumeBody(Body):
     max_ucredits: UCredits | None = Field(default=None, alias="max_credits")
 
 
+class BackupBody(Body):
+    folder: Words
+    with_secrets: StrictBool = False
+
+
 async def read_bytes(request: Request, bytes_max: int) -> bytes:
     """Raises TooLargeError as soon as the bound is passed, whatever Content-Length says."""
     body = bytearray()

@@ -6,6 +6,7 @@ import re
 import time
 import traceback
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, FastAPI
@@ -21,11 +22,18 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 logger = logging.getLogger("masterbuilder.http")
 
 
-def application(router: APIRouter, system: System, *, under_serve: bool) -> FastAPI:
-    """An application of these routes, with the same ids, logs and error answers at every door."""
+def application(
+    routers: Sequence[APIRouter], system: System, *, under_serve: bool, operator_sha256: str | None = None
+) -> FastAPI:
+    """An application of these routes, with the same ids, logs and error answers at every door.
+
+    `operator_sha256` is the hash of the token that administers without asking the ledger.
+    """
     app = FastAPI(openapi_url=None)
     app.state.system = system
-    app.include_router(router)
+    app.state.operator_sha256 = operator_sha256
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(Door, sets_header=not under_serve)
     answers.install(app)
     return app

@@ -29,7 +29,7 @@ router = APIRouter()
 
 def create_app(system: System, *, under_serve: bool = False) -> FastAPI:
     """Routes are relative to `/v1`, which Serve takes off as its prefix and others mount it under."""
-    return application(router, system, under_serve=under_serve)
+    return application((router,), system, under_serve=under_serve)
 
 
 @router.get("/models")

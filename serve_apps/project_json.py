@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from runtime.entity.journal import Head
 from runtime.ledger.money import credits_text, usd_text
+from runtime.ledger.port import Receipt
 from runtime.project.messages import ProjectView
 
 
@@ -36,6 +38,22 @@ def project_json(view: ProjectView) -> dict[str, Any]:
         "created_at": view.created_at.isoformat(),
         "updated_at": view.updated_at.isoformat(),
         "last_seq": view.last_seq,
+    }
+
+
+def set_aside_json(head: Head, receipt: Receipt, why: str) -> dict[str, Any]:
+    """A project in quarantine: what is known without asking it. What is not known is left out."""
+    return {
+        "id": receipt.project,
+        "title": str(head.data.get("title", "")),
+        "status": "quarantined",
+        "spent_credits": credits_text(receipt.total_ucredits),
+        "spent_ucredits": receipt.total_ucredits,
+        "spent_usd": usd_text(receipt.total_cost_pusd),
+        "spent_pusd": receipt.total_cost_pusd,
+        "failure_reason": why,
+        "updated_at": head.updated_at.isoformat(),
+        "last_seq": head.last_seq,
     }
 
 

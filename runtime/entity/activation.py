@@ -1,60 +1,112 @@
-"""One entity in memory: its journal, its lock, its tasks, and those who watch it."""
+"""One entity in memory: its state, its tasks, those who watch it, and the one way to change it."""
 
 import asyncio
-import logging
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 from runtime.entity.entity import Entity, State
-from runtime.entity.journal import Append, EventRecord, Journal, Moves, NewEvent
+from runtime.entity.journal import (
+    NO_MOVES,
+    Append,
+    EventRecord,
+    Journal,
+    Loaded,
+    Moves,
+    NewEvent,
+    Reminder,
+    Snapshot,
+)
+from runtime.entity.keys import Keys
 from runtime.errors import ConflictError, StaleWriterError
 from runtime.ids import EntityId, UserId
 
-log = logging.getLogger(__name__)
+SNAPSHOT_EVERY = 50
+"""Events after which the next append brings a snapshot along."""
+BASE_BYTES = 2_000
+"""About what an activation with a small state holds; `make bench NAME=runtime` measures it."""
+
+
+class Life(Protocol):
+    """Whoever keeps the activation."""
+
+    def lost(self) -> None:
+        """Somebody newer owns the entity: this copy must go, and nothing it holds may be believed any more."""
+
+    def fail(self, error: BaseException) -> None:
+        """A task of the entity failed."""
+
+    def working(self, more: int) -> None:
+        """So many more tasks run (or fewer, below zero)."""
 
 
 class Activation(Generic[State]):
     """Owns the one way to change an entity: `emit`. It appends under the epoch, then takes the new state.
 
-    `on_lost` is called when the store says that somebody newer owns the entity: this copy must go, and nothing it
-    holds may be believed any more.
+    Its `life` hears when the store says that this is not where the entity stands.
     """
+
+    __slots__ = (
+        "_appending",
+        "_behaviour",
+        "_journal",
+        "_keys",
+        "_life",
+        "_state_bytes",
+        "_tail",
+        "_tasks",
+        "_watchers",
+        "entity",
+        "epoch",
+        "last_seq",
+        "owner",
+        "reminded",
+        "state",
+    )
 
     def __init__(
         self,
         *,
         entity: EntityId,
-        owner: UserId,
         epoch: int,
         journal: Journal,
         behaviour: Entity[State],
-        on_lost: Callable[[], None],
+        life: Life,
     ) -> None:
         self.entity = entity
-        self.owner = owner
+        self.owner = UserId("")
         self.epoch = epoch
-        self.records: list[EventRecord] = []
+        self.last_seq = 0
         self.state = behaviour.initial()
+        self.reminded: set[str] | None = None
+        """Names of reminders that were armed or forgotten while somebody looks."""
         self._behaviour = behaviour
         self._journal = journal
-        self._on_lost = on_lost
-        self._keys: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._append = asyncio.Lock()
-        self._changed = asyncio.Condition()
+        self._life = life
+        self._keys = Keys()
+        self._tail = 0
+        self._state_bytes = 0
+        self._appending = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] | None = None
+        self._watchers: set[asyncio.Future[Sequence[EventRecord]]] | None = None
         behaviour.activation = self
 
-    @property
-    def last_seq(self) -> int:
-        return len(self.records)
-
-    def replay(self, records: Sequence[EventRecord]) -> None:
-        for record in records:
-            self._take(record, self._behaviour.fold(self.state, record))
+    def restore(self, loaded: Loaded, owner: UserId | None) -> None:
+        """Takes the state from the journal. `owner` is who an entity without a journal will belong to."""
+        self.owner = loaded.head.owner if loaded.head else owner or UserId("")
+        snapshot = loaded.snapshot
+        if snapshot is not None:
+            self.state = self._behaviour.thaw(snapshot.data["state"])
+            self._keys = Keys(snapshot.data["keys"])
+            self._state_bytes = snapshot.data["bytes"]
+            self.last_seq = snapshot.seq
+        for record in loaded.events:
+            self.state = self._behaviour.fold(self.state, record)
+            self._took(record)
 
     def has(self, key: str) -> bool:
-        """True when an event of this key is in the journal."""
+        """True when an event of this key is in the journal. A snapshot remembers the newest 512 keys."""
         return key in self._keys
 
     async def emit(
@@ -62,20 +114,82 @@ class Activation(Generic[State]):
         type: str,
         key: str,
         data: Mapping[str, Any] | None = None,
-        moves: Callable[[State], Moves] = lambda state: Moves(),
+        moves: Callable[[State], Moves] = lambda state: NO_MOVES,
+        *,
+        version: int = 1,
+        remind: Sequence[Reminder] = (),
+        forget: Sequence[str] = (),
     ) -> None:
-        """Appends one event and the money that moves with it, once: a key that is there already changes nothing.
+        """Appends one event and what must be true with it, once: a key that is there already changes nothing.
 
-        `moves` is asked under the lock, about the state that the event really follows.
+        `moves` is the money that moves along; it is asked under the lock, about the state that the event really
+        follows. `remind` arms durable timers, `forget` disarms them by name.
         Returns when it is on disk and in the state. Raises ConflictError when the entity is over, StaleWriterError
         when a newer owner wrote meanwhile (this activation is then over), StoreUnavailableError when the store did
         not answer (nothing changed here). A cancelled caller does not stop the append: state and disk stay one.
         """
-        await asyncio.shield(asyncio.ensure_future(self._emit(type, key, dict(data or {}), moves)))
+        event = NewEvent(type=type, version=version, key=key, data=dict(data or {}))
+        await asyncio.shield(asyncio.ensure_future(self._emit(event, moves, remind, forget)))
 
-    async def _emit(self, type: str, key: str, data: Mapping[str, Any], moves: Callable[[State], Moves]) -> None:
-        async with self._append:
-            if key in self._keys:
+    async def forget(self, reminder: str) -> None:
+        """Disarms a durable timer; nothing else changes."""
+        await asyncio.shield(asyncio.ensure_future(self._touch(forget=(reminder,))))
+
+    async def save(self) -> None:
+        """Brings the snapshot up to the last event, so that the next activation reads nothing else."""
+        if self._tail and self._behaviour.freeze(self.state) is not None:
+            await asyncio.shield(asyncio.ensure_future(self._touch(save=True)))
+
+    async def changed(self, reached: Callable[[], bool]) -> None:
+        """Waits until `reached()`, asked again after every event."""
+        while not reached():
+            await self._next_events()
+
+    async def events(self, after_seq: int, wait_s: float) -> Sequence[EventRecord]:
+        """Events numbered above `after_seq`, waiting up to `wait_s` for the first."""
+        if self.last_seq > after_seq:
+            return await self._journal.read(self.entity, after_seq)
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._next_events()
+        except TimeoutError:
+            return ()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """Runs work beside the messages. It ends with the activation; what it had not finished is done again.
+
+        Work that fails resets the entity, whose `wake` starts it again.
+        """
+        task = asyncio.create_task(work, name=f"{self.entity} {name}")
+        if self._tasks is None:
+            self._tasks = set()
+        self._tasks.add(task)
+        self._life.working(1)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def stop(self) -> None:
+        """Cancels the tasks and waits for them."""
+        tasks = [task for task in self._tasks or () if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def is_needed(self) -> bool:
+        """True while it may not be passivated: unfinished work, running tasks, or somebody who watches."""
+        return bool(self._tasks or self._watchers) or self._behaviour.is_open(self.state)
+
+    @property
+    def weight_bytes(self) -> int:
+        """An estimate of the memory it holds."""
+        return BASE_BYTES + 8 * len(self._keys) + 3 * self._state_bytes
+
+    async def _emit(
+        self, event: NewEvent, moves: Callable[[State], Moves], remind: Sequence[Reminder], forget: Sequence[str]
+    ) -> None:
+        async with self._appending:
+            if event.key in self._keys:
                 return
             if self._behaviour.is_over(self.state):
                 raise ConflictError(f"{self.entity} is over: nothing happens to it any more.")
@@ -83,82 +197,110 @@ class Activation(Generic[State]):
                 entity=self.entity,
                 seq=self.last_seq + 1,
                 epoch=self.epoch,
-                type=type,
-                version=1,
-                key=key,
+                type=event.type,
+                version=event.version,
+                key=event.key,
                 at=datetime.now(UTC),
-                data=data,
+                data=event.data,
             )
             state = self._behaviour.fold(self.state, record)
-            money = moves(self.state)
-            await self._write(
-                Append(
-                    entity=self.entity,
-                    owner=self.owner,
-                    epoch=self.epoch,
-                    expected_seq=self.last_seq,
-                    events=(NewEvent(type=type, version=1, key=key, data=record.data),),
-                    open=self._behaviour.is_open(state),
-                    head=self._behaviour.head(state),
-                    begin_runs=money.begin,
-                    settle_runs=money.settle,
-                    abandon_runs=money.abandon,
-                    ceiling_ucredits=money.ceiling_ucredits,
-                )
+            saved = await self._append(
+                state,
+                (event,),
+                save=self._tail + 1 >= SNAPSHOT_EVERY,
+                moves=moves(self.state),
+                remind=remind,
+                forget=forget,
             )
-            self._take(record, state)
-        async with self._changed:
-            self._changed.notify_all()
+            self.state = state
+            self._took(record)
+            if saved:
+                self._tail = 0
+        self._tell((record,))
 
-    async def changed(self, reached: Callable[[], bool]) -> None:
-        """Waits until `reached()`, asked again after every event."""
-        async with self._changed:
-            await self._changed.wait_for(reached)
+    async def _touch(self, *, save: bool = False, forget: Sequence[str] = ()) -> None:
+        """An append without events."""
+        async with self._appending:
+            if await self._append(self.state, (), save=save, forget=forget):
+                self._tail = 0
 
-    async def events(self, after_seq: int, wait_s: float) -> Sequence[EventRecord]:
-        """Events numbered above `after_seq`, waiting up to `wait_s` for the first."""
-        if self.last_seq <= after_seq and wait_s > 0:
-            try:
-                await asyncio.wait_for(self.changed(lambda: self.last_seq > after_seq), wait_s)
-            except TimeoutError:
-                return ()
-        return tuple(self.records[after_seq:])
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        """Runs work beside the messages. It ends with the activation; what it had not finished is done again."""
-        task = asyncio.create_task(work, name=f"{self.entity} {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        return task
-
-    async def stop(self) -> None:
-        """Cancels the tasks and waits for them."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _write(self, append: Append) -> None:
+    async def _append(
+        self,
+        state: State,
+        events: Sequence[NewEvent],
+        *,
+        save: bool,
+        moves: Moves = NO_MOVES,
+        remind: Sequence[Reminder] = (),
+        forget: Sequence[str] = (),
+    ) -> bool:
+        """True when a snapshot went along."""
+        snapshot = self._snapshot(state, events) if save else None
+        append = Append(
+            entity=self.entity,
+            owner=self.owner,
+            epoch=self.epoch,
+            expected_seq=self.last_seq,
+            events=events,
+            open=self._behaviour.is_open(state),
+            head=self._behaviour.head(state),
+            snapshot=snapshot,
+            drop_history=snapshot is not None and not self._behaviour.keeps_history,
+            remind=remind,
+            forget=forget,
+            moves=moves,
+        )
         try:
             await self._journal.append(append)
         except StaleWriterError:
             if not await self._is_ours(append):
-                self._on_lost()
+                self._life.lost()
                 raise
+        if self.reminded is not None:
+            self.reminded.update([reminder.name for reminder in remind], forget)
+        return snapshot is not None
 
     async def _is_ours(self, append: Append) -> bool:
         """True when the refused append had in fact been written: only the answer to an earlier try was lost."""
+        if not append.events:
+            return False
         written = await self._journal.read(self.entity, append.expected_seq)
         return [(record.key, record.epoch) for record in written] == [
             (event.key, append.epoch) for event in append.events
         ]
 
-    def _take(self, record: EventRecord, state: State) -> None:
-        self.records.append(record)
-        self._keys.add(record.key)
-        self.state = state
+    def _snapshot(self, state: State, events: Sequence[NewEvent]) -> Snapshot | None:
+        frozen = self._behaviour.freeze(state)
+        if frozen is None:
+            return None
+        keys = Keys(self._keys.frozen())
+        for event in events:
+            keys.add(event.key)
+        self._state_bytes = len(json.dumps(frozen))
+        data = {"state": frozen, "keys": keys.frozen(), "bytes": self._state_bytes}
+        return Snapshot(seq=self.last_seq + len(events), version=self._behaviour.snapshot_version, data=data)
 
-    def _forget(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+    def _took(self, record: EventRecord) -> None:
+        self.last_seq = record.seq
+        self._keys.add(record.key)
+        self._tail += 1
+
+    def _next_events(self) -> "asyncio.Future[Sequence[EventRecord]]":
+        if self._watchers is None:
+            self._watchers = set()
+        watcher: asyncio.Future[Sequence[EventRecord]] = asyncio.get_running_loop().create_future()
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+        return watcher
+
+    def _tell(self, records: Sequence[EventRecord]) -> None:
+        for watcher in list(self._watchers or ()):
+            if not watcher.done():
+                watcher.set_result(records)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if self._tasks is not None:
+            self._tasks.discard(task)
+        self._life.working(-1)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task of %s failed", task.get_name(), exc_info=error)
+            self._life.fail(error)

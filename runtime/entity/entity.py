@@ -13,7 +13,7 @@ State = TypeVar("State")
 
 
 class Entity(ABC, Generic[State]):
-    """One noun with an id. The host makes it, replays its journal, wakes it, then gives it messages.
+    """One noun with an id. The host makes it, restores its state, wakes it, then gives it messages.
 
     State changes only when an event is on disk; so what a caller was told and what survives a crash are the same.
     """
@@ -21,6 +21,10 @@ class Entity(ABC, Generic[State]):
     kind: ClassVar[str]
     read_only: ClassVar[tuple[type, ...]] = ()
     """Messages answered at once, beside a running one."""
+    snapshot_version: ClassVar[int] = 1
+    """Raised when `freeze` changes its shape. A snapshot of another version is passed over."""
+    keeps_history: ClassVar[bool] = True
+    """False when nobody reads events that a snapshot covers: they may then be compacted away."""
 
     activation: "Activation[State]"
     """Set by the host before anything else is called."""
@@ -31,11 +35,22 @@ class Entity(ABC, Generic[State]):
 
     @abstractmethod
     def fold(self, state: State, event: EventRecord) -> State:
-        """The state after one event. Pure; unknown types leave it as it is, so older code reads newer journals."""
+        """The state after one event. Pure; unknown types leave it as it is, so older code reads newer journals.
+
+        Old versions of a type stay readable for ever: `event.version` says which one it is.
+        """
 
     @abstractmethod
     def head(self, state: State) -> Mapping[str, Any]:
         """What may be read about the entity without waking it. JSON-able; sealed at rest."""
+
+    def freeze(self, state: State) -> Mapping[str, Any] | None:
+        """The state as JSON-able data, or None: such an entity has no snapshots and is restored from all its events."""
+        return None
+
+    def thaw(self, data: Mapping[str, Any]) -> State:
+        """The state that `freeze` gave, in the present `snapshot_version`."""
+        raise NotImplementedError
 
     @abstractmethod
     def is_open(self, state: State) -> bool:
@@ -47,10 +62,14 @@ class Entity(ABC, Generic[State]):
 
     @abstractmethod
     async def receive(self, message: Any) -> Any:
-        """Answers one message. One at a time, except those in `read_only`. A raised error is the caller's answer."""
+        """Answers one message. One at a time, except those in `read_only`.
+
+        A raised MasterbuilderError is the caller's answer. Any other error is a fault of ours: the entity is reset
+        from its journal, and quarantined when it goes on failing.
+        """
 
     async def wake(self) -> None:
-        """Runs once, after the replay and before the first message: starts the tasks the state calls for."""
+        """Runs once, when the state is there and before the first message: starts the tasks the state calls for."""
 
     @property
     def state(self) -> State:

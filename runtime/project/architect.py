@@ -8,7 +8,7 @@ from runtime.ids import CallId, RunId
 from runtime.project.prompts import Prompt, Subject
 from runtime.project.schemas import MarkdownReply, Reply, RequirementsReply, StackReply
 from runtime.project.state import State
-from runtime.project.steps import Steps
+from runtime.project.steps import PaidSteps
 from runtime.project.workshop import Workshop
 from runtime.providers.calls import CallOrder
 
@@ -16,7 +16,7 @@ R = TypeVar("R", bound=Reply)
 
 
 class Architect:
-    def __init__(self, activation: Activation[State], steps: Steps, workshop: Workshop) -> None:
+    def __init__(self, activation: Activation[State], steps: PaidSteps, workshop: Workshop) -> None:
         self._activation = activation
         self._steps = steps
         self._workshop = workshop
@@ -62,5 +62,5 @@ class Architect:
         )
 
     def _answered(self, step: str, shape: type[R]) -> R | None:
-        result = self._activation.state.steps.get(step)
+        result = self._activation.state.steps.results.get(step)
         return shape.model_validate(result["reply"]) if result else None

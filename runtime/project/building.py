@@ -22,7 +22,7 @@ from runtime.project.architect import Architect
 from runtime.project.finding import CodeFinder
 from runtime.project.repository import MergeConflictError, ProjectRepository
 from runtime.project.state import State
-from runtime.project.steps import Steps
+from runtime.project.steps import PaidSteps
 from runtime.project.todo import Item, Todo
 from runtime.project.workbench import IMPLEMENTER_AUTHOR, Workbench
 from runtime.project.workshop import Workshop
@@ -42,7 +42,7 @@ class Building:
     def __init__(
         self,
         activation: Activation[State],
-        steps: Steps,
+        steps: PaidSteps,
         architect: Architect,
         workbench: Workbench,
         finder: CodeFinder,

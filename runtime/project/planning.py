@@ -82,8 +82,8 @@ class Planning:
         state, subject = self._state, self._architect.subject()
         assert state.todo is not None, "documents are committed after the plan is ready"
         assert state.stack is not None, "documents are committed after the plan is ready"
-        requirements = RequirementsReply.model_validate(state.steps["plan/requirements"]["reply"])
-        api = MarkdownReply.model_validate(state.steps["docs/api"]["reply"])
+        requirements = RequirementsReply.model_validate(state.steps.results["plan/requirements"]["reply"])
+        api = MarkdownReply.model_validate(state.steps.results["docs/api"]["reply"])
         committed = await self._workbench.commit_files(
             {
                 "docs/requirements.md": requirements_document(

@@ -35,7 +35,7 @@ from runtime.project.messages import (
 )
 from runtime.project.planning import Planning
 from runtime.project.state import State
-from runtime.project.steps import Steps
+from runtime.project.steps import PaidSteps
 from runtime.project.verifying import FINAL_REVIEW, Verifying
 from runtime.project.workbench import Workbench
 from runtime.project.workshop import Workshop
@@ -203,7 +203,7 @@ class Project(Entity[State]):
     async def _carry_out(self) -> None:
         await self.activation.changed(lambda: not self.state.paused)
         shop = self._workshop
-        steps = Steps(self.activation)
+        steps = PaidSteps(self.activation)
         architect = Architect(self.activation, steps, shop)
         workbench = Workbench(self.activation, shop.ledger, shop.scratch_dir / name_of(self._entity))
         finder = CodeFinder(self.activation, shop.entities)
@@ -264,5 +264,5 @@ class Project(Entity[State]):
             "project.finished",
             key,
             {"status": status, "reason": reason, "spent_ucredits": receipt.total_ucredits},
-            lambda state: Moves(abandon=tuple(state.open_runs.values()), ceiling_ucredits=0),
+            lambda state: Moves(abandon=tuple(state.steps.open.values()), ceiling_ucredits=0),
         )

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runtime.entity.journal import EventRecord
-from runtime.ids import BlobId, ProjectId, RunId, UserId, name_of
+from runtime.entity.steps import StepLog
+from runtime.ids import BlobId, ProjectId, UserId, name_of
 from runtime.ledger.money import credits_text
 from runtime.project.messages import PackageView, ProjectView, Status, TaskView
 from runtime.project.schemas import StackReply, TodoEdit, TodoReply
@@ -63,12 +64,7 @@ class State:
     evidence: Mapping[str, str] = field(default_factory=dict)
     """Test file -> what its last run on the finished tree showed."""
 
-    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Finished steps and their results."""
-    runs: Mapping[str, int] = field(default_factory=dict)
-    """Step key -> the number of its newest run."""
-    open_runs: Mapping[str, RunId] = field(default_factory=dict)
-    """Steps that were begun and are not finished."""
+    steps: StepLog = field(default_factory=StepLog)
 
     package: PackageView | None = None
     failure_reason: str | None = None
@@ -81,7 +77,7 @@ class State:
         """The state after one event; what it does not know it only counts. Nothing changes a project that is over."""
         if self.status.terminal:
             return self
-        seen = replace(self, updated_at=event.at, last_seq=event.seq)
+        seen = replace(self, updated_at=event.at, last_seq=event.seq, steps=self.steps.after(event))
         data = event.data
         if "spent_ucredits" in data:
             seen = replace(seen, spent_ucredits=data["spent_ucredits"])
@@ -121,22 +117,6 @@ class State:
                 return replace(seen, confirmed=True, ceiling_ucredits=data["ceiling_ucredits"])
             case "project.ceiling":
                 return replace(seen, ceiling_ucredits=data["ceiling_ucredits"])
-            case "step.started":
-                return replace(
-                    seen,
-                    runs={**self.runs, data["step"]: data["number"]},
-                    open_runs={**self.open_runs, data["step"]: RunId(data["run"])},
-                )
-            case "step.failed":
-                return replace(
-                    seen, open_runs={step: run for step, run in self.open_runs.items() if step != data["step"]}
-                )
-            case "step.finished":
-                return replace(
-                    seen,
-                    steps={**self.steps, data["step"]: data["result"]},
-                    open_runs={step: run for step, run in self.open_runs.items() if step != data["step"]},
-                )
             case "plan.ready":
                 plan = TodoReply.model_validate(data["plan"])
                 return replace(
@@ -230,8 +210,8 @@ class State:
             return replace(self, status=status, resume_to=self.resume_to or self.status, pause_text=data["text"])
         changed = replace(self, status=status, resume_to=None, pause_text="")
         if status is Status.FAILED:
-            return replace(changed, failure_reason=data["reason"], open_runs={})
-        return replace(changed, open_runs={}) if status.terminal else changed
+            changed = replace(changed, failure_reason=data["reason"])
+        return replace(changed, steps=replace(changed.steps, open={})) if status.terminal else changed
 
     def _with_outcome(self, task: str, number: int, outcome: str, reason: str) -> "State":
         tries = tuple(

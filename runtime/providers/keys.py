@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from runtime.entity.vitals import KeyPoolVitals
 from runtime.errors import BadInputError, ProviderError, UnavailableError
 from runtime.ledger.port import SealedKey
 from runtime.providers.catalogue import canonical_provider
@@ -87,6 +88,7 @@ class KeyRing:
         self._clock = clock
         self._sleep = sleep
         self._turn = 0
+        self._waiting = 0
 
     async def lease(self, provider: str, wait_s: float) -> Lease:
         provider = canonical_provider(provider)
@@ -103,7 +105,22 @@ class KeyRing:
                     f"longer than the {wait_s:.0f} s a call may wait.",
                     "Try again later, add another key, or choose another provider's model.",
                 )
-            await self._sleep(soonest.cool_until_s - now)
+            self._waiting += 1
+            try:
+                await self._sleep(soonest.cool_until_s - now)
+            finally:
+                self._waiting -= 1
+
+    def vitals(self, provider: str) -> KeyPoolVitals:
+        """Of one provider's keys; `waiting` counts the calls of all."""
+        slots = [slot for slot in self._slots.values() if slot.key.provider == canonical_provider(provider)]
+        now = self._clock()
+        return KeyPoolVitals(
+            provider=canonical_provider(provider),
+            keys=len(slots),
+            cooling=sum(slot.refused or slot.cool_until_s > now for slot in slots),
+            waiting=self._waiting,
+        )
 
     async def report(self, lease: Lease, outcome: KeyOutcome) -> None:
         slot = self._slots.get(lease.key_id)

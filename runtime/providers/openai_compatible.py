@@ -1,7 +1,8 @@
 """The adapter for every service that speaks OpenAI's chat completions, over the `openai` SDK.
 
 It makes one attempt per call and translates what comes back; retries, keys and money are `runtime.providers.calls`'.
-Replies are passed on as the provider wrote them, unknown fields included.
+Replies are passed on as the provider wrote them, unknown fields included. The SDK takes 0.3 s to import, which a host
+that was killed does not have: the first call does it.
 """
 
 import asyncio
@@ -11,17 +12,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
-
-import openai
-from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpxClient
 
 from runtime.errors import MasterbuilderError, ProviderError, ProviderRefusedError
 from runtime.ids import CallId
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
 from runtime.providers.keys import Lease
 from runtime.providers.usage import Usage, usage_of
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, AsyncOpenAI
 
 CLIENTS_MAX = 64
 MESSAGE_CHARACTERS_MAX = 500
@@ -83,6 +84,8 @@ class OpenAICompatible:
         return Completion(body=reply, usage=usage)
 
     async def stream(self, lease: Lease, call: CallId, body: Mapping[str, Any]) -> AsyncGenerator[Part, None]:
+        from openai import AsyncStream
+
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
         async with _translated(lease), asyncio.timeout(self._timeout_s):
             chunks = await self._client(lease).post(
@@ -120,8 +123,10 @@ class OpenAICompatible:
         for client in clients:
             await client.close()
 
-    def _client(self, lease: Lease) -> AsyncOpenAI:
+    def _client(self, lease: Lease) -> "AsyncOpenAI":
         """One client a key: making one costs tens of milliseconds, and it keeps connections open."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
         name = (lease.base_url, lease.key_id)
         if name not in self._clients:
             if len(self._clients) >= CLIENTS_MAX:
@@ -141,6 +146,8 @@ class OpenAICompatible:
 @contextlib.asynccontextmanager
 async def _translated(lease: Lease) -> AsyncIterator[None]:
     """Turns what the SDK raises into our failures, without the key and without the request."""
+    import openai
+
     provider = lease.provider
     try:
         yield
@@ -156,7 +163,7 @@ async def _translated(lease: Lease) -> AsyncIterator[None]:
         raise BrokenReplyError(f"{provider} answered something that is not JSON.", TRY_LATER) from None
 
 
-def _refusal(lease: Lease, error: openai.APIStatusError) -> MasterbuilderError:
+def _refusal(lease: Lease, error: "APIStatusError") -> MasterbuilderError:
     provider, status = lease.provider, error.status_code
     told = error.body.get("message") if isinstance(error.body, dict) else None
     said = _clean(told if isinstance(told, str) else error.message, lease)

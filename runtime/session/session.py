@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from runtime.config import Settings
@@ -74,6 +74,13 @@ class UserSession(Entity[SessionState]):
 
     def head(self, state: SessionState) -> Mapping[str, Any]:
         return {"projects": len(state.orders)}
+
+    def freeze(self, state: SessionState) -> Mapping[str, Any]:
+        return {"orders": [asdict(order) for order in state.orders.values()]}
+
+    def thaw(self, data: Mapping[str, Any]) -> SessionState:
+        orders = [Order(**{**order, "message": OpenProject(**order["message"])}) for order in data["orders"]]
+        return SessionState(orders={order.message.key: order for order in orders})
 
     def is_open(self, state: SessionState) -> bool:
         return any(not order.begun for order in state.orders.values())

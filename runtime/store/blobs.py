@@ -5,10 +5,12 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from pathlib import Path
 
 from runtime.errors import NotFoundError, StoreUnavailableError, TooLargeError
 from runtime.ids import BlobId
+from runtime.ledger.port import Mismatch
 from runtime.store.database import Database, unavailable
 from runtime.store.schema import BLOBS, sync
 
@@ -40,6 +42,25 @@ class Blobs:
         """Removes what a crash left half written. Only while nobody writes: at open."""
         for left_over in self._folder.glob("*.tmp"):
             left_over.unlink()
+
+    def check(self) -> list[Mismatch]:
+        """Files that are not what their names say. Blocks; reads and opens all of them, with rests in between."""
+        mismatches = []
+        for path in sorted(self._folder.glob("*/*")):
+            begun = time.perf_counter()
+            if (wrong := self._wrong_with(path)) is not None:
+                mismatches.append(Mismatch(subject=f"{BLOBS}/{path.parent.name}/{path.name}", text=wrong))
+            time.sleep(time.perf_counter() - begun)
+        return mismatches
+
+    def _wrong_with(self, path: Path) -> str | None:
+        if not _ID.fullmatch(path.name) or path.parent.name != path.name[:2]:
+            return "is no file of ours: its name or place is wrong"
+        try:
+            self._get(BlobId(path.name))
+        except (NotFoundError, StoreUnavailableError) as error:
+            return f"cannot be used: {error.message}"
+        return None
 
     def _put(self, data: bytes) -> BlobId:
         blob = BlobId(hashlib.sha256(data).hexdigest())

@@ -3,16 +3,21 @@
 A commit costs an fsync whatever its size, so the writer takes all writes that wait, runs them in one transaction,
 commits once, and only then answers each. A write that a rule refuses leaves no trace and disturbs nobody; when the
 database itself refuses a group, the group is split until only the guilty write fails.
+
+Commits only ever add to the log. A thread of its own folds the log into the file when it has grown, while writes and
+reads go on; so a commit never waits for that, and a restart has a bounded log to replay.
 """
 
 import asyncio
+import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import duckdb
@@ -21,13 +26,20 @@ from runtime.errors import StoreUnavailableError
 from runtime.store import schema
 from runtime.store.lock import OwnerLock
 from runtime.store.seal import Seal
-from runtime.store.transaction import DuplicateRowError, Memory, Transaction
+from runtime.store.transaction import DuplicateRowError, Memory, Transaction, Wanted
+from runtime.store.writes import Batch, WriteQueue
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WRITES_PER_GROUP_MAX = 1_000
-WRITES_WAITING_MAX = 20_000
 READERS = 2
+LOG_BYTES_MAX = 16 << 20
+"""The log is folded into the file when it is larger."""
+LOG_LOOK_EVERY_S = 0.2
+CHECKPOINT_TRIES = 200
+CHECKPOINT_TRY_EVERY_S = 0.01
+CHECKPOINT_RETRY_S = 5.0
 
 _DISK_ERRORS = (
     duckdb.IOException,
@@ -37,11 +49,8 @@ _DISK_ERRORS = (
     duckdb.ConnectionException,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    act: Callable[[Transaction], Any]
-    done: Future[Any]
+_Place = tuple[Batch, int]
+"""A write: which of a batch's acts, and where its answer goes."""
 
 
 class Database:
@@ -54,13 +63,19 @@ class Database:
         self.data_dir = data_dir
         self.seal = Seal(data_key)
         self.cluster_id = ""
+        self.groups = 0
+        """Groups committed since it was made; the same for `writes`, which counts what they held."""
+        self.writes = 0
+        self.checkpoint_max_s = 0.0
+        self._commits_s: deque[float] = deque(maxlen=1_000)
         self._lock: OwnerLock | None = None
         self._root: duckdb.DuckDBPyConnection | None = None
-        self._waiting: deque[_Write] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
+        self._queue: WriteQueue | None = None
         self._writer: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
+        self._checkpointer: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._folding = threading.Lock()
 
     def open(self) -> None:
         """Blocks while it makes or recovers the database; call it off the event loop.
@@ -81,26 +96,30 @@ class Database:
         except StoreUnavailableError:
             self._let_go()
             raise
-        self._closing = False
+        self._closing.clear()
+        self._queue = WriteQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
-        self._writer = threading.Thread(target=self._write_groups, name="store-writer", daemon=True)
+        self._writer = threading.Thread(target=self._write_groups, args=[self._queue], name="store-writer", daemon=True)
+        self._checkpointer = threading.Thread(target=self._fold_log, name="store-checkpointer", daemon=True)
         self._writer.start()
+        self._checkpointer.start()
 
     def close(self) -> None:
         """Finishes the writes that wait, folds the log into the file, and lets go. Blocks. May be repeated."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if self._writer is not None:
-            self._writer.join()
+        self._closing.set()
+        if self._queue is not None:
+            self._queue.close()
+        for thread in (self._writer, self._checkpointer):
+            if thread is not None:
+                thread.join()
         if self._readers is not None:
             self._readers.shutdown()
-        self._writer = self._readers = None
+        self._queue = self._writer = self._checkpointer = self._readers = None
         self._let_go()
 
     def check_open(self) -> None:
         """Raises StoreUnavailableError unless this process owns the folder now."""
-        if self._writer is None or self._closing:
+        if self._queue is None or self._closing.is_set():
             raise StoreUnavailableError("The ledger is not open.", "Try again in a moment.")
 
     async def write(self, act: Callable[[Transaction], T]) -> T:
@@ -110,28 +129,81 @@ class Database:
         it raises is raised here and nothing of it is written. Raises StoreUnavailableError when the disk fails or too
         many wait, DuplicateRowError when it inserts a row that exists.
         """
-        write = _Write(act, Future())
-        with self._wake:
-            self.check_open()
-            if len(self._waiting) >= WRITES_WAITING_MAX:
-                raise StoreUnavailableError("The ledger has more to write than it can.", "Try again in a moment.")
-            self._waiting.append(write)
-            self._wake.notify()
-        result: T = await asyncio.wrap_future(write.done)
-        return result
+        (answer,) = await self.write_many([act])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def write_many(
+        self, acts: Sequence[Callable[[Transaction], T]], wanted: Sequence[Wanted] = ()
+    ) -> list[T | Exception]:
+        """What each act returned or raised, once all that succeeded are on disk: `write`, for many at the cost of one.
+
+        They run in order, in one group, and one that fails disturbs no other. `wanted` are records that they are going
+        to look up. Raises StoreUnavailableError, with nothing written, when too many wait.
+        """
+        self.check_open()
+        assert self._queue is not None
+        batch = Batch(acts, wanted)
+        self._queue.put(batch)
+        return await batch.done
 
     async def read(self, act: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """What `act` returns, run in a reader's thread; it sees every write that was answered before."""
+        await self._be_connected()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, act)
+
+    async def read_long(self, act: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """`read` in a thread of its own, so that long work keeps no reader waiting."""
+        await self._be_connected()
+        return await asyncio.to_thread(self._read, act)
+
+    def checkpoint(self) -> None:
+        """Folds the log into the file and frees what was deleted. Blocks; others go on. Raises duckdb.Error."""
+        with self._folding:
+            if self._root is None:
+                return
+            with self._root.cursor() as cursor:
+                for left in reversed(range(CHECKPOINT_TRIES)):
+                    begun = time.perf_counter()
+                    try:
+                        cursor.execute("CHECKPOINT")
+                        break
+                    except duckdb.TransactionException:  # It begins only at a moment when nobody writes.
+                        if not left:
+                            raise
+                        time.sleep(CHECKPOINT_TRY_EVERY_S)
+            self.checkpoint_max_s = max(self.checkpoint_max_s, time.perf_counter() - begun)
+
+    @property
+    def queued(self) -> int:
+        """Writes that wait for a group."""
+        return self._queue.waiting if self._queue is not None else 0
+
+    @property
+    def commit_p50_s(self) -> float:
+        """Of the last thousand groups, from taking the writes to being on disk; 0 before the first."""
+        return median(self._commits_s.copy()) if self._commits_s else 0.0
+
+    @property
+    def file_bytes(self) -> int:
+        return _size(self.data_dir / schema.DATABASE)
+
+    @property
+    def log_bytes(self) -> int:
+        return _size(self.data_dir / f"{schema.DATABASE}.wal")
+
+    async def _be_connected(self) -> None:
         self.check_open()
         if self._root is None:
             await self.write(lambda tx: None)  # A failed disk closed the database; the writer opens it again.
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, act)
 
     def _read(self, act: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         try:
-            if self._root is None:
+            root = self._root
+            if root is None:
                 raise duckdb.ConnectionException("being reopened")
-            with self._root.cursor() as cursor:
+            with root.cursor() as cursor:
                 return act(cursor)
         except _DISK_ERRORS as error:
             raise unavailable(error, self.data_dir) from error
@@ -156,7 +228,8 @@ class Database:
 
     def _disconnect(self) -> None:
         """Closes as well as it can: what was committed is on disk already."""
-        root, self._root = self._root, None
+        with self._folding:
+            root, self._root = self._root, None
         if root is None:
             return
         with suppress(duckdb.Error):
@@ -165,78 +238,87 @@ class Database:
             with suppress(duckdb.Error):
                 connection.close()
 
-    def _write_groups(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
-                    return
-                count = min(len(self._waiting), WRITES_PER_GROUP_MAX)
-                group = [self._waiting.popleft() for _ in range(count)]
-            group = [write for write in group if write.done.set_running_or_notify_cancel()]
+    def _fold_log(self) -> None:
+        pause_s = LOG_LOOK_EVERY_S
+        while not self._closing.wait(pause_s):
+            pause_s = LOG_LOOK_EVERY_S
+            if self.log_bytes <= LOG_BYTES_MAX:
+                continue
+            try:
+                self.checkpoint()
+            except duckdb.Error as error:
+                log.warning("the log was not folded into %s: %s", schema.DATABASE, first_line(error))
+                pause_s = CHECKPOINT_RETRY_S
+
+    def _write_groups(self, queue: WriteQueue) -> None:
+        while batches := queue.take():
+            begun = time.perf_counter()
+            live = [batch for batch in batches if not batch.done.cancelled()]
+            group = [(batch, index) for batch in live for index in range(len(batch.acts))]
             try:
                 self._run(group)
-            except Exception as error:
-                _fail(group, error)
+            finally:
+                Batch.deliver(live)
+            self._commits_s.append(time.perf_counter() - begun)
+            self.groups += 1
+            self.writes += len(group)
 
-    def _run(self, group: list[_Write]) -> None:
+    def _run(self, group: list[_Place]) -> None:
         """Answers every write of the group; a group that the database refuses is run again in halves."""
         if not group:
             return
-        if self._root is None:
-            try:
+        try:
+            if self._root is None:
                 self._connect()
-            except (OSError, duckdb.Error) as error:
-                _fail(group, unavailable(error, self.data_dir))
-                return
-            except StoreUnavailableError as error:
-                _fail(group, error)
-                return
+        except (OSError, duckdb.Error) as error:
+            _answer(group, [unavailable(error, self.data_dir)] * len(group))
+            return
+        except StoreUnavailableError as error:
+            _answer(group, [error] * len(group))
+            return
         try:
             answers = self._commit(group)
         except _DISK_ERRORS as error:
             self._disconnect()
-            _fail(group, unavailable(error, self.data_dir))
-        except (duckdb.Error, DuplicateRowError) as error:
+            _answer(group, [unavailable(error, self.data_dir)] * len(group))
+        except Exception as error:
             if len(group) == 1:
-                _fail(group, error)
+                _answer(group, [error])
                 return
             half = len(group) // 2
             self._run(group[:half])
             self._run(group[half:])
         else:
-            for write, (answer, refusal) in zip(group, answers, strict=True):
-                if refusal is None:
-                    write.done.set_result(answer)
-                else:
-                    write.done.set_exception(refusal)
+            _answer(group, answers)
 
-    def _commit(self, group: list[_Write]) -> list[tuple[Any, Exception | None]]:
+    def _commit(self, group: list[_Place]) -> list[Any]:
         """Runs the group in one transaction. An answer for each: what it returned, or what it raised.
 
         A refusal counts only once the group is on disk: what it was refused for may be a change of the same group.
         """
-        answers: list[tuple[Any, Exception | None]] = []
-        together = Transaction(self._memory)
-        for write in group:
-            own = Transaction(together)
+        batches = {id(batch): batch for batch, _ in group}
+        self._memory.fetch(wanted for batch in batches.values() for wanted in batch.wanted)
+        tx = Transaction(self._memory)
+        answers: list[Any] = []
+        for batch, index in group:
             try:
-                answers.append((write.act(own), None))
-                together.absorb(own)
+                answers.append(batch.acts[index](tx))
+                tx.settle()
             except (duckdb.Error, DuplicateRowError):
                 raise
-            except Exception as error:
-                answers.append((None, error))
-        if not together.is_empty():
+            except Exception as refusal:
+                tx.undo()
+                answers.append(refusal)
+        if not tx.is_empty():
             self._connection.execute("BEGIN")
             try:
-                together.flush(self._connection)
+                tx.flush(self._connection)
                 self._end_group()
             except BaseException:
                 with suppress(duckdb.Error):
                     self._connection.execute("ROLLBACK")
                 raise
-            self._memory.absorb(together.records)
+            self._memory.absorb(tx.records)
         return answers
 
     def _end_group(self) -> None:
@@ -249,7 +331,7 @@ class Database:
 
 def unavailable(error: Exception, data_dir: Path) -> StoreUnavailableError:
     """What a failing disk or database means to people."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = first_line(error)
     full = any(sign in str(error) for sign in ("No space left", "ENOSPC", "File too large", "quota exceeded"))
     if full or getattr(error, "errno", None) in (27, 28, 122):
         return StoreUnavailableError(f"The disk of {data_dir} is full ({text}).", "Free some space; work then goes on.")
@@ -258,7 +340,17 @@ def unavailable(error: Exception, data_dir: Path) -> StoreUnavailableError:
     )
 
 
-def _fail(group: list[_Write], error: Exception) -> None:
-    for write in group:
-        if not write.done.done():
-            write.done.set_exception(error)
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _answer(group: list[_Place], answers: list[Any]) -> None:
+    for (batch, index), answer in zip(group, answers, strict=True):
+        batch.answers[index] = answer
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

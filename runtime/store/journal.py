@@ -1,25 +1,30 @@
-"""The journal on DuckDB: events, heads, partition epochs, and the money that moves with them."""
+"""The journal on DuckDB: events, snapshots, heads, reminders, partition epochs, and the money that moves with them."""
 
-import hashlib
+import asyncio
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 
-from runtime.entity.journal import Append, Claim, EventRecord, Head, NewEvent
-from runtime.errors import BadInputError, StaleWriterError, TooLargeError
-from runtime.ids import PARTITION_COUNT, EntityId, ProjectId, UserId, kind_of, name_of, partition_of
-from runtime.ledger import postings
+from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head, Loaded, Ownership
+from runtime.errors import BadInputError, StaleWriterError
+from runtime.ids import PARTITION_COUNT, EntityId, UserId
+from runtime.store import loads
+from runtime.store.appends import SealedAppend, claim_partition, seal_append, wanted_by, wanted_by_claim
 from runtime.store.database import Database
 from runtime.store.queries import sql
-from runtime.store.seal import Seal
-from runtime.store.transaction import DuplicateRowError, Kind, Transaction, first_as
+from runtime.store.transaction import Transaction
+from runtime.store.writes import WRITES_PER_GROUP_MAX
 
-PAYLOAD_BYTES_MAX = 16 << 20
+log = logging.getLogger(__name__)
 
-_1970 = datetime(1970, 1, 1, tzinfo=UTC)
+SEALED_ON_LOOP_MAX = 8
+"""Larger batches are sealed in a thread, so that the loop goes on."""
+LOADED_TOGETHER_MAX = 2_000
+LINES_PER_SECOND_MAX = 5
 
 
 def utc_now() -> datetime:
@@ -32,27 +37,70 @@ class StoreJournal:
     def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = database
         self._clock = clock
+        self._lines = _Lines()
+        self.refused_stale = 0
+        """Appends that the fence refused since it was made."""
 
     async def claim(self, claim: Claim) -> Mapping[int, int]:
         if not all(0 <= partition < PARTITION_COUNT for partition in claim.partitions):
             raise BadInputError(f"A partition is a number from 0 to {PARTITION_COUNT - 1}.")
-        return await self._database.write(lambda tx: {number: _claim(tx, claim, number) for number in claim.partitions})
+
+        def act(tx: Transaction) -> dict[int, int]:
+            epochs = {number: claim_partition(tx, claim, number, seen) for number, seen in claim.partitions.items()}
+            return {number: epoch for number, epoch in epochs.items() if epoch is not None}
+
+        (granted,) = await self._database.write_many([act], wanted_by_claim(claim))
+        if isinstance(granted, Exception):
+            raise granted
+        return granted
+
+    async def ownerships(self) -> Sequence[Ownership]:
+        rows = await self._database.read(lambda connection: connection.execute(sql("ownerships")).fetchall())
+        return [
+            Ownership(partition=number, epoch=epoch, host=host, incarnation=incarnation)
+            for number, epoch, host, incarnation in rows
+        ]
 
     async def append(self, append: Append) -> int:
-        try:
-            return await self._database.write(lambda tx: _append(tx, append, self._database.seal, self._clock()))
-        except DuplicateRowError as error:
-            if error.table != "events":
-                raise
-            keys = ", ".join(event.key for event in append.events)
-            raise _stale(append.entity, f"one of the keys {keys} is already in its journal") from error
+        (last_seq,) = await self.append_all([append])
+        if isinstance(last_seq, Exception):
+            raise last_seq
+        return last_seq
 
-    async def read(self, entity: EntityId, after_seq: int) -> Sequence[EventRecord]:
-        def act(connection: duckdb.DuckDBPyConnection) -> Sequence[EventRecord]:
-            rows = connection.execute(sql("events_of_entity"), {"entity": entity, "after_seq": after_seq}).fetchall()
-            return [_event(entity, row, self._database.seal) for row in rows]
+    async def append_all(self, appends: Sequence[Append]) -> list[int | Exception]:
+        """`append` for each, in order, each for itself: what `append` would return or raise. Their commits are shared.
 
-        return await self._database.read(act)
+        Raises StoreUnavailableError when too many wait: some or all were not written then.
+        """
+        parts = [
+            appends[start : start + WRITES_PER_GROUP_MAX] for start in range(0, len(appends), WRITES_PER_GROUP_MAX)
+        ]
+        outcomes = [outcome for part in await asyncio.gather(*map(self._append_part, parts)) for outcome in part]
+        for outcome in outcomes:
+            if isinstance(outcome, StaleWriterError):
+                self.refused_stale += 1
+                self._lines.warn("an append was refused by the fence: %s", outcome.message)
+        return outcomes
+
+    async def load(self, entity: EntityId) -> Loaded:
+        """Raises StoreUnavailableError when its journal is damaged."""
+        (loaded,) = await self.load_all([entity])
+        if isinstance(loaded, Exception):
+            raise loaded
+        return loaded
+
+    async def load_all(self, entities: Sequence[EntityId]) -> list[Loaded | Exception]:
+        """`load` for each, in order: what it would return or raise. Their look-ups are shared."""
+        loaded: list[Loaded | Exception] = []
+        for start in range(0, len(entities), LOADED_TOGETHER_MAX):
+            loaded += await self._load_part(entities[start : start + LOADED_TOGETHER_MAX])
+        return loaded
+
+    async def read(self, entity: EntityId, after_seq: int, limit: int = 10_000) -> Sequence[EventRecord]:
+        seal = self._database.seal
+        return await self._database.read(
+            lambda connection: loads.read_events(connection, seal, entity, after_seq, limit)
+        )
 
     async def head(self, entity: EntityId) -> Head | None:
         heads = await self._heads("head_of_entity", {"entity": entity})
@@ -63,160 +111,59 @@ class StoreJournal:
 
     async def open_entities(self, kinds: Sequence[str]) -> Sequence[EntityId]:
         def act(connection: duckdb.DuckDBPyConnection) -> Sequence[EntityId]:
-            return [EntityId(entity) for (entity,) in _rows(connection, "open_entities", {"kinds": list(kinds)})]
+            rows = connection.execute(sql("open_entities"), {"kinds": list(kinds)}).fetchall()
+            return [EntityId(entity) for (entity,) in rows]
 
         return await self._database.read(act)
 
-    async def _heads(self, query: str, values: Mapping[str, Any]) -> list[Head]:
+    async def due(self, partitions: Sequence[int], now: datetime, limit: int) -> Sequence[DueReminder]:
+        seal = self._database.seal
+        return await self._database.read(lambda connection: loads.read_due(connection, seal, partitions, now, limit))
+
+    async def _append_part(self, appends: Sequence[Append]) -> list[int | Exception]:
+        now = self._clock()
+        if len(appends) <= SEALED_ON_LOOP_MAX:
+            sealed = self._seal(appends, now)
+        else:
+            sealed = await asyncio.to_thread(self._seal, appends, now)
+        ready = [one for one in sealed if isinstance(one, SealedAppend)]
+        written = iter(await self._database.write_many([one.write for one in ready], wanted_by(ready)))
+        return [next(written) if isinstance(one, SealedAppend) else one for one in sealed]
+
+    def _seal(self, appends: Sequence[Append], now: datetime) -> list[SealedAppend | Exception]:
+        sealed: list[SealedAppend | Exception] = []
+        for append in appends:
+            try:
+                sealed.append(seal_append(append, self._database.seal, now))
+            except Exception as error:
+                sealed.append(error)
+        return sealed
+
+    async def _load_part(self, entities: Sequence[EntityId]) -> list[Loaded | Exception]:
+        return await self._database.read(lambda connection: loads.load_many(connection, self._database.seal, entities))
+
+    async def _heads(self, query: str, values: Mapping[str, Any]) -> Sequence[Head]:
         return await self._database.read(
-            lambda connection: [_head(row, self._database.seal) for row in _rows(connection, query, values)]
+            lambda connection: loads.read_heads(connection, self._database.seal, query, values)
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Partition:
-    partition: str
-    epoch: int
-    host: str
-    incarnation: str
+class _Lines:
+    """Keeps a storm out of the log: a few lines a second, and how many were left out."""
 
+    def __init__(self) -> None:
+        self._second = 0
+        self._written = 0
+        self._left_out = 0
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _EntityRow:
-    entity: EntityId
-    kind: str
-    owner: UserId
-    last_seq: int
-    open: bool
-    head: bytes
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _EventRow:
-    event_sha256: bytes
-    entity: EntityId
-    seq: int
-    epoch: int
-    type: str
-    version: int
-    payload: bytes
-    made_at: datetime
-
-
-_PARTITIONS = Kind(name="partition", query="select_partition", read=first_as(_Partition))
-_LAST_SEQS: Kind[int] = Kind(name="last_seq", query="select_last_seq", read=lambda rows: rows[0][0] if rows else None)
-
-
-def _claim(tx: Transaction, claim: Claim, number: int) -> int:
-    key = str(number)
-    known = tx.get(_PARTITIONS, key)
-    if known is not None and known.incarnation == claim.incarnation:
-        return known.epoch
-    epoch = known.epoch + 1 if known is not None else 1
-    row = _Partition(partition=key, epoch=epoch, host=claim.host, incarnation=claim.incarnation)
-    tx.keep(_PARTITIONS, key, row)
-    if known is None:
-        tx.insert("partitions", row)
-    else:
-        tx.update("partitions", key, row)
-    return epoch
-
-
-def _append(tx: Transaction, append: Append, seal: Seal, now: datetime) -> int:
-    entity = append.entity
-    partition = tx.get(_PARTITIONS, str(partition_of(entity)))
-    if partition is None or append.epoch != partition.epoch:
-        epoch = partition.epoch if partition is not None else "none"
-        raise _stale(entity, f"the epoch of its partition is {epoch}, not {append.epoch}")
-    known = tx.get(_LAST_SEQS, entity)
-    if append.expected_seq != (known or 0):
-        raise _stale(entity, f"its last event is number {known or 0}, not {append.expected_seq}")
-
-    for seq, event in enumerate(append.events, append.expected_seq + 1):
-        tx.insert("events", _event_row(append, seq, event, seal, now))
-    last_seq = append.expected_seq + len(append.events)
-    row = _EntityRow(
-        entity=entity,
-        kind=kind_of(entity),
-        owner=append.owner,
-        last_seq=last_seq,
-        open=append.open,
-        head=_bounded(seal.close_json(append.head, f"head {entity}")),
-        updated_at=now,
-    )
-    tx.keep(_LAST_SEQS, entity, last_seq)
-    if known is None:
-        tx.insert("entities", row)
-    else:
-        tx.update("entities", entity, row)
-
-    if append.ceiling_ucredits is not None:
-        postings.set_ceiling(tx, ProjectId(name_of(entity)), append.ceiling_ucredits)
-    for begin in append.begin_runs:
-        postings.begin_run(tx, begin, now)
-    for run in append.settle_runs:
-        postings.settle_run(tx, run, now)
-    for run in append.abandon_runs:
-        postings.abandon_run(tx, run, now)
-    return last_seq
-
-
-def _event_row(append: Append, seq: int, event: NewEvent, seal: Seal, now: datetime) -> _EventRow:
-    return _EventRow(
-        event_sha256=hashlib.sha256(f"{append.entity}\0{event.key}".encode()).digest(),
-        entity=append.entity,
-        seq=seq,
-        epoch=append.epoch,
-        type=event.type,
-        version=event.version,
-        payload=_bounded(seal.close_json({"key": event.key, "data": event.data}, f"event {append.entity} {seq}")),
-        made_at=now,
-    )
-
-
-def _bounded(sealed: bytes) -> bytes:
-    if len(sealed) > PAYLOAD_BYTES_MAX:
-        raise TooLargeError(
-            f"A journal entry of {len(sealed)} bytes is over the bound of {PAYLOAD_BYTES_MAX}.", "Store it as a file."
-        )
-    return sealed
-
-
-def _stale(entity: EntityId, why: str) -> StaleWriterError:
-    return StaleWriterError(f"{entity} was written by a newer owner: {why}.", "Load it again.")
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    return connection.execute(sql(query), dict(values)).fetchall()
-
-
-def _event(entity: EntityId, row: tuple[Any, ...], seal: Seal) -> EventRecord:
-    seq, epoch, type_, version, payload, made_at_us = row
-    opened = seal.open_json(payload, f"event {entity} {seq}")
-    return EventRecord(
-        entity=entity,
-        seq=seq,
-        epoch=epoch,
-        type=type_,
-        version=version,
-        key=opened["key"],
-        at=_time(made_at_us),
-        data=opened["data"],
-    )
-
-
-def _head(row: tuple[Any, ...], seal: Seal) -> Head:
-    entity, owner, last_seq, is_open, head, updated_at_us = row
-    return Head(
-        entity=entity,
-        owner=owner,
-        last_seq=last_seq,
-        open=is_open,
-        updated_at=_time(updated_at_us),
-        data=seal.open_json(head, f"head {entity}"),
-    )
-
-
-def _time(microseconds: int) -> datetime:
-    return _1970 + timedelta(microseconds=microseconds)
+    def warn(self, text: str, *args: object) -> None:
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._left_out:
+                log.warning("%d more of these were not logged", self._left_out)
+            self._second, self._written, self._left_out = second, 0, 0
+        if self._written < LINES_PER_SECOND_MAX:
+            self._written += 1
+            log.warning(text, *args)
+        else:
+            self._left_out += 1

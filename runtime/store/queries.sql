@@ -6,6 +6,10 @@
 -- name: select_partition
 SELECT partition, epoch, host, incarnation FROM partitions WHERE partition = $key
 
+-- name: select_partitions
+SELECT partition, partition, epoch, host, incarnation FROM partitions
+WHERE partition IN (SELECT unnest($keys::VARCHAR[]))
+
 -- name: insert_partitions
 INSERT INTO partitions (partition, epoch, host, incarnation)
 SELECT unnest($partition::VARCHAR[]), unnest($epoch::BIGINT[]), unnest($host::VARCHAR[]), unnest($incarnation::VARCHAR[])
@@ -16,29 +20,80 @@ FROM (SELECT unnest($partition::VARCHAR[]) AS partition, unnest($epoch::BIGINT[]
              unnest($host::VARCHAR[]) AS host, unnest($incarnation::VARCHAR[]) AS incarnation) s
 WHERE partitions.partition = s.partition
 
--- name: select_last_seq
-SELECT last_seq FROM entities WHERE entity = $key
+-- name: ownerships
+SELECT partition::BIGINT AS number, epoch, host, incarnation FROM partitions ORDER BY number
+
+-- name: select_entity
+SELECT number, last_seq, owner, open, tail FROM entities WHERE entity = $key
+
+-- name: select_entities
+SELECT entity, number, last_seq, owner, open, tail FROM entities WHERE entity IN (SELECT unnest($keys::VARCHAR[]))
+
+-- name: select_next
+SELECT CASE $key WHEN 'entity' THEN (SELECT coalesce(max(number) + 1, 0) FROM entities)
+                 WHEN 'entry' THEN (SELECT coalesce(max(position) + 1, 0) FROM entries) END
 
 -- name: insert_entities
-INSERT INTO entities (entity, kind, owner, last_seq, open, head, updated_at)
-SELECT unnest($entity::VARCHAR[]), unnest($kind::VARCHAR[]), unnest($owner::VARCHAR[]), unnest($last_seq::BIGINT[]),
-       unnest($open::BOOLEAN[]), unnest($head::BLOB[]), unnest($updated_at::TIMESTAMPTZ[])
+INSERT INTO entities (entity, number, kind, owner, last_seq, open, head, updated_at, first_position, tail)
+SELECT unnest($entity::VARCHAR[]), unnest($number::BIGINT[]), unnest($kind::VARCHAR[]), unnest($owner::VARCHAR[]),
+       unnest($last_seq::BIGINT[]), unnest($open::BOOLEAN[]), unnest($head::BLOB[]),
+       unnest($updated_at::TIMESTAMPTZ[]), unnest($first_position::BIGINT[]), unnest($tail::VARCHAR[])
 
 -- name: update_entities
-UPDATE entities SET owner = s.owner, last_seq = s.last_seq, open = s.open, head = s.head, updated_at = s.updated_at
-FROM (SELECT unnest($entity::VARCHAR[]) AS entity, unnest($owner::VARCHAR[]) AS owner,
-             unnest($last_seq::BIGINT[]) AS last_seq, unnest($open::BOOLEAN[]) AS open,
-             unnest($head::BLOB[]) AS head, unnest($updated_at::TIMESTAMPTZ[]) AS updated_at) s
-WHERE entities.entity = s.entity
+UPDATE entities SET last_seq = s.last_seq, head = s.head, updated_at = s.updated_at, tail = s.tail
+FROM (SELECT unnest($number::BIGINT[]) AS number, unnest($last_seq::BIGINT[]) AS last_seq,
+             unnest($head::BLOB[]) AS head, unnest($updated_at::TIMESTAMPTZ[]) AS updated_at,
+             unnest($tail::VARCHAR[]) AS tail) s
+WHERE entities.number = s.number
 
--- name: insert_events
-INSERT INTO events (event_sha256, entity, seq, epoch, type, version, payload, made_at)
-SELECT unnest($event_sha256::BLOB[]), unnest($entity::VARCHAR[]), unnest($seq::BIGINT[]), unnest($epoch::BIGINT[]),
-       unnest($type::VARCHAR[]), unnest($version::BIGINT[]), unnest($payload::BLOB[]), unnest($made_at::TIMESTAMPTZ[])
+-- name: update_standings
+UPDATE entities SET owner = s.owner, open = s.open
+FROM (SELECT unnest($number::BIGINT[]) AS number, unnest($owner::VARCHAR[]) AS owner,
+             unnest($open::BOOLEAN[]) AS open) s
+WHERE entities.number = s.number
+
+-- name: insert_entries
+INSERT INTO entries (position, entity, seq, epoch, type, version, drops, payload, made_at)
+SELECT unnest($position::BIGINT[]), unnest($entity::VARCHAR[]), unnest($seq::BIGINT[]), unnest($epoch::BIGINT[]),
+       unnest($type::VARCHAR[]), unnest($version::BIGINT[]), unnest($drops::BOOLEAN[]), unnest($payload::BLOB[]),
+       unnest($made_at::TIMESTAMPTZ[])
+
+-- name: remove_reminders
+DELETE FROM reminders
+USING (SELECT unnest($entity::VARCHAR[]) AS entity, unnest($name::VARCHAR[]) AS name) s
+WHERE reminders.entity = s.entity AND reminders.name = s.name
+
+-- name: insert_reminders
+INSERT INTO reminders (entity, name, partition, due_at, data)
+SELECT unnest($entity::VARCHAR[]), unnest($name::VARCHAR[]), unnest($partition::BIGINT[]),
+       unnest($due_at::TIMESTAMPTZ[]), unnest($data::BLOB[])
+
+-- name: due_reminders
+SELECT entity, name, epoch_us(due_at), data FROM reminders
+WHERE due_at <= $now AND partition IN (SELECT unnest($partitions::BIGINT[]))
+ORDER BY due_at, entity, name LIMIT $limit
+
+-- name: place_of_entity
+SELECT entity, owner, last_seq, open, head, epoch_us(updated_at), first_position, tail
+FROM entities WHERE entity = $entity
+
+-- name: places_of_entities
+SELECT entity, owner, last_seq, open, head, epoch_us(updated_at), first_position, tail
+FROM entities WHERE entity IN (SELECT unnest($entities::VARCHAR[]))
+
+-- name: entries_at
+SELECT entity, position, seq, epoch, type, version, payload, epoch_us(made_at)
+FROM entries WHERE position IN (SELECT unnest($positions::BIGINT[]))
+
+-- name: entries_of_entities
+SELECT entity, position, seq, epoch, type, version, payload, epoch_us(made_at)
+FROM entries WHERE position >= $first_position AND entity IN (SELECT unnest($entities::VARCHAR[]))
 
 -- name: events_of_entity
-SELECT seq, epoch, type, version, payload, epoch_us(made_at)
-FROM events WHERE entity = $entity AND seq > $after_seq ORDER BY seq
+SELECT entity, position, seq, epoch, type, version, payload, epoch_us(made_at)
+FROM entries
+WHERE position >= $first_position AND entity = $entity AND type IS NOT NULL AND seq > $after_seq
+ORDER BY seq LIMIT $limit
 
 -- name: head_of_entity
 SELECT entity, owner, last_seq, open, head, epoch_us(updated_at) FROM entities WHERE entity = $entity
@@ -50,6 +105,54 @@ ORDER BY updated_at DESC, entity
 
 -- name: open_entities
 SELECT entity FROM entities WHERE open AND list_contains($kinds::VARCHAR[], kind) ORDER BY entity
+
+-- name: journal_counts
+SELECT (SELECT count(*) FROM entities), (SELECT count(*) FROM entries WHERE type IS NOT NULL)
+
+-- Compaction ---------------------------------------------------------------------------------------------------
+
+-- name: make_bounds
+CREATE OR REPLACE TEMP TABLE bounds AS
+SELECT e.entity, coalesce(TRY_CAST(regexp_extract(e.tail, '^s([0-9]+)', 1) AS BIGINT), 0) AS snapshot_position,
+       coalesce(d.seq, 0) AS drop_seq
+FROM entities e
+LEFT JOIN (SELECT entity, max(seq) AS seq FROM entries WHERE drops AND type IS NULL GROUP BY entity) d
+       ON d.entity = e.entity
+WHERE snapshot_position > 0 OR drop_seq > 0
+
+-- name: position_range
+SELECT coalesce(min(position), 0), coalesce(max(position) + 1, 0) FROM entries
+
+-- name: drop_events
+DELETE FROM entries
+USING bounds
+WHERE bounds.entity = entries.entity AND position >= $from_position AND position < $to_position
+  AND type IS NOT NULL AND seq <= bounds.drop_seq
+
+-- Those that a newer one replaced. The one that let events go is kept: it is why they may be missing.
+-- name: drop_snapshots
+DELETE FROM entries
+USING bounds
+WHERE bounds.entity = entries.entity AND position >= $from_position AND position < $to_position
+  AND type IS NULL AND position < bounds.snapshot_position AND NOT (drops AND seq = bounds.drop_seq)
+
+-- Checking -----------------------------------------------------------------------------------------------------
+
+-- name: entry_count
+SELECT count(*) FROM entries
+
+-- name: entries_of_share
+SELECT entity, position, seq, epoch, type, version, drops, payload
+FROM entries WHERE hash(entity) % $shares = $share
+ORDER BY entity, position
+
+-- name: entities_of_share
+SELECT entity, kind, last_seq, head, first_position, tail FROM entities WHERE hash(entity) % $shares = $share
+
+-- name: reminders_with_entities
+SELECT r.entity, r.name, r.partition, r.data, e.entity IS NOT NULL, count(*) OVER (PARTITION BY r.entity, r.name)
+FROM reminders r LEFT JOIN entities e ON e.entity = r.entity
+ORDER BY r.entity, r.name
 
 -- People and what they may use =================================================================================
 
@@ -291,3 +394,18 @@ INSERT INTO migrations (name, applied_at) VALUES ($name, now())
 
 -- name: table_names
 SELECT table_name FROM duckdb_tables() WHERE NOT internal
+
+-- From now on no statement reaches a file outside the database's own and this folder. (Takes no parameters.)
+-- name: confine
+SET allowed_directories = [$folder];
+SET enable_external_access = false
+
+-- (Takes no parameters.)
+-- name: attach_copy
+ATTACH $path AS copy
+
+-- name: copy_database
+COPY FROM DATABASE ledger TO copy
+
+-- name: detach_copy
+DETACH copy

@@ -1,6 +1,7 @@
 """Makes a new database file, and brings an old one to the newest shape."""
 
 import os
+import shutil
 import uuid
 from importlib.resources import files
 from pathlib import Path
@@ -17,14 +18,26 @@ CONFIG: dict[str, Any] = {
     "memory_limit": "2GB",
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
-    "enable_external_access": False,
+    "wal_autocheckpoint": "1TB",  # Never inside a commit: see `Database`.
 }
 DATABASE = "ledger.duckdb"
 BLOBS = "blobs"
+SECRETS = "secrets.json"
+COPIES = "backup.tmp"
+"""Beside the database: the only folder where it may write another file."""
+RESTORING = "restore.tmp"
+"""Beside the database, while a backup is being restored."""
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(str(path), config=CONFIG)
+    connection = duckdb.connect(str(path), config=CONFIG)
+    connection.execute(sql("confine").replace("$folder", quoted(f"{path.parent / COPIES}/")))
+    return connection
+
+
+def quoted(text: str) -> str:
+    """As SQL text, for statements that take no parameters."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def create(data_dir: Path, seal: Seal) -> None:
@@ -34,6 +47,8 @@ def create(data_dir: Path, seal: Seal) -> None:
     """
     if (data_dir / f"{DATABASE}.wal").exists() or any((data_dir / BLOBS).glob("*/*")):
         raise _not_ours(data_dir, f"it holds data, but no {DATABASE}")
+    if (data_dir / RESTORING).exists():
+        raise _not_ours(data_dir, "a backup was being restored there and that was cut off; run `restore` again")
     beside = data_dir / f"{DATABASE}.new"
     for left_over in (beside, data_dir / f"{DATABASE}.new.wal"):
         left_over.unlink(missing_ok=True)
@@ -74,6 +89,12 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(step.read_text())
         connection.execute(sql("add_migration"), {"name": step.name})
         connection.execute("COMMIT")
+
+
+def clear_unfinished(data_dir: Path) -> None:
+    """Removes what a backup or restore left behind that was cut off. Only for the owner of a folder with a database."""
+    for left_over in (COPIES, RESTORING):
+        shutil.rmtree(data_dir / left_over, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

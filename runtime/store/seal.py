@@ -12,6 +12,8 @@ from runtime.errors import StoreUnavailableError
 
 NONCE_BYTES = 12
 
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 
 class Seal:
     """AES-256-GCM with a random nonce before the ciphertext. Source: NIST SP 800-38D (2^32 seals a key at most).
@@ -37,8 +39,8 @@ class Seal:
             ) from error
 
     def close_json(self, data: Mapping[str, Any], subject: str) -> bytes:
-        return self.close(json.dumps(data, separators=(",", ":"), allow_nan=False).encode(), subject)
+        return self.close(_JSON.encode(data).encode(), subject)
 
     def open_json(self, sealed: bytes, subject: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(self.open(sealed, subject))
+        loaded: dict[str, Any] = json.loads(self.open(sealed, subject).decode())
         return loaded

@@ -1,25 +1,34 @@
 """The store as its one owner holds it: a data folder's database, journal, ledger and blobs."""
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from runtime.config import Secrets, Settings
+from runtime.entity.vitals import StoreVitals
 from runtime.ledger.books import Books
+from runtime.ledger.port import Mismatch
+from runtime.store import backup, checking, compaction, schema
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database, unavailable
 from runtime.store.journal import StoreJournal, utc_now
+from runtime.store.keeping import BackupReport, CompactReport
+from runtime.store.queries import sql
 
 
 class Store:
     """Constructing touches nothing and cannot fail; `open` takes the data folder, `close` gives it back.
 
-    While it is not open, `journal` and `books` answer StoreUnavailableError, and `open` may be tried again.
+    While it is not open, everything answers StoreUnavailableError, and `open` may be tried again. Implements `Keeping`
+    and the store's part of `Vitals`: of backups, checks and compactions one runs at a time, the others wait.
     """
 
     def __init__(self, settings: Settings, secrets: Secrets, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = Database(settings.data_dir, secrets.data_encryption_key)
         self._blobs = Blobs(self._database)
+        self._keeping = asyncio.Lock()
         self.journal = StoreJournal(self._database, clock)
         self.books = Books(
             database=self._database,
@@ -43,10 +52,52 @@ class Store:
         """Every answered write is on disk with or without it; the next `open` is faster after it."""
         await asyncio.to_thread(self._database.close)
 
+    async def vitals(self) -> StoreVitals:
+        database = self._database
+        rows = await database.read(lambda connection: connection.execute(sql("journal_counts")).fetchall())
+        entities, events = rows[0]
+        return StoreVitals(
+            pid=os.getpid(),
+            entities=entities,
+            events=events,
+            queued=database.queued,
+            groups=database.groups,
+            writes=database.writes,
+            refused_stale=self.journal.refused_stale,
+            commit_p50_ms=round(database.commit_p50_s * 1e3, 3),
+            checkpoint_max_ms=round(database.checkpoint_max_s * 1e3, 3),
+            database_bytes=database.file_bytes,
+            log_bytes=database.log_bytes,
+        )
+
+    async def check(self) -> Sequence[Mismatch]:
+        """Everything that does not agree, in plain words: the ledger's sums, the journal, reminders and blobs."""
+        async with self._keeping:
+            seal = self._database.seal
+            return [
+                *await self.books.mismatches(),
+                *await self._database.read_long(lambda connection: checking.check_journal(connection, seal)),
+                *await asyncio.to_thread(self._blobs.check),
+            ]
+
+    async def backup(self, folder: Path, with_secrets: bool = False) -> BackupReport:
+        """See `Keeping.backup`. Everything that was answered before is in it. `backup.restore` is the way back."""
+        async with self._keeping:
+            return await backup.backup(self._database, folder, with_secrets)
+
+    async def compact(self) -> CompactReport:
+        """See `Keeping.compact`. Writers and readers go on; cut off at any moment, nothing is lost."""
+        async with self._keeping:
+            before = self._database.file_bytes + self._database.log_bytes
+            dropped = await compaction.compact(self._database)
+            after = self._database.file_bytes + self._database.log_bytes
+        return CompactReport(events_dropped=dropped, bytes_before=before, bytes_after=after)
+
     def _open(self) -> None:
         self._database.open()
         try:
             self._blobs.clear_unfinished()
+            schema.clear_unfinished(self._database.data_dir)
         except OSError as error:
             self._database.close()
             raise unavailable(error, self._database.data_dir) from error

@@ -1,14 +1,14 @@
 """What one write sees and changes.
 
-A write is a function of a `Transaction`. It reads records by key, and everything it changes is kept in memory until
-the group it belongs to reaches the disk; a write that raises leaves no trace. Rows are collected so that a group
-becomes one statement a table: DuckDB takes 100 rows in the time of two single ones.
+A write is a function of its group's `Transaction`. It reads records by key, and everything it changes is kept in
+memory until the group reaches the disk; a write that raises is undone and leaves no trace. Rows are collected so that
+a group becomes one statement a table: DuckDB takes 100 rows in the time of two single ones.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import duckdb
 
@@ -16,7 +16,7 @@ from runtime.store.queries import arguments, sql
 
 V = TypeVar("V")
 
-RECORDS_IN_MEMORY_MAX = 200_000
+RECORDS_IN_MEMORY_MAX = 400_000
 
 
 class DuplicateRowError(Exception):
@@ -35,6 +35,12 @@ class Kind(Generic[V]):
     query: str
     read: Callable[[list[tuple[Any, ...]]], V | None]
     """Makes the record from the query's rows; None when there is none."""
+    query_many: str = ""
+    """Finds many at once ($keys): the rows of `query`, each after its key. A kind without it cannot be wanted."""
+
+
+Wanted = tuple[Kind[Any], Collection[str]]
+"""Records that a batch of writes is going to look up: fetched together before it runs, one query a kind."""
 
 
 def first_as(record: type[V]) -> Callable[[list[tuple[Any, ...]]], V | None]:
@@ -43,95 +49,136 @@ def first_as(record: type[V]) -> Callable[[list[tuple[Any, ...]]], V | None]:
     return lambda rows: record(**dict(zip(names, rows[0], strict=True))) if rows else None
 
 
-class Records(Protocol):
-    """Where a transaction finds what it has not changed itself."""
-
-    def get(self, kind: Kind[V], key: str) -> V | None: ...
-
-    def peek(self, kind: Kind[V], key: str) -> V | None: ...
-
-    def committed(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]: ...
-
-
 class Memory:
-    """Committed records that were used lately, before the database's own. Only the writer's thread touches it."""
+    """Committed records that were used lately, before the database's own. Only the writer's thread touches it.
+
+    Records live in two generations: what is used moves to the young one; when that is full it becomes the old one, and
+    the old one is forgotten. So never everything is forgotten at once.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self._records: dict[tuple[str, str], Any] = {}
+        self._generation = max(1, RECORDS_IN_MEMORY_MAX // 2)
+        self._young: dict[tuple[str, str], Any] = {}
+        self._old: dict[tuple[str, str], Any] = {}
+        self._absent: set[tuple[str, str]] = set()
 
     def get(self, kind: Kind[V], key: str) -> V | None:
-        known: V | None = self._records.get((kind.name, key))
-        if known is None:
+        known: V | None = self.peek(kind, key)
+        if known is None and (kind.name, key) not in self._absent:
             known = kind.read(self.committed(kind.query, {"key": key}))
             if known is not None:
-                self._records[kind.name, key] = known
+                self._keep((kind.name, key), known)
         return known
 
     def peek(self, kind: Kind[V], key: str) -> V | None:
-        return self._records.get((kind.name, key))
+        place = (kind.name, key)
+        known: V | None = self._young.get(place)
+        if known is None and (known := self._old.get(place)) is not None:
+            self._keep(place, known)
+        return known
 
     def committed(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql(query), dict(values)).fetchall()
 
+    def fetch(self, wanted: Iterable[Wanted]) -> None:
+        """Fetches those that are not in memory. What the database does not have is known to be absent until `absorb`
+        or the next `fetch`."""
+        self._absent.clear()
+        missing: dict[str, tuple[Kind[Any], set[str]]] = {}
+        for kind, keys in wanted:
+            unknown = {key for key in keys if self.peek(kind, key) is None}
+            if unknown:
+                missing.setdefault(kind.name, (kind, set()))[1].update(unknown)
+        for kind, keys in missing.values():
+            found: dict[str, list[tuple[Any, ...]]] = {}
+            for key, *columns in self.committed(kind.query_many, {"keys": sorted(keys)}):
+                found.setdefault(key, []).append(tuple(columns))
+            for key, rows in found.items():
+                self._keep((kind.name, key), kind.read(rows))
+            self._absent.update((kind.name, key) for key in keys - found.keys())
+
     def absorb(self, records: Mapping[tuple[str, str], Any]) -> None:
-        """Takes over what a committed group changed. Forgets everything when that is too much: it is only a cache."""
-        if len(self._records) + len(records) > RECORDS_IN_MEMORY_MAX:
-            self._records.clear()
-        self._records.update(records)
+        """Takes over what a committed group changed."""
+        self._absent.clear()
+        for place, record in records.items():
+            self._keep(place, record)
+
+    def _keep(self, place: tuple[str, str], record: Any) -> None:
+        if len(self._young) >= self._generation:
+            self._old, self._young = self._young, {}
+        self._young[place] = record
 
 
 class Transaction:
-    """Reads through to what is beneath; keeps its own changes until they are absorbed or flushed."""
+    """One for a whole group. Between its writes it is told that the last one stays (`settle`) or not (`undo`)."""
 
-    def __init__(self, beneath: Records) -> None:
-        self._beneath = beneath
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self.records: dict[tuple[str, str], Any] = {}
         self._inserts: dict[str, list[Any]] = {}
-        self._updates: dict[str, dict[str, Any]] = {}
+        self._keyed: dict[str, dict[str, Any]] = {}
         self._statements: list[tuple[str, dict[str, Any]]] = []
+        self._lists: list[list[Any]] = []
+        self._changed: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def get(self, kind: Kind[V], key: str) -> V | None:
-        """The record as this transaction sees it, from memory or the database."""
+        """The record as the group sees it so far, from memory or the database."""
         own: V | None = self.records.get((kind.name, key))
-        return own if own is not None else self._beneath.get(kind, key)
+        return own if own is not None else self._memory.get(kind, key)
 
     def peek(self, kind: Kind[V], key: str) -> V | None:
         """Like `get`, but None without asking the database when the record is not in memory."""
         own: V | None = self.records.get((kind.name, key))
-        return own if own is not None else self._beneath.peek(kind, key)
+        return own if own is not None else self._memory.peek(kind, key)
 
     def committed(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Rows as the last committed group left them: blind to this group's own changes."""
-        return self._beneath.committed(query, values)
+        return self._memory.committed(query, values)
 
     def keep(self, kind: Kind[V], key: str, record: V) -> None:
         """From now on `get` answers this. Its rows are the caller's to insert or update."""
-        self.records[kind.name, key] = record
+        self._set(self.records, (kind.name, key), record)
 
     def insert(self, table: str, row: Any) -> None:
         """Adds a row by `insert_<table>`. A key that exists fails the write with DuplicateRowError."""
-        self._inserts.setdefault(table, []).append(row)
+        rows = self._inserts.get(table)
+        if rows is None:
+            rows = self._inserts[table] = []
+        self._add(rows, row)
 
     def update(self, table: str, key: str, row: Any) -> None:
         """Replaces a row by `update_<table>`; the last of several for one key is written."""
-        self._updates.setdefault(table, {})[key] = row
+        self._set(self._keyed.setdefault(f"update_{table}", {}), key, row)
+
+    def replace(self, table: str, key: str, row: Any, *, remains: bool) -> None:
+        """Removes a row by `remove_<table>` and, when it `remains`, adds it by `insert_<table>`. The last word for one
+        key counts. For tables without an index, whose rows nothing inserts otherwise."""
+        self._set(self._keyed.setdefault(f"remove_{table}", {}), key, row)
+        self._set(self._keyed.setdefault(f"insert_{table}", {}), key, row if remains else None)
 
     def execute(self, statement: str, **values: Any) -> None:
         """Runs a statement after the rows; for rare things."""
-        self._statements.append((statement, values))
+        self._add(self._statements, (statement, values))
 
-    def absorb(self, later: "Transaction") -> None:
-        """Takes over the changes of a write that succeeded."""
-        self.records.update(later.records)
-        for table, rows in later._inserts.items():
-            self._inserts.setdefault(table, []).extend(rows)
-        for table, keyed in later._updates.items():
-            self._updates.setdefault(table, {}).update(keyed)
-        self._statements.extend(later._statements)
+    def settle(self) -> None:
+        """The last write succeeded: what it changed stays."""
+        self._lists.clear()
+        self._changed.clear()
+
+    def undo(self) -> None:
+        """The last write was refused: everything is again as it was before it."""
+        for rows in reversed(self._lists):
+            rows.pop()
+        for mapping, key, before in reversed(self._changed):
+            if before is None:
+                mapping.pop(key, None)
+            else:
+                mapping[key] = before
+        self.settle()
 
     def is_empty(self) -> bool:
-        return not (self._inserts or self._updates or self._statements)
+        return not (any(self._inserts.values()) or any(self._keyed.values()) or self._statements)
 
     def flush(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Sends every change to the database, inside its open transaction. Raises DuplicateRowError."""
@@ -142,14 +189,23 @@ class Transaction:
                 if "uplicate key" not in str(error):
                     raise
                 raise DuplicateRowError(table) from error
-        for table, keyed in self._updates.items():
-            _send(connection, f"update_{table}", keyed.values())
+        for statement, keyed in self._keyed.items():
+            _send(connection, statement, [row for row in keyed.values() if row is not None])
         for statement, values in self._statements:
             connection.execute(sql(statement), arguments(statement, values))
 
+    def _set(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
+        self._changed.append((mapping, key, mapping.get(key)))
+        mapping[key] = value
 
-def _send(connection: duckdb.DuckDBPyConnection, statement: str, rows: Iterable[Any]) -> None:
-    rows = list(rows)
+    def _add(self, rows: list[Any], row: Any) -> None:
+        rows.append(row)
+        self._lists.append(rows)
+
+
+def _send(connection: duckdb.DuckDBPyConnection, statement: str, rows: list[Any]) -> None:
+    if not rows:
+        return
     names = [field.name for field in fields(rows[0])]
     columns = zip(*map(attrgetter(*names), rows), strict=True)
     values = {name: list(column) for name, column in zip(names, columns, strict=True)}

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runtime.entity.journal import Append, BeginRun, Claim, Journal
+from runtime.entity.journal import Append, BeginRun, Claim, Journal, Moves
 from runtime.errors import CeilingReachedError, ConflictError, NotEnoughCreditsError, NotFoundError
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
 from runtime.ledger.books import Books
@@ -42,10 +43,17 @@ class World:
     now: datetime = NOON
     seq: int = 0
 
-    async def append(self, **changes: object) -> None:
+    async def append(self, **moves: Any) -> None:
         append = Append(
-            entity=ENTITY, owner=USER, epoch=1, expected_seq=self.seq, events=(), open=True, head={}, **changes
-        )  # type: ignore[arg-type]
+            entity=ENTITY,
+            owner=USER,
+            epoch=1,
+            expected_seq=self.seq,
+            events=(),
+            open=True,
+            head={},
+            moves=Moves(**moves),
+        )
         await self.journal.append(append)
 
 
@@ -68,7 +76,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             clock=clock,
         )
         made = World(books, StoreJournal(database, clock))
-    await made.journal.claim(Claim(host="h", incarnation="i1", partitions=[partition_of(ENTITY)]))
+    await made.journal.claim(Claim(host="h", incarnation="i1", partitions={partition_of(ENTITY): 0}))
     await made.ledger.open_wallet(USER, is_admin=False)
     yield made
     assert await made.ledger.mismatches() == []
@@ -112,7 +120,7 @@ async def test_unknown_user__has_nothing(world: World) -> None:
 
 
 async def test_hold__reserves_and_meter_releases_the_rest(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
 
     await world.ledger.hold(a_hold(tokens=1_000))
     assert (await world.ledger.balance(USER)).held_ucredits == 150_000
@@ -125,12 +133,12 @@ async def test_hold__reserves_and_meter_releases_the_rest(world: World) -> None:
 
 
 async def test_settling_a_run__charges_its_metered_calls_once(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     await world.ledger.hold(a_hold())
     await world.ledger.meter(a_meter(tokens=400))
 
-    await world.append(settle_runs=[RUN])
-    await world.append(settle_runs=[RUN])
+    await world.append(settle=[RUN])
+    await world.append(settle=[RUN])
 
     balance = await world.ledger.balance(USER)
     assert (balance.balance_ucredits, balance.held_ucredits) == (GRANT - 60_000, 0)
@@ -144,10 +152,10 @@ async def test_settling_a_run__charges_its_metered_calls_once(world: World) -> N
 
 
 async def test_settling_a_run__loses_calls_whose_usage_is_unknown(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     await world.ledger.hold(a_hold(tokens=1_000))
 
-    await world.append(settle_runs=[RUN])
+    await world.append(settle=[RUN])
 
     assert (await world.ledger.balance(USER)).free_ucredits == GRANT
     (row,) = (await world.ledger.receipt(PROJECT)).losses
@@ -155,13 +163,13 @@ async def test_settling_a_run__loses_calls_whose_usage_is_unknown(world: World) 
 
 
 async def test_abandoning_a_run__costs_the_user_nothing(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     await world.ledger.hold(a_hold("known"))
     await world.ledger.hold(a_hold("unknown"))
     await world.ledger.meter(a_meter("known", 400))
 
-    await world.append(abandon_runs=[RUN])
-    await world.append(abandon_runs=[RUN])
+    await world.append(abandon=[RUN])
+    await world.append(abandon=[RUN])
 
     balance = await world.ledger.balance(USER)
     assert (balance.balance_ucredits, balance.held_ucredits) == (GRANT, 0)
@@ -175,9 +183,9 @@ async def test_abandoning_a_run__costs_the_user_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("tokens", [0, 400, 1_000, 5_000])
 async def test_usage_after_a_loss__replaces_the_estimate(world: World, tokens: int) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     await world.ledger.hold(a_hold())
-    await world.append(abandon_runs=[RUN])
+    await world.append(abandon=[RUN])
 
     await world.ledger.meter(a_meter(tokens=tokens))
     await world.ledger.meter(a_meter(tokens=77))
@@ -188,10 +196,10 @@ async def test_usage_after_a_loss__replaces_the_estimate(world: World, tokens: i
 
 
 async def test_usage_above_the_hold__is_charged_up_to_the_hold_and_the_rest_is_a_visible_loss(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     await world.ledger.hold(a_hold(tokens=1_000))
     await world.ledger.meter(a_meter(tokens=1_300))
-    await world.append(settle_runs=[RUN])
+    await world.append(settle=[RUN])
 
     receipt = await world.ledger.receipt(PROJECT)
     (charged,), (excess,) = receipt.charged, receipt.losses
@@ -201,12 +209,12 @@ async def test_usage_above_the_hold__is_charged_up_to_the_hold_and_the_rest_is_a
 
 
 async def test_call_whose_provider_failed__costs_nobody(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     await world.ledger.hold(a_hold())
     await world.ledger.meter(a_meter(tokens=400, failed=True))
     assert (await world.ledger.balance(USER)).free_ucredits == GRANT
 
-    await world.append(settle_runs=[RUN])
+    await world.append(settle=[RUN])
     receipt = await world.ledger.receipt(PROJECT)
     assert not receipt.charged
     (row,) = receipt.losses
@@ -221,7 +229,7 @@ async def test_call_without_a_run__is_charged_at_once(world: World) -> None:
 
 
 async def test_repeating_a_hold_or_a_meter__changes_nothing(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     for run in (RUN, None):
         call = f"c-{run}"
         await asyncio.gather(*(world.ledger.hold(a_hold(call, run=run)) for _ in range(3)))
@@ -232,7 +240,7 @@ async def test_repeating_a_hold_or_a_meter__changes_nothing(world: World) -> Non
 
 
 async def test_call_id_of_another_call__is_refused(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     await world.ledger.hold(a_hold("c1"))
     with pytest.raises(ConflictError):
         await world.ledger.hold(a_hold("c1", run=None))
@@ -242,9 +250,9 @@ async def test_run_that_is_over__pays_for_nothing_more(world: World) -> None:
     other = RunId("project:p1/plan#1")
     with pytest.raises(ConflictError):
         await world.ledger.hold(a_hold())
-    await world.append(begin_runs=[a_run(), a_run(other)])
+    await world.append(begin=[a_run(), a_run(other)])
     await world.ledger.hold(a_hold("before", run=other))
-    await world.append(settle_runs=[RUN], abandon_runs=[other])
+    await world.append(settle=[RUN], abandon=[other])
     for call, run in itertools.product(("before", "after"), (RUN, other)):
         with pytest.raises(ConflictError):
             await world.ledger.hold(a_hold(call, run=run))
@@ -252,13 +260,13 @@ async def test_run_that_is_over__pays_for_nothing_more(world: World) -> None:
 
 
 async def test_run_that_ended_one_way__cannot_end_the_other(world: World) -> None:
-    await world.append(begin_runs=[a_run()])
-    await world.append(settle_runs=[RUN])
-    for change in ({"abandon_runs": [RUN]}, {"begin_runs": [a_run()]}):
+    await world.append(begin=[a_run()])
+    await world.append(settle=[RUN])
+    for change in ({"abandon": [RUN]}, {"begin": [a_run()]}):
         with pytest.raises(ConflictError):
             await world.append(**change)
     with pytest.raises(NotFoundError):
-        await world.append(settle_runs=[RunId("never begun")])
+        await world.append(settle=[RunId("never begun")])
 
 
 async def test_unknown_call__cannot_be_metered(world: World) -> None:
@@ -276,14 +284,14 @@ async def test_hold_over_the_wallet__is_refused_and_holds_nothing(world: World) 
 
 async def test_ceiling__counts_what_is_held_metered_and_charged_but_not_what_was_lost(world: World) -> None:
     second = RunId("project:p1/task.T-001#2")
-    await world.append(begin_runs=[a_run(), a_run(second)], ceiling_ucredits=1_000 * 150)
+    await world.append(begin=[a_run(), a_run(second)], ceiling_ucredits=1_000 * 150)
 
     await world.ledger.hold(a_hold("c1", 900))
     with pytest.raises(CeilingReachedError):
         await world.ledger.hold(a_hold("c2", 101))
     await world.ledger.meter(a_meter("c1", 400))
     await world.ledger.hold(a_hold("c2", 600))
-    await world.append(settle_runs=[RUN])
+    await world.append(settle=[RUN])
     with pytest.raises(CeilingReachedError):
         await world.ledger.hold(a_hold("c3", 601, run=second))
     await world.ledger.hold(a_hold("c3", 600, run=second))
@@ -296,7 +304,7 @@ async def test_ceiling__counts_what_is_held_metered_and_charged_but_not_what_was
 
 async def test_parallel_holds__never_overdraw(world: World) -> None:
     fits = 37
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     tokens = GRANT // 150 // fits
     outcomes = await asyncio.gather(
         *(world.ledger.hold(a_hold(f"c{i}", tokens, run=RUN if i % 2 else None)) for i in range(400)),
@@ -330,10 +338,10 @@ async def test_worked_examples_of_the_specification(
     world: World, tokens_in: int, tokens_out: int, price_in: int, price_out: int, cost_pusd: int, charge_ucredits: int
 ) -> None:
     price = Price(pricing_id="x", input_udollars_per_mtok=price_in, output_udollars_per_mtok=price_out)
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     await world.ledger.hold(replace(a_hold(tokens=tokens_in, price=price), output_tokens_max=tokens_out))
     await world.ledger.meter(replace(a_meter(tokens=tokens_in), output_tokens=tokens_out))
-    await world.append(settle_runs=[RUN])
+    await world.append(settle=[RUN])
     receipt = await world.ledger.receipt(PROJECT)
     assert (receipt.total_cost_pusd, receipt.total_ucredits) == (cost_pusd, charge_ucredits)
     assert (await world.ledger.balance(USER)).balance_ucredits == GRANT - charge_ucredits
@@ -364,9 +372,9 @@ async def test_task_token__is_good_while_its_run_is_open_and_never_an_admins(wor
     await world.ledger.open_wallet(USER, is_admin=True)
     await world.ledger.add_token(NewToken(token_sha256=digest, user=USER, kind="task", label="", run=RUN))
     assert await world.ledger.authenticate(digest) is None
-    await world.append(begin_runs=[a_run()])
+    await world.append(begin=[a_run()])
     assert await world.ledger.authenticate(digest) == Identity(user=USER, is_admin=False, kind="task", run=RUN)
-    await world.append(settle_runs=[RUN])
+    await world.append(settle=[RUN])
     assert await world.ledger.authenticate(digest) is None
 
 

@@ -18,7 +18,7 @@ from runtime.config import Secrets, Settings
 from runtime.entity.host import Host
 from runtime.entity.journal import Append, EventRecord
 from runtime.errors import MasterbuilderError, UnavailableError
-from runtime.ids import LOCAL_ADMIN, PARTITION_COUNT, CallId, EntityId, ProjectId, new_call_id, user_entity
+from runtime.ids import LOCAL_ADMIN, CallId, EntityId, ProjectId, new_call_id, user_entity
 from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
@@ -76,14 +76,14 @@ class World:
         await self.store.books.replace_keys([seal_key(endpoint, self.secrets.api_key_encryption_key)])
         ring = KeyRing([provider_key(endpoint)], cooldown_s=1.0)
         self.calls = ModelCalls(self.store.books, ring, CATALOGUE, self.settings)
-        self.start_host()
+        await self.start_host()
 
     async def close(self) -> None:
         await self.host.stop()
         await self.calls.close()
         await self.store.close()
 
-    def start_host(self) -> None:
+    async def start_host(self) -> None:
         self.incarnations += 1
         incarnation = self.incarnations
         journal = CrashingJournal(self, incarnation)
@@ -105,16 +105,15 @@ class World:
             incarnation=str(incarnation),
             journal=journal,
             factories={"project": lambda entity: Project(entity, workshop), "user": session},
-            partitions=range(PARTITION_COUNT),
         )
+        await self.host.acquire_all()
 
     async def crash_and_restart(self) -> None:
         """What `kill -9` and a restarted actor come to."""
         old, self.crash_at = self.host, 0
         self.crashed.clear()
-        self.start_host()
+        await self.start_host()
         await old.stop()
-        await self.host.start()
 
     async def order(self, **changes: Any) -> ProjectView:
         order: dict[str, Any] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime.config import Secrets, Settings
-from runtime.entity.journal import Append, BeginRun, Claim
+from runtime.entity.journal import Append, BeginRun, Claim, Moves
 from runtime.errors import BadInputError, ConflictError, NotEnoughCreditsError
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
 from runtime.ledger.money import Price
@@ -31,7 +31,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     made = Store(Settings(data_dir=tmp_path), Secrets.load(tmp_path, {}), lambda: NOON)
     await made.open()
     await made.books.open_wallet(USER, is_admin=False)
-    await made.journal.claim(Claim(host="h", incarnation="i", partitions=[partition_of(ENTITY)]))
+    await made.journal.claim(Claim(host="h", incarnation="i", partitions={partition_of(ENTITY): 0}))
     yield made
     await made.close()
 
@@ -64,11 +64,11 @@ async def sql(store: Store, *statements: str) -> list[tuple[object, ...]]:
 async def a_busy_ledger(store: Store) -> None:
     begin = BeginRun(run=RUN, user=USER, project=PROJECT, task="T-001", attempt=1)
     append = Append(entity=ENTITY, owner=USER, epoch=1, expected_seq=0, events=(), open=True, head={})
-    await store.journal.append(replace(append, begin_runs=[begin]))
+    await store.journal.append(replace(append, moves=Moves(begin=[begin])))
     for call in ("settled", "lost"):
         await store.books.hold(a_hold(call, RUN))
     await store.books.meter(a_meter("settled"))
-    await store.journal.append(replace(append, settle_runs=[RUN]))
+    await store.journal.append(replace(append, moves=Moves(settle=[RUN])))
     await store.books.hold(a_hold("held"))
     assert await store.books.mismatches() == []
 
@@ -201,7 +201,7 @@ async def test_token_that_is_malformed__is_refused(store: Store) -> None:
 async def test_hold_repeated_after_a_restart__is_not_refused_for_want_of_what_it_holds_itself(store: Store) -> None:
     begin = BeginRun(run=RUN, user=USER, project=PROJECT, task="T-001", attempt=1)
     append = Append(entity=ENTITY, owner=USER, epoch=1, expected_seq=0, events=(), open=True, head={})
-    await store.journal.append(replace(append, begin_runs=[begin], ceiling_ucredits=400_000))
+    await store.journal.append(replace(append, moves=Moves(begin=[begin], ceiling_ucredits=400_000)))
     whole_ceiling, whole_wallet = a_hold("c1", RUN), replace(a_hold("c2"), input_tokens_max=4_740_000)
     for hold in (whole_ceiling, whole_wallet):
         await store.books.hold(hold)

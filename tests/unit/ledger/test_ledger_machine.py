@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from runtime.entity.journal import Append, BeginRun, Claim
+from runtime.entity.journal import Append, BeginRun, Claim, Moves
 from runtime.errors import RefusedError
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
 from runtime.ledger.books import Books
@@ -53,18 +53,18 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        partitions = [partition_of(EntityId(f"project:{project}")) for project in PROJECTS]
+        partitions = {partition_of(EntityId(f"project:{project}")): 0 for project in PROJECTS}
         self.both("claim", Claim(host="h", incarnation="i", partitions=partitions), journal=True)
         for user in USERS:
             self.both("open_wallet", user, False)
 
     @rule(run=runs, user=users, project=projects)
     def begin_run(self, run: RunId, user: UserId, project: ProjectId) -> None:
-        self.append(project, begin_runs=[BeginRun(run=run, user=user, project=project, task="T-001", attempt=1)])
+        self.append(project, begin=[BeginRun(run=run, user=user, project=project, task="T-001", attempt=1)])
 
     @rule(project=projects, settle=st.lists(runs, max_size=2), abandon=st.lists(runs, max_size=2))
     def end_runs(self, project: ProjectId, settle: list[RunId], abandon: list[RunId]) -> None:
-        self.append(project, settle_runs=settle, abandon_runs=[run for run in abandon if run not in settle])
+        self.append(project, settle=settle, abandon=[run for run in abandon if run not in settle])
 
     @rule(project=projects, ceiling=st.integers(0, GRANT))
     def set_ceiling(self, project: ProjectId, ceiling: int) -> None:
@@ -138,7 +138,7 @@ class LedgerMachine(RuleBasedStateMachine):
             clock=lambda: NOON,
         )
 
-    def append(self, project: ProjectId, **changes: Any) -> None:
+    def append(self, project: ProjectId, **moves: Any) -> None:
         append = Append(
             entity=EntityId(f"project:{project}"),
             owner=USERS[0],
@@ -147,7 +147,7 @@ class LedgerMachine(RuleBasedStateMachine):
             events=(),
             open=True,
             head={},
-            **changes,
+            moves=Moves(**moves),
         )
         self.both("append", append, journal=True)
 

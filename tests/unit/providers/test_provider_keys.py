@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.entity.vitals import KeyPoolVitals
 from runtime.errors import BadInputError, NoProviderError, ProviderError, UnavailableError
 from runtime.providers.endpoints import Endpoint
 from runtime.providers.keys import KeyOutcome, KeyRing, ProviderKey, open_key, provider_key, seal_key
@@ -89,6 +90,25 @@ async def test_refused_key__is_never_leased_again_and_the_last_one_says_which():
     with pytest.raises(ProviderError, match=r"refuses every key .*\(a, b\)") as refused:
         await keys.lease("openai", 0)
     assert "sk-a" not in str(refused.value)
+
+
+async def test_vitals__count_keys_that_rest_and_calls_that_wait():
+    time = Time()
+    counts = []
+    keys = ring(time, "a", "b", "c")
+
+    async def sleep(seconds: float) -> None:
+        counts.append(keys.vitals("openai"))
+        await time.sleep(seconds)
+
+    keys._sleep = sleep
+    await keys.report(await keys.lease("openai", 0), KeyOutcome(kind="key_refused"))
+    await keys.report(await keys.lease("openai", 0), LIMITED)
+    assert keys.vitals("openai") == KeyPoolVitals(provider="openai", keys=3, cooling=2, waiting=0)
+    await keys.report(await keys.lease("openai", 0), LIMITED)
+    await keys.lease("openai", 60)
+    assert counts == [KeyPoolVitals(provider="openai", keys=3, cooling=3, waiting=1)]
+    assert keys.vitals("openai").waiting == 0
 
 
 async def test_lease__without_any_key_says_how_to_add_one():

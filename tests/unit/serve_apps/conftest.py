@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,15 +14,18 @@ import pytest
 
 from runtime.config import Settings
 from runtime.entity.journal import EventRecord, Head
-from runtime.errors import NotFoundError
+from runtime.entity.vitals import HostVitals, PoolVitals, Quarantined, SystemVitals
+from runtime.errors import NotFoundError, QuarantinedError
 from runtime.ids import EntityId, ProjectId, RunId, UserId, project_entity, user_entity
-from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Receipt
+from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Mismatch, Receipt
 from runtime.project.messages import Describe, OpenProject, PackageView, ProjectView, Status, TaskView
 from runtime.providers.calls import ModelCalls
 from runtime.providers.catalogue import CATALOGUE
 from runtime.providers.keys import KeyRing, ProviderKey
 from runtime.providers.openai_compatible import Completion, Part
 from runtime.providers.usage import Usage
+from runtime.store.keeping import BackupReport, CompactReport
+from runtime.tokens import token_hash
 from serve_apps import api_routes, gateway_routes
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -29,6 +33,36 @@ ANN, BOB = UserId("ann"), UserId("bob")
 PROJECT = ProjectId("11111111-1111-4111-8111-111111111111")
 BOBS = ProjectId("22222222-2222-4222-8222-222222222222")
 RUN = RunId("project:p/task/T-001#1")
+VITALS = SystemVitals(
+    hosts=[
+        HostVitals(
+            name="entities-0",
+            incarnation="i1",
+            pid=7,
+            node="n1",
+            kinds=["project", "user"],
+            partitions=1024,
+            residents=2,
+            working=1,
+            queued=0,
+            memory_bytes=1 << 20,
+            turns=5,
+            activations=2,
+            passivations=0,
+            failures=3,
+            stale=0,
+            quarantined=[
+                Quarantined(entity=project_entity(BOBS), error="KeyError: 'x'", failures=3, since=NOW),
+            ],
+        )
+    ],
+    map_version=4,
+    moving=0,
+    store=None,
+    implementers=PoolVitals(workers=1, busy=0, queued=0),
+    key_pools=[],
+    silent=["ledger"],
+)
 PACKAGE = b"PK\x05\x06" + b"\0" * 18
 
 
@@ -41,10 +75,13 @@ class FakeEntities:
         self.log: dict[ProjectId, list[EventRecord]] = {PROJECT: [], BOBS: []}
         self.told: list[tuple[EntityId, Any]] = []
         self.raises: list[Exception] = []
+        self.quarantined: set[EntityId] = set()
         self.changed = asyncio.Event()
         self.wait_s_max = 0.05
 
     async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> Any:
+        if entity in self.quarantined:
+            raise QuarantinedError(f"{entity} is set aside.", "An operator lifts it.")
         if not isinstance(message, Describe):
             self.told.append((entity, message))
             if self.raises:
@@ -161,10 +198,12 @@ class FakeJournal:
         return Head(entity=entity, owner=owners[entity], last_seq=3, open=True, updated_at=NOW, data={"title": "x"})
 
     async def heads(self, kind: str, owner: UserId | None) -> Sequence[Head]:
-        assert (kind, owner) == ("project", ANN)
-        return [
-            Head(entity=project_entity(PROJECT), owner=ANN, last_seq=3, open=True, updated_at=NOW, data={"title": "x"})
+        assert kind == "project"
+        every = [
+            Head(entity=project_entity(PROJECT), owner=ANN, last_seq=3, open=True, updated_at=NOW, data={"title": "x"}),
+            Head(entity=project_entity(BOBS), owner=BOB, last_seq=1, open=False, updated_at=NOW, data={"title": "y"}),
         ]
+        return [head for head in every if owner in (None, head.owner)]
 
 
 class FakeAdapter:
@@ -202,11 +241,39 @@ class FakeAdapter:
         pass
 
 
+class FakeKeeper:
+    """`finds` is what the check answers; `raises`, what everything does."""
+
+    def __init__(self) -> None:
+        self.finds: list[Mismatch] = []
+        self.raises: Exception | None = None
+        self.backups: list[tuple[Path, bool]] = []
+
+    async def check(self) -> Sequence[Mismatch]:
+        self._maybe_raise()
+        return self.finds
+
+    async def backup(self, folder: Path, with_secrets: bool) -> BackupReport:
+        self._maybe_raise()
+        self.backups.append((folder, with_secrets))
+        return BackupReport(folder=folder, cluster_id="c1", entities=2, events=9, blobs=1, bytes=4096, seconds=0.5)
+
+    async def compact(self) -> CompactReport:
+        self._maybe_raise()
+        return CompactReport(events_dropped=7, bytes_before=9000, bytes_after=5000)
+
+    def _maybe_raise(self) -> None:
+        if self.raises:
+            raise self.raises
+
+
 @dataclass
 class FakeSystem:
     entities: FakeEntities = field(default_factory=FakeEntities)
     ledger: FakeLedger = field(default_factory=FakeLedger)
     journal: FakeJournal = field(default_factory=FakeJournal)
+    keeper: FakeKeeper = field(default_factory=FakeKeeper)
+    quarantine: set[EntityId] = field(default_factory=set)
     adapter: FakeAdapter = field(default_factory=FakeAdapter)
     settings: Settings = field(default_factory=lambda: Settings(brief_bytes_max=2000))
     found: dict[str, str] = field(default_factory=lambda: {"ledger": "ok", "provider": "openai, deepseek"})
@@ -228,6 +295,14 @@ class FakeSystem:
 
     async def health(self) -> dict[str, str]:
         return self.found
+
+    async def vitals(self) -> SystemVitals:
+        return VITALS
+
+    async def pardon(self, entity: EntityId) -> bool:
+        was_there = entity in self.quarantine
+        self.quarantine.discard(entity)
+        return was_there
 
 
 def view(project: ProjectId, owner: UserId, *, status: Status = Status.IMPLEMENTING, last_seq: int = 0) -> ProjectView:
@@ -292,7 +367,8 @@ async def system() -> FakeSystem:
 @pytest.fixture
 async def door(system: FakeSystem) -> AsyncIterator[httpx.AsyncClient]:
     """The API as Ann sees it."""
-    async for client in _client(api_routes.create_app(system), "http://api"):  # type: ignore[arg-type]
+    app = api_routes.create_app(system, operator_sha256=token_hash("operator-token"))  # type: ignore[arg-type]
+    async for client in _client(app, "http://api"):
         yield client
 
 

@@ -8,13 +8,18 @@ from hypothesis import strategies as st
 
 from runtime.errors import (
     ConflictError,
+    EntityFailedError,
     MasterbuilderError,
+    MovedError,
     NoProviderError,
     NotEnoughCreditsError,
+    OverloadedError,
+    QuarantinedError,
     StoreUnavailableError,
     UnavailableError,
 )
 from runtime.project.messages import Answer, Cancel, Confirm, OpenProject, Resume
+from serve_apps import admin_routes
 from serve_apps.api_routes import router
 
 ERROR_FIELDS = {"type", "code", "message", "charged", "next", "request_id"}
@@ -142,6 +147,30 @@ async def test_what_the_session_refuses__reaches_the_user_as_it_was_said(door, s
     assert ("retry-after" in response.headers) == (status == 503)
 
 
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (OverloadedError("Too many wait.", retry_after_s=2.2), "3"),
+        (OverloadedError("Too many wait.", retry_after_s=0.01), "1"),
+        (MovedError("It lives elsewhere now.", "Try again."), "1"),
+        (EntityFailedError("It failed.", "Try again."), "5"),
+    ],
+)
+async def test_what_is_worth_trying_again__says_when(door, system, error, seconds):
+    system.entities.raises = [error]
+    response = await door.post("/api/v1/projects", json={"brief": "An app."})
+    assert (response.status_code, error_of(response)["code"]) == (503, error.code)
+    assert response.headers["retry-after"] == seconds
+
+
+async def test_quarantine__is_told_and_nobody_is_invited_to_try_again(door, system):
+    system.entities.raises = [QuarantinedError("project:x is set aside.", "An operator lifts it.")]
+    response = await door.post("/api/v1/projects", json={"brief": "An app."})
+    assert (response.status_code, error_of(response)["code"]) == (503, "quarantined")
+    assert "retry-after" not in response.headers
+    assert response.headers["x-should-retry"] == "false"
+
+
 async def test_unforeseen_error__leaks_nothing_to_the_user_or_the_log(door, system, caplog):
     system.entities.raises = [RuntimeError("sk-secret and what the user wrote")]
     with caplog.at_level(logging.INFO, logger="masterbuilder.http"):
@@ -254,6 +283,14 @@ async def test_project__is_shown_in_full(door, names):
         "last_seq": 3,
     }
     assert (await door.get("/api/v1/projects")).json() == {"projects": [shown]}
+
+
+async def test_list__shows_a_project_in_quarantine_with_what_it_cost(door, system, names):
+    system.entities.quarantined.add(f"project:{names.project}")
+    (row,) = (await door.get("/api/v1/projects")).json()["projects"]
+    assert (row["id"], row["status"], row["title"]) == (names.project, "quarantined", "x")
+    assert (row["spent_ucredits"], row["spent_usd"]) == (67_500, "0.000450")
+    assert "set aside" in row["failure_reason"]
 
 
 async def test_messages__reach_the_project_under_the_requests_key(door, system, names):
@@ -427,6 +464,7 @@ async def test_receipt__comes_as_json_text_or_csv_with_the_same_figures(door, na
 
 def _routes():
     """Every route that wants a token, with its method; ids are left for the test to fill in."""
-    routes = [route for route in router.routes if route.path not in ("/live", "/health")]
-    assert len(routes) == 11
+    every = [*router.routes, *admin_routes.router.routes]
+    routes = [route for route in every if route.path not in ("/live", "/health")]
+    assert len(routes) == 16
     return [(method, route.path) for route in routes for method in route.methods]

@@ -1,12 +1,13 @@
 """What lies on the disk: no text of people, no key, no plain file."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from runtime.config import Secrets, Settings
-from runtime.entity.journal import Append, Claim, NewEvent
+from runtime.entity.journal import Append, Claim, NewEvent, Reminder, Snapshot
 from runtime.errors import NotFoundError, StoreUnavailableError, TooLargeError
 from runtime.ids import BlobId, EntityId, UserId, partition_of
 from runtime.ledger.port import NewToken
@@ -26,10 +27,18 @@ async def an_open_store(folder: Path) -> Store:
 
 async def test_raw_files__hold_no_text_of_people(tmp_path: Path) -> None:
     store = await an_open_store(tmp_path)
-    await store.journal.claim(Claim(host="h", incarnation="i", partitions=[partition_of(ENTITY)]))
+    await store.journal.claim(Claim(host="h", incarnation="i", partitions={partition_of(ENTITY): 0}))
     event = NewEvent(type="t", version=1, key=f"key {SECRET}", data={"text": SECRET})
     append = Append(
-        entity=ENTITY, owner=UserId("u"), epoch=1, expected_seq=0, events=[event], open=True, head={"title": SECRET}
+        entity=ENTITY,
+        owner=UserId("u"),
+        epoch=1,
+        expected_seq=0,
+        events=[event],
+        open=True,
+        head={"title": SECRET},
+        snapshot=Snapshot(seq=1, version=1, data={"text": SECRET}),
+        remind=[Reminder(name="r", due_at=datetime(2026, 11, 21, tzinfo=UTC), data={"text": SECRET})],
     )
     await store.journal.append(append)
     blob = await store.books.put_blob(SECRET.encode() * 100)

@@ -3,7 +3,9 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import duckdb
 import pytest
 
 from runtime.errors import ConflictError, StoreUnavailableError
+from runtime.store import database as database_module
 from runtime.store import schema
 from runtime.store.database import Database
 from runtime.store.queries import sql
@@ -44,6 +47,11 @@ def add_user(name: str) -> object:
         return name
 
     return act
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        time.sleep(0.02)
 
 
 async def users(database: Database) -> list[str]:
@@ -98,6 +106,95 @@ async def test_write_of_a_group__sees_what_earlier_ones_changed_unless_they_fail
     assert isinstance(failed, DuplicateRowError)
     assert answer == "no ghost"
     assert await users(database) == ["real", "taken"]
+
+
+async def test_batch__answers_each_of_its_writes_in_order(database: Database) -> None:
+    await database.write(add_user("taken"))
+
+    def refuse(tx: Transaction) -> None:
+        add_user("ghost")(tx)
+        raise ConflictError("no")
+
+    acts = [add_user("a"), refuse, add_user("taken"), add_user("b"), lambda tx: tx.get(FLAGS, "ghost")]
+    a, refused, duplicate, b, ghost = await database.write_many(acts)
+    assert (a, b, ghost) == ("a", "b", None)
+    assert isinstance(refused, ConflictError)
+    assert isinstance(duplicate, DuplicateRowError)
+    assert await users(database) == ["a", "b", "taken"]
+    assert await database.write_many([]) == []
+
+
+async def test_group_that_a_row_makes_impossible__loses_only_that_row(database: Database) -> None:
+    def impossible(tx: Transaction) -> None:
+        tx.insert("users", UserRow(user_id="x", is_admin=object()))  # type: ignore[arg-type]
+
+    acts = [add_user("a"), impossible, add_user("b")]
+    outcomes = await asyncio.gather(*(database.write(act) for act in acts), return_exceptions=True)
+    assert [isinstance(outcome, Exception) for outcome in outcomes] == [False, True, False]
+    assert await users(database) == ["a", "b"]
+
+
+async def test_write__is_answered_only_after_its_commit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived, go = threading.Event(), threading.Event()
+    commit = database._end_group
+
+    def held_up() -> None:
+        arrived.set()
+        assert go.wait(30)
+        commit()
+
+    def refuse(tx: Transaction) -> None:
+        raise ConflictError("no")
+
+    monkeypatch.setattr(database, "_end_group", held_up)
+    answers = asyncio.gather(database.write_many([add_user("a"), refuse]), database.write(add_user("b")))
+    await asyncio.to_thread(arrived.wait, 30)
+    await asyncio.sleep(0.05)
+    assert not answers.done()
+    go.set()
+    (name, refusal), _ = await answers
+    assert name == "a"
+    assert isinstance(refusal, ConflictError)
+
+
+async def test_write_whose_commit_fails__is_not_answered_as_done(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise duckdb.IOException("No space left on device")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(database, "_end_group", broken)
+        outcomes = await database.write_many([add_user("a"), add_user("b")])
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError] * 2
+    assert await users(database) == []
+    assert await database.write(add_user("a")) == "a"
+
+
+async def test_log__is_folded_into_the_file_beside_the_writes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "LOG_BYTES_MAX", 10_000)
+    names = [f"{number}-" + "x" * 1_000 for number in range(400)]
+    for name in names:
+        await database.write(add_user(name))
+    await asyncio.to_thread(wait_until, lambda: database.log_bytes <= 10_000)
+    assert database.checkpoint_max_s > 0
+    assert set(await users(database)) == set(names)
+
+
+async def test_log_that_cannot_be_folded__is_a_line_in_the_log(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise duckdb.IOException("No space left on device")
+
+    monkeypatch.setattr(database_module, "LOG_BYTES_MAX", 0)
+    monkeypatch.setattr(database, "checkpoint", broken)
+    await database.write(add_user("a"))
+    await asyncio.to_thread(wait_until, lambda: "No space left on device" in caplog.text)
+    assert await database.write(add_user("b")) == "b"
+    assert await users(database) == ["a", "b"]
 
 
 async def test_cancelled_caller__does_not_disturb_the_others(database: Database) -> None:
@@ -191,7 +288,7 @@ async def test_migrations__are_applied_once(database: Database) -> None:
     await asyncio.to_thread(database.close)
     await asyncio.to_thread(database.open)
     rows = await database.read(lambda connection: connection.execute(sql("applied_migrations")).fetchall())
-    assert rows == [("001_initial.sql",)]
+    assert sorted(rows) == [("001_initial.sql",), ("002_entities.sql",)]
 
 
 FULL_DISK = """

@@ -1,0 +1,1 @@
+"""How a message finds its entity: partitions on hosts, one call for many messages, another try when something moved."""

@@ -1,0 +1,80 @@
+"""A data folder of the first release opens with everything it held."""
+
+import asyncio
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+
+from runtime.config import Secrets, Settings
+from runtime.entity.journal import Claim, Ownership
+from runtime.ids import EntityId, partition_of
+from runtime.store import schema
+from runtime.store.queries import sql
+from runtime.store.seal import Seal
+from runtime.store.store import Store
+
+ENTITIES = {"project:1": 5, "user:2": 0, "project:long": 300, "index:4": 1}
+
+
+def make_first_release(folder: Path, seal: Seal) -> None:
+    """As the first release wrote it: 001 only, keys as hashes, an entity's events between those of others."""
+    with duckdb.connect(str(folder / schema.DATABASE)) as connection:
+        connection.execute(sql("make_migrations"))
+        connection.execute(files("runtime.store.migrations").joinpath("001_initial.sql").read_text())
+        connection.execute(sql("add_migration"), {"name": "001_initial.sql"})
+        connection.execute(sql("add_cluster"), {"cluster_id": "c1", "key_check": seal.close(b"c1", "cluster")})
+        for seq in range(1, 301):
+            for entity in [entity for entity, count in ENTITIES.items() if seq <= count]:
+                digest = hashlib.sha256(f"{entity}\0k{seq}".encode()).digest()
+                payload = seal.close_json({"key": f"k{seq}", "data": {"n": seq}}, f"event {entity} {seq}")
+                connection.execute(
+                    "INSERT INTO events VALUES (?, ?, ?, 3, 't', 1, ?, now())", [digest, entity, seq, payload]
+                )
+        for entity, count in ENTITIES.items():
+            head = seal.close_json({"n": count}, f"head {entity}")
+            kind = entity.split(":")[0]
+            values = [entity, kind, count, entity == "project:1", head]
+            connection.execute("INSERT INTO entities VALUES (?, ?, 'u', ?, ?, ?, now())", values)
+            row = [str(partition_of(entity))]
+            connection.execute("INSERT OR IGNORE INTO partitions VALUES (?, 3, 'h', 'i')", row)
+
+
+async def test_first_release__is_carried_over_whole(tmp_path: Path, an_append) -> None:
+    secrets = Secrets.load(tmp_path, {})
+    make_first_release(tmp_path, Seal(secrets.data_encryption_key))
+    store = Store(Settings(data_dir=tmp_path), secrets)
+    for opening in range(2):
+        await store.open()
+        assert await store.check() == []
+        loaded = await store.journal.load_all([EntityId(entity) for entity in ENTITIES])
+        for (entity, count), one in zip(ENTITIES.items(), loaded, strict=True):
+            count += opening
+            assert (one.head.last_seq, one.head.owner, one.head.data) == (count, "u", {"n": count})
+            assert [(event.seq, event.key) for event in one.events] == [(n, f"k{n}") for n in range(1, count + 1)]
+            assert list(await store.journal.read(EntityId(entity), 0)) == list(one.events)
+        assert list(await store.journal.open_entities(["project"])) == (["project:1"] if not opening else [])
+        assert store.cluster_id == "c1"
+        if not opening:
+            held = Ownership(partition=partition_of("user:2"), epoch=3, host="h", incarnation="i")
+            assert held in await store.journal.ownerships()
+            wish = Claim(host="h", incarnation="j", partitions={partition_of(entity): 3 for entity in ENTITIES})
+            assert set((await store.journal.claim(wish)).values()) == {4}
+            appends = [an_append(entity, count, epoch=4) for entity, count in ENTITIES.items()]
+            assert await store.journal.append_all(appends) == [count + 1 for count in ENTITIES.values()]
+        await store.close()
+
+
+async def test_migration_cut_off__leaves_the_first_release(tmp_path: Path) -> None:
+    secrets = Secrets.load(tmp_path, {})
+    make_first_release(tmp_path, Seal(secrets.data_encryption_key))
+    with duckdb.connect(str(tmp_path / schema.DATABASE)) as connection:
+        connection.execute("BEGIN")
+        connection.execute(files("runtime.store.migrations").joinpath("002_entities.sql").read_text())
+        connection.execute("ROLLBACK")
+        assert connection.execute("SELECT count(*) FROM events").fetchall() == [(306,)]
+    store = Store(Settings(data_dir=tmp_path), secrets)
+    await asyncio.gather(store.open())
+    assert await store.check() == []
+    await store.close()
