@@ -53,7 +53,7 @@ class EntityHostActor:
 
     def __init__(self, settings: Settings, name: str, kinds: Sequence[str]) -> None:
         """Only remembers: what can fail is done by the first message, for a constructor must not raise."""
-        logging.basicConfig(level=logging.INFO)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         relax_collector()
         self._settings = settings
         self._name = name

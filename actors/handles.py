@@ -9,7 +9,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 
-from runtime.errors import UnavailableError
+from runtime.errors import UnavailableError, WorkLostError
 
 NAMESPACE = "masterbuilder"
 ROUTER = "router"
@@ -105,5 +105,5 @@ async def once(send: Callable[[], Awaitable[T]], *, what: str, cancels: bool = F
         ) from error
 
 
-class ActorGoneError(UnavailableError):
+class ActorGoneError(WorkLostError):
     """The actor died or restarts. Its answer to a message in flight is lost."""

@@ -84,7 +84,7 @@ class RouterActor:
     """
 
     def __init__(self, settings: Settings) -> None:
-        logging.basicConfig(level=logging.INFO)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = settings
         self._ledger: LedgerHandle | None = None
         self._hosts: dict[str, _Watched] = {}

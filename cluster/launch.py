@@ -53,7 +53,12 @@ def up(
     lock = SupervisorLock(instance)
     was_running = lock.holder() is not None
     supervisor = None if was_running else _spawn(instance, settings, environment, keys, config_file)
-    record = _wait_ready(instance, lock, supervisor, say)
+    try:
+        record = _wait_ready(instance, lock, supervisor, say)
+    except _HolderGoneError:
+        # A supervisor that was killed a moment ago still seemed to be there.
+        was_running = False
+        record = _wait_ready(instance, lock, _spawn(instance, settings, environment, keys, config_file), say)
     if was_running and keys:
         secrets = Secrets.load(instance.data_dir, environment)
         client = {**_plain(settings, environment, instance), **ray_client_environment(secrets, record.ray_address)}
@@ -134,7 +139,8 @@ def _wait_ready(
         if record and supervisor and record.supervisor_pid != supervisor.pid:
             record = None
         if ended:
-            raise _why_ended(instance, record)
+            why = _why_ended(instance, record)
+            raise _HolderGoneError(why.message, why.next_step) if supervisor is None else why
         if record and record.state == "ready":
             return record
         if record and record.detail and record.detail != told:
@@ -142,6 +148,10 @@ def _wait_ready(
             say(told)
         time.sleep(_POLL_S)
     raise UnavailableError(f"The service is not ready after {_START_S_MAX:.0f} s.", f"See {instance.log_file}.")
+
+
+class _HolderGoneError(UnavailableError):
+    """The supervisor that was found running ended while it was waited for."""
 
 
 def _why_ended(instance: Instance, record: Record | None) -> MasterbuilderError:

@@ -41,7 +41,9 @@ class SimulatorProcess:
             )  # fmt: skip
         assert process.stdout is not None
         deadline = time.monotonic() + _START_S_MAX
-        while time.monotonic() < deadline and select.select([process.stdout], [], [], 1.0)[0]:
+        while time.monotonic() < deadline:
+            if not select.select([process.stdout], [], [], 1.0)[0]:
+                continue
             line = process.stdout.readline()
             if line.startswith(_READY):
                 return cls(process, line.removeprefix(_READY).strip())

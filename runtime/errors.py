@@ -19,6 +19,7 @@
         ├── OverloadedError          too many wait already; `retry_after_s` says when to try again
         ├── EntityFailedError        an error of ours; the entity was reset from its journal
         ├── QuarantinedError         the entity failed again and again and is set aside
+        ├── WorkLostError            whoever had the work in hand died; nobody knows whether it was done
         ├── NoProviderError          no model provider is configured
         ├── ProviderError            the provider failed, or did not answer in time
         ├── SandboxUnavailableError  generated code cannot be confined here, so it is not run
@@ -133,6 +134,10 @@ class EntityFailedError(UnavailableError):
 
 class QuarantinedError(UnavailableError):
     code = "quarantined"
+
+
+class WorkLostError(UnavailableError):
+    code = "work_lost"
 
 
 class NoProviderError(UnavailableError):

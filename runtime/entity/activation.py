@@ -24,6 +24,8 @@ from runtime.ids import EntityId, UserId
 
 SNAPSHOT_EVERY = 50
 """Events after which the next append brings a snapshot along."""
+KEYS_PER_EVENT = 16
+"""A snapshot has all keys, so with very many of them it comes less often: that bounds what it costs an event."""
 BASE_BYTES = 2_000
 """About what an activation with a small state holds; `make bench NAME=runtime` measures it."""
 
@@ -106,7 +108,7 @@ class Activation(Generic[State]):
             self._took(record)
 
     def has(self, key: str) -> bool:
-        """True when an event of this key is in the journal. A snapshot remembers the newest 512 keys."""
+        """True when an event of this key is in the journal. Old keys are forgotten with a snapshot: see `Keys`."""
         return key in self._keys
 
     async def emit(
@@ -204,38 +206,32 @@ class Activation(Generic[State]):
                 data=event.data,
             )
             state = self._behaviour.fold(self.state, record)
-            saved = await self._append(
-                state,
-                (event,),
-                save=self._tail + 1 >= SNAPSHOT_EVERY,
-                moves=moves(self.state),
-                remind=remind,
-                forget=forget,
-            )
+            is_due = self._tail + 1 >= max(SNAPSHOT_EVERY, len(self._keys) // KEYS_PER_EVENT)
+            snapshot = self._snapshot(state, (record,)) if is_due else None
+            await self._append(state, (event,), snapshot, moves(self.state), remind, forget)
             self.state = state
             self._took(record)
-            if saved:
+            if snapshot is not None:
                 self._tail = 0
         self._tell((record,))
 
     async def _touch(self, *, save: bool = False, forget: Sequence[str] = ()) -> None:
         """An append without events."""
         async with self._appending:
-            if await self._append(self.state, (), save=save, forget=forget):
+            snapshot = self._snapshot(self.state, ()) if save else None
+            await self._append(self.state, (), snapshot, forget=forget)
+            if snapshot is not None:
                 self._tail = 0
 
     async def _append(
         self,
         state: State,
         events: Sequence[NewEvent],
-        *,
-        save: bool,
+        snapshot: Snapshot | None,
         moves: Moves = NO_MOVES,
         remind: Sequence[Reminder] = (),
         forget: Sequence[str] = (),
-    ) -> bool:
-        """True when a snapshot went along."""
-        snapshot = self._snapshot(state, events) if save else None
+    ) -> None:
         append = Append(
             entity=self.entity,
             owner=self.owner,
@@ -258,7 +254,6 @@ class Activation(Generic[State]):
                 raise
         if self.reminded is not None:
             self.reminded.update([reminder.name for reminder in remind], forget)
-        return snapshot is not None
 
     async def _is_ours(self, append: Append) -> bool:
         """True when the refused append had in fact been written: only the answer to an earlier try was lost."""
@@ -269,20 +264,20 @@ class Activation(Generic[State]):
             (event.key, append.epoch) for event in append.events
         ]
 
-    def _snapshot(self, state: State, events: Sequence[NewEvent]) -> Snapshot | None:
+    def _snapshot(self, state: State, records: Sequence[EventRecord]) -> Snapshot | None:
         frozen = self._behaviour.freeze(state)
         if frozen is None:
             return None
         keys = Keys(self._keys.frozen())
-        for event in events:
-            keys.add(event.key)
+        for record in records:
+            keys.add(record.key, record.at.timestamp())
         self._state_bytes = len(json.dumps(frozen))
         data = {"state": frozen, "keys": keys.frozen(), "bytes": self._state_bytes}
-        return Snapshot(seq=self.last_seq + len(events), version=self._behaviour.snapshot_version, data=data)
+        return Snapshot(seq=self.last_seq + len(records), version=self._behaviour.snapshot_version, data=data)
 
     def _took(self, record: EventRecord) -> None:
         self.last_seq = record.seq
-        self._keys.add(record.key)
+        self._keys.add(record.key, record.at.timestamp())
         self._tail += 1
 
     def _next_events(self) -> "asyncio.Future[Sequence[EventRecord]]":

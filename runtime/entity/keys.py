@@ -2,20 +2,30 @@
 
 import base64
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 KEYS_KEPT = 512
+KEPT_S = 300.0
+"""Longer than any caller of ours goes on repeating a message."""
 MARK_BYTES = 8
 
 
 class Keys:
-    """A set of keys that may forget the oldest. A mark is 64 bits of a hash: with a million keys an entity, two of
-    them share one with a chance of 1 in 37 million.
+    """A set of keys that forgets the oldest, but none within `KEPT_S` and none of the newest `KEYS_KEPT`.
+
+    It keeps two generations, and drops the older one when the younger is old and large enough. A mark is 64 bits of a
+    hash: with a million keys an entity, two of them share one with a chance of 1 in 37 million.
     """
 
-    __slots__ = ("_marks",)
+    __slots__ = ("_marks", "_old", "_since")
 
-    def __init__(self, frozen: str = "") -> None:
-        self._marks = bytearray(base64.b64decode(frozen))
+    def __init__(self, frozen: Mapping[str, Any] | None = None) -> None:
+        self._marks = bytearray(base64.b64decode(frozen["marks"])) if frozen else bytearray()
+        self._old: int = frozen["old"] if frozen else 0
+        """Bytes of the older generation."""
+        self._since: float = frozen["since"] if frozen else 0.0
+        """When the younger one began, in seconds since 1970."""
 
     def __contains__(self, key: str) -> bool:
         mark, start = _mark(key), 0
@@ -28,15 +38,16 @@ class Keys:
     def __len__(self) -> int:
         return len(self._marks) // MARK_BYTES
 
-    def add(self, key: str) -> None:
+    def add(self, key: str, at: float) -> None:
+        """`at`: seconds since 1970, by the event."""
+        if len(self._marks) - self._old >= KEYS_KEPT * MARK_BYTES and at - self._since > KEPT_S:
+            del self._marks[: self._old]
+            self._old = len(self._marks)
+            self._since = at
         self._marks += _mark(key)
 
-    def frozen(self) -> str:
-        """The newest KEYS_KEPT as text. Older ones are forgotten, here too: what is in memory and what survives it
-        are the same, give or take a snapshot.
-        """
-        del self._marks[: -KEYS_KEPT * MARK_BYTES]
-        return base64.b64encode(self._marks).decode()
+    def frozen(self) -> Mapping[str, Any]:
+        return {"marks": base64.b64encode(self._marks).decode(), "old": self._old, "since": self._since}
 
 
 def _mark(key: str) -> bytes:

@@ -7,13 +7,21 @@ from typing import Any
 from runtime.entity.activation import Activation
 from runtime.entity.journal import BeginRun, Moves
 from runtime.entity.steps import Steps
-from runtime.errors import CeilingReachedError, MasterbuilderError, NotEnoughCreditsError, UnavailableError
+from runtime.errors import (
+    CeilingReachedError,
+    MasterbuilderError,
+    NotEnoughCreditsError,
+    UnavailableError,
+    WorkLostError,
+)
 from runtime.ids import RunId
 from runtime.project.messages import Status
 from runtime.project.state import State
 
 TRIES_MAX = 3
 BACK_OFF_S = (1.0, 4.0)
+LOSSES_MAX = 20
+"""How often a step is begun again because a process of ours died with it, before its owner hears of it."""
 
 Work = Callable[[RunId], Awaitable[Mapping[str, Any]]]
 
@@ -34,7 +42,7 @@ class PaidSteps:
         A run that fails is abandoned at once: its calls are the platform's loss, its holds are released.
         Raises RefusedError when the work can never succeed.
         """
-        tries = 0
+        tries = losses = 0
         while (result := self._steps.result(step)) is None:
             await self._activation.changed(lambda: not self._activation.state.paused)
             run = await self._begin(step, task, attempt)
@@ -46,6 +54,9 @@ class PaidSteps:
                     await self._pause(Status.PAUSED_NO_CREDITS, error)
                 elif isinstance(error, CeilingReachedError):
                     await self._pause(Status.PAUSED_QUOTE, error)
+                elif isinstance(error, WorkLostError) and losses < LOSSES_MAX:
+                    losses += 1
+                    await asyncio.sleep(BACK_OFF_S[0])
                 elif isinstance(error, UnavailableError):
                     tries += 1
                     if tries % TRIES_MAX == 0:

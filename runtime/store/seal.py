@@ -13,6 +13,7 @@ from runtime.errors import StoreUnavailableError
 NONCE_BYTES = 12
 
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_FROM_JSON = json.JSONDecoder()
 
 
 class Seal:
@@ -42,5 +43,5 @@ class Seal:
         return self.close(_JSON.encode(data).encode(), subject)
 
     def open_json(self, sealed: bytes, subject: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(self.open(sealed, subject).decode())
+        loaded: dict[str, Any] = _FROM_JSON.raw_decode(self.open(sealed, subject).decode())[0]
         return loaded

@@ -283,6 +283,17 @@ async def test_snapshot__comes_every_so_often_and_remembers_state_and_keys() -> 
     assert await later.host.ask(COUNTER, Add(key="new", amount=1)) == SNAPSHOT_EVERY + 4
 
 
+async def test_message_that_is_repeated_after_many_others__is_still_known() -> None:
+    journal = journal_in_memory()
+    alone = await watched(journal)
+    await alone.host.ask(COUNTER, Add(key="late", amount=1))
+    for number in range(1_200):
+        await alone.host.ask(COUNTER, Add(key=str(number), amount=0))
+    assert await alone.host.ask(COUNTER, Add(key="late", amount=1)) == 1
+    later = await watched(journal, "later")
+    assert await later.host.ask(COUNTER, Add(key="late", amount=1)) == 1
+
+
 async def test_snapshot_of_another_version__is_passed_over() -> None:
     journal = journal_in_memory()
     alone = await watched(journal)
