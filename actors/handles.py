@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime.errors import UnavailableError, WorkLostError
 
@@ -59,9 +60,16 @@ def kill(actor: ActorHandle[Any]) -> None:
     ray.kill(actor, no_restart=True)
 
 
-def count_nodes() -> int:
-    """How many are alive, by what Ray knows. Blocks for a moment."""
-    return sum(bool(node["Alive"]) for node in cast("Any", ray).nodes())
+def live_nodes() -> Sequence[str]:
+    """The ids of those that are alive, by what Ray knows. Blocks for a moment."""
+    return sorted(node["NodeID"] for node in cast("Any", ray).nodes() if node["Alive"])
+
+
+def on(node: str) -> NodeAffinitySchedulingStrategy:
+    """Where an actor should start, and elsewhere when that node is gone. Ray's own SPREAD often puts two that need no
+    CPU on one node.
+    """
+    return NodeAffinitySchedulingStrategy(node, soft=True)
 
 
 def this_node() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from ray.actor import ActorHandle
 
 from actors.entity_host import INDEX_ONLY, EntityHostActor, HostReport
-from actors.handles import ROUTER, ActorGoneError, count_nodes, ensure, find, kill, names, once
+from actors.handles import ROUTER, ActorGoneError, ensure, find, kill, live_nodes, names, on, once
 from actors.ledger import NODE_WITH_THE_DISK, LedgerHandle
 from runtime.config import Settings
 from runtime.entity.journal import Ownership
@@ -58,6 +58,8 @@ class _Watched:
     """A host as the router knows it."""
 
     name: str
+    node: str
+    """Where it was to start; its report says where it did."""
     actor: ActorHandle[Any]
     report: HostReport | None = None
     """Of the last ping; None when it was not answered."""
@@ -87,6 +89,7 @@ class RouterActor:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = settings
         self._ledger: LedgerHandle | None = None
+        self._nodes: Sequence[str] = ()
         self._hosts: dict[str, _Watched] = {}
         self._ownerships: Sequence[Ownership] = ()
         self._moving: set[int] = set()
@@ -167,12 +170,14 @@ class RouterActor:
 
     async def _ensure_hosts(self) -> Sequence[str]:
         """Makes what is missing, and returns the names of the hosts that partitions should be spread over."""
-        count = await asyncio.to_thread(count_nodes) * self._settings.entity_hosts_per_node
-        needed = [f"{HOST}{number}" for number in range(max(1, count))]
+        self._nodes = await asyncio.to_thread(live_nodes)
+        count = max(1, len(self._nodes)) * self._settings.entity_hosts_per_node
+        needed = [f"{HOST}{number}" for number in range(count)]
         there = [name for name in await asyncio.to_thread(names) if name.startswith(HOST)]
         for name in (*needed, INDEX_HOST, *there):
             if name not in self._hosts:
-                host = _Watched(name, await asyncio.to_thread(self._actor, name, name in there))
+                node = self._emptiest_node()
+                host = _Watched(name, node, await asyncio.to_thread(self._actor, name, node, name in there))
                 host.watch = asyncio.create_task(self._watch(host))
                 self._hosts[name] = host
         now = time.monotonic()
@@ -184,12 +189,17 @@ class RouterActor:
         kept = [host for host in self._hosts.values() if now - (host.surplus_since or now) < SURPLUS_S]
         return sorted(host.name for host in kept if host.name != INDEX_HOST)
 
-    def _actor(self, name: str, is_there: bool) -> ActorHandle[Any]:
+    def _emptiest_node(self) -> str:
+        """Where the fewest hosts are."""
+        hosts = [host.report.vitals.node if host.report else host.node for host in self._hosts.values()]
+        return min(self._nodes, key=hosts.count)
+
+    def _actor(self, name: str, node: str, is_there: bool) -> ActorHandle[Any]:
         """Blocking."""
         if is_there:
             return find(name)
         kinds = INDEX_ONLY if name == INDEX_HOST else JOURNALED
-        return ensure(name, EntityHostActor, self._settings, name, kinds, scheduling_strategy="SPREAD")
+        return ensure(name, EntityHostActor, self._settings, name, kinds, scheduling_strategy=on(node))
 
     async def _watch(self, host: _Watched) -> None:
         while True:
@@ -205,7 +215,8 @@ class RouterActor:
                 log.warning("%s does not answer: %s", host.name, error or type(error).__name__)
             host.report = None
             if isinstance(error, ActorGoneError) and host.silent_s > REMAKE_S and host.surplus_since is None:
-                host.actor = await asyncio.to_thread(self._actor, host.name, False)
+                host.node = self._emptiest_node()
+                host.actor = await asyncio.to_thread(self._actor, host.name, host.node, False)
             return False
         if host.report is None or host.report.vitals.incarnation != report.vitals.incarnation:
             log.info("%s is there", host.name)
