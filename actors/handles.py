@@ -55,6 +55,11 @@ def names() -> Sequence[str]:
     return [entry["name"] for entry in listed if entry["namespace"] == NAMESPACE]
 
 
+def restart(actor: ActorHandle[Any]) -> None:
+    """Ends its process; Ray starts another one for it, where it should be. Blocks for a moment."""
+    ray.kill(actor, no_restart=False)
+
+
 def kill(actor: ActorHandle[Any]) -> None:
     """For good: it is not restarted, and its name is free. Blocks for a moment."""
     ray.kill(actor, no_restart=True)

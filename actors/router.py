@@ -12,7 +12,7 @@ from typing import Any
 from ray.actor import ActorHandle
 
 from actors.entity_host import INDEX_ONLY, EntityHostActor, HostReport
-from actors.handles import ROUTER, ActorGoneError, ensure, find, kill, live_nodes, names, on, once
+from actors.handles import ROUTER, ActorGoneError, ensure, find, kill, live_nodes, names, on, once, restart
 from actors.ledger import NODE_WITH_THE_DISK, LedgerHandle
 from runtime.config import Settings
 from runtime.entity.journal import Ownership
@@ -34,6 +34,9 @@ REMAKE_S = 3.0
 """A host that is gone for so long is looked for again: perhaps there is no such actor any more."""
 LOST_S = 20.0
 """A host that is silent for so long, while others live, loses its partitions to them."""
+SETTLED_S = 3.0
+"""A node that joined is not known everywhere at once, and a host that was meant for it would start elsewhere."""
+PLACE_TRIES = 3
 SURPLUS_S = 30.0
 """How long there may be too many hosts before one goes: a node that was lost may be back."""
 DRAIN_S = 10.0
@@ -59,13 +62,15 @@ class _Watched:
 
     name: str
     node: str
-    """Where it was to start; its report says where it did."""
+    """Where it was to start, if this router made it; its report says where it did."""
     actor: ActorHandle[Any]
     report: HostReport | None = None
     """Of the last ping; None when it was not answered."""
     heard_at: float = field(default_factory=time.monotonic)
     """Of the last answer, or of the first look."""
     surplus_since: float | None = None
+    restarts: int = 0
+    """How often it was started again to get it to its node."""
     watch: asyncio.Task[None] | None = None
 
     @property
@@ -89,7 +94,10 @@ class RouterActor:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = settings
         self._ledger: LedgerHandle | None = None
+        self._since: Mapping[str, float] = {}
+        """Living node -> when it was first seen."""
         self._nodes: Sequence[str] = ()
+        """Those that hosts are made for."""
         self._hosts: dict[str, _Watched] = {}
         self._ownerships: Sequence[Ownership] = ()
         self._moving: set[int] = set()
@@ -158,6 +166,7 @@ class RouterActor:
             self._start(self._release(name, partitions))
         await self._publish(hosts)
         await self._let_go(wanted)
+        await self._correct_places()
 
     def _living(self) -> Mapping[str, Living]:
         return {
@@ -170,13 +179,13 @@ class RouterActor:
 
     async def _ensure_hosts(self) -> Sequence[str]:
         """Makes what is missing, and returns the names of the hosts that partitions should be spread over."""
-        self._nodes = await asyncio.to_thread(live_nodes)
+        await self._count_nodes()
         count = max(1, len(self._nodes)) * self._settings.entity_hosts_per_node
         needed = [f"{HOST}{number}" for number in range(count)]
         there = [name for name in await asyncio.to_thread(names) if name.startswith(HOST)]
         for name in (*needed, INDEX_HOST, *there):
             if name not in self._hosts:
-                node = self._emptiest_node()
+                node = "" if name in there else self._emptiest_node()
                 host = _Watched(name, node, await asyncio.to_thread(self._actor, name, node, name in there))
                 host.watch = asyncio.create_task(self._watch(host))
                 self._hosts[name] = host
@@ -188,6 +197,11 @@ class RouterActor:
                 host.surplus_since = now
         kept = [host for host in self._hosts.values() if now - (host.surplus_since or now) < SURPLUS_S]
         return sorted(host.name for host in kept if host.name != INDEX_HOST)
+
+    async def _count_nodes(self) -> None:
+        now = time.monotonic()
+        self._since = {node: self._since.get(node, now) for node in await asyncio.to_thread(live_nodes)}
+        self._nodes = [node for node, since in self._since.items() if now - since > SETTLED_S] or list(self._since)
 
     def _emptiest_node(self) -> str:
         """Where the fewest hosts are."""
@@ -235,6 +249,17 @@ class RouterActor:
             if host.watch is not None:
                 host.watch.cancel()
             await asyncio.to_thread(kill, host.actor)
+
+    async def _correct_places(self) -> None:
+        """Ray starts a host elsewhere when it does not know its node yet: then it is started again, a few times."""
+        for host in self._hosts.values():
+            if host.report is None or host.node not in self._nodes or host.report.vitals.node == host.node:
+                continue
+            if host.name.startswith(HOST) and host.restarts < PLACE_TRIES:
+                host.restarts += 1
+                log.info("%s started on another node than it was to, and is started again", host.name)
+                host.report = None
+                await asyncio.to_thread(restart, host.actor)
 
     # Partitions ----------------------------------------------------------------------------------------------
 
