@@ -12,7 +12,7 @@ from typing import Any
 from ray.actor import ActorHandle
 
 from actors.entity_host import INDEX_ONLY, EntityHostActor, HostReport
-from actors.handles import ROUTER, ActorGoneError, ensure, find, kill, live_nodes, names, on, once, restart
+from actors.handles import ROUTER, ActorGoneError, ensure, find, kill, live_nodes, names, on, once
 from actors.ledger import NODE_WITH_THE_DISK, LedgerHandle
 from runtime.config import Settings
 from runtime.entity.journal import Ownership
@@ -36,7 +36,6 @@ LOST_S = 20.0
 """A host that is silent for so long, while others live, loses its partitions to them."""
 SETTLED_S = 3.0
 """A node that joined is not known everywhere at once, and a host that was meant for it would start elsewhere."""
-PLACE_TRIES = 3
 SURPLUS_S = 30.0
 """How long there may be too many hosts before one goes: a node that was lost may be back."""
 DRAIN_S = 10.0
@@ -62,15 +61,13 @@ class _Watched:
 
     name: str
     node: str
-    """Where it was to start, if this router made it; its report says where it did."""
+    """Where it lives, if this router made it; else its report says so."""
     actor: ActorHandle[Any]
     report: HostReport | None = None
     """Of the last ping; None when it was not answered."""
     heard_at: float = field(default_factory=time.monotonic)
     """Of the last answer, or of the first look."""
     surplus_since: float | None = None
-    restarts: int = 0
-    """How often it was started again to get it to its node."""
     watch: asyncio.Task[None] | None = None
 
     @property
@@ -166,7 +163,6 @@ class RouterActor:
             self._start(self._release(name, partitions))
         await self._publish(hosts)
         await self._let_go(wanted)
-        await self._correct_places()
 
     def _living(self) -> Mapping[str, Living]:
         return {
@@ -228,7 +224,8 @@ class RouterActor:
             if host.report is not None:
                 log.warning("%s does not answer: %s", host.name, error or type(error).__name__)
             host.report = None
-            if isinstance(error, ActorGoneError) and host.silent_s > REMAKE_S and host.surplus_since is None:
+            is_due = host.silent_s > REMAKE_S or (host.node and host.node not in self._since)
+            if isinstance(error, ActorGoneError) and is_due and host.surplus_since is None:
                 host.node = self._emptiest_node()
                 host.actor = await asyncio.to_thread(self._actor, host.name, host.node, False)
             return False
@@ -249,17 +246,6 @@ class RouterActor:
             if host.watch is not None:
                 host.watch.cancel()
             await asyncio.to_thread(kill, host.actor)
-
-    async def _correct_places(self) -> None:
-        """Ray starts a host elsewhere when it does not know its node yet: then it is started again, a few times."""
-        for host in self._hosts.values():
-            if host.report is None or host.node not in self._nodes or host.report.vitals.node == host.node:
-                continue
-            if host.name.startswith(HOST) and host.restarts < PLACE_TRIES:
-                host.restarts += 1
-                log.info("%s started on another node than it was to, and is started again", host.name)
-                host.report = None
-                await asyncio.to_thread(restart, host.actor)
 
     # Partitions ----------------------------------------------------------------------------------------------
 
