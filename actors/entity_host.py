@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.collector import relax_collector
 from actors.entities import EntitiesHandle
 from actors.handles import this_node
 from actors.implementers import ImplementersHandle
 from actors.key_pool import KeyPools
 from actors.ledger import LedgerHandle
+from actors.process import prepare_process
 from runtime.config import Secrets, Settings
 from runtime.entity.host import Factory, Host, Limits
 from runtime.entity.vitals import HostVitals
@@ -53,8 +53,7 @@ class EntityHostActor:
 
     def __init__(self, settings: Settings, name: str, kinds: Sequence[str]) -> None:
         """Only remembers: what can fail is done by the first message, for a constructor must not raise."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        relax_collector()
+        prepare_process()
         self._settings = settings
         self._name = name
         self._kinds = tuple(kinds)

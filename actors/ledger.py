@@ -11,8 +11,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from ray.actor import ActorHandle
 
-from actors.collector import relax_collector
 from actors.handles import call, ensure, once
+from actors.process import prepare_process
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head, Journal, Loaded, Ownership
 from runtime.entity.vitals import StoreVitals
@@ -51,7 +51,7 @@ class LedgerActor:
     """
 
     def __init__(self, settings: Settings) -> None:
-        relax_collector()
+        prepare_process()
         self._settings = settings
         self._opening = asyncio.Lock()
         self._store: Store | None = None

@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 from actors.entity_host import INDEX_ONLY, EntityHostActor, HostReport
 from actors.handles import ROUTER, ActorGoneError, ensure, find, kill, live_nodes, names, on, once
 from actors.ledger import NODE_WITH_THE_DISK, LedgerHandle
+from actors.process import prepare_process
 from runtime.config import Settings
 from runtime.entity.journal import Ownership
 from runtime.entity.vitals import HostVitals
@@ -61,7 +62,7 @@ class _Watched:
 
     name: str
     node: str
-    """Where it lives, if this router made it; else its report says so."""
+    """Where it lives: meant to, until it reports; empty when neither is known."""
     actor: ActorHandle[Any]
     report: HostReport | None = None
     """Of the last ping; None when it was not answered."""
@@ -88,7 +89,7 @@ class RouterActor:
     """
 
     def __init__(self, settings: Settings) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        prepare_process()
         self._settings = settings
         self._ledger: LedgerHandle | None = None
         self._since: Mapping[str, float] = {}
@@ -114,10 +115,6 @@ class RouterActor:
         except TimeoutError:
             pass
         return self._route
-
-    async def look_again(self) -> None:
-        """Does now what would be done within a second: for whoever changed the cluster."""
-        self._hurry.set()
 
     async def vitals(self) -> RouterVitals:
         self._begin_steering()
@@ -156,7 +153,9 @@ class RouterActor:
             self._ledger = await asyncio.to_thread(LedgerHandle.ensure, self._settings)
         self._ownerships = await self._ledger.ownerships()
         living = self._living()
-        awaited = {name for name, host in self._hosts.items() if host.silent_s <= LOST_S}
+        awaited = {
+            name for name, host in self._hosts.items() if host.silent_s <= LOST_S and not self._has_no_node(host)
+        }
         hosts = [name for name in wanted if name in awaited] or wanted
         self._begin(plan(hosts, living, self._ownerships, awaited))
         for name, partitions in overstayed(living, self._ownerships).items():
@@ -201,8 +200,14 @@ class RouterActor:
 
     def _emptiest_node(self) -> str:
         """Where the fewest hosts are."""
-        hosts = [host.report.vitals.node if host.report else host.node for host in self._hosts.values()]
-        return min(self._nodes, key=hosts.count)
+        return min(self._nodes, key=[host.node for host in self._hosts.values()].count)
+
+    def _is_awaited(self, host: _Watched) -> bool:
+        return host.silent_s <= LOST_S and not self._has_no_node(host)
+
+    def _has_no_node(self, host: _Watched) -> bool:
+        """True when it cannot come back, because its node is gone."""
+        return host.node != "" and host.node not in self._since
 
     def _actor(self, name: str, node: str, is_there: bool) -> ActorHandle[Any]:
         """Blocking."""
@@ -213,7 +218,11 @@ class RouterActor:
 
     async def _watch(self, host: _Watched) -> None:
         while True:
-            is_there = await self._ping(host)
+            try:
+                is_there = await self._ping(host)
+            except Exception:
+                log.exception("%s could not be made again", host.name)
+                is_there = False
             await asyncio.sleep(PING_EVERY_S if is_there else RETRY_S)
 
     async def _ping(self, host: _Watched) -> bool:
@@ -224,7 +233,7 @@ class RouterActor:
             if host.report is not None:
                 log.warning("%s does not answer: %s", host.name, error or type(error).__name__)
             host.report = None
-            is_due = host.silent_s > REMAKE_S or (host.node and host.node not in self._since)
+            is_due = host.silent_s > REMAKE_S or self._has_no_node(host)
             if isinstance(error, ActorGoneError) and is_due and host.surplus_since is None:
                 host.node = self._emptiest_node()
                 host.actor = await asyncio.to_thread(self._actor, host.name, host.node, False)
@@ -232,7 +241,7 @@ class RouterActor:
         if host.report is None or host.report.vitals.incarnation != report.vitals.incarnation:
             log.info("%s is there", host.name)
             self._hurry.set()
-        host.report, host.heard_at = report, time.monotonic()
+        host.report, host.heard_at, host.node = report, time.monotonic(), report.vitals.node
         return True
 
     async def _let_go(self, wanted: Sequence[str]) -> None:

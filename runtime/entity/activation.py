@@ -139,7 +139,7 @@ class Activation(Generic[State]):
 
     async def save(self) -> None:
         """Brings the snapshot up to the last event, so that the next activation reads nothing else."""
-        if self._tail and self._behaviour.freeze(self.state) is not None:
+        if self._tail:
             await asyncio.shield(asyncio.ensure_future(self._touch(save=True)))
 
     async def changed(self, reached: Callable[[], bool]) -> None:
@@ -219,6 +219,8 @@ class Activation(Generic[State]):
         """An append without events."""
         async with self._appending:
             snapshot = self._snapshot(self.state, ()) if save else None
+            if snapshot is None and not forget:
+                return
             await self._append(self.state, (), snapshot, forget=forget)
             if snapshot is not None:
                 self._tail = 0

@@ -28,6 +28,7 @@ from runtime.index.embedder import Embedder, NoEmbedder, choose_embedder
 from runtime.index.hit import Hit
 from runtime.index.shard import IndexShard
 from runtime.index.terms import count_terms, term_keys
+from tests.bench.figures import figure as make_figure
 
 DEPTH = 10
 WINDOW_ROWS = 40
@@ -232,13 +233,9 @@ def _print(
 def _line(
     figure: str, value: float, unit: str, against: str | None, ratio: float | None, target: str | None, holds: bool
 ) -> None:
-    record = {"bench": "index", "figure": figure, "value": round(value, 4), "unit": unit}
-    print(
-        json.dumps(
-            {**record, "against": against, "ratio": ratio and round(ratio, 4), "target": target, "holds": holds}
-        ),
-        flush=True,
-    )
+    ratio = ratio and round(ratio, 4)
+    line = make_figure("index", figure, round(value, 4), unit, against=against, ratio=ratio, target=target, holds=holds)
+    print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from runtime.ids import PARTITION_COUNT, CallId, EntityId, UserId
 from runtime.ledger.money import Price
 from runtime.ledger.port import Hold, Meter
 from runtime.store.store import Store
+from tests.bench.figures import figure as make_figure
 
 ROUNDS = 3
 BATCH = 250
@@ -75,16 +76,16 @@ async def _compare(figure: str, work: Work, seconds: float) -> dict[str, object]
         grouped.append(await _rate(work, numbers, CALLERS, seconds))
         single.append(await _rate(work, numbers, 1, seconds))
     ratio = median(grouped) / median(single)
-    return {
-        "bench": "ledger",
-        "figure": f"{figure}, {CALLERS} callers",
-        "value": round(median(grouped)),
-        "unit": "1/s",
-        "against": f"one by one: {round(median(single))}",
-        "ratio": round(ratio, 1),
-        "target": GROUPED_OVER_SINGLE_MIN,
-        "holds": ratio >= GROUPED_OVER_SINGLE_MIN,
-    }
+    return make_figure(
+        "ledger",
+        f"{figure}, {CALLERS} callers",
+        round(median(grouped)),
+        "1/s",
+        against=f"one by one: {round(median(single))}",
+        ratio=round(ratio, 1),
+        target=GROUPED_OVER_SINGLE_MIN,
+        holds=ratio >= GROUPED_OVER_SINGLE_MIN,
+    )
 
 
 async def _compare_batches(store: Store, seconds: float) -> dict[str, object]:
@@ -95,16 +96,16 @@ async def _compare_batches(store: Store, seconds: float) -> dict[str, object]:
     for _ in range(ROUNDS):
         rates.append((await few.rate(seconds), await many.rate(seconds)))
     of_few, of_many = (median(column) for column in zip(*rates, strict=True))
-    return {
-        "bench": "ledger",
-        "figure": f"appends in batches of {BATCH} over {MANY} entities",
-        "value": round(of_many),
-        "unit": "1/s",
-        "against": f"over {FEW} entities: {round(of_few)}",
-        "ratio": round(of_many / of_few, 2),
-        "target": FLAT_MIN,
-        "holds": of_many / of_few >= FLAT_MIN,
-    }
+    return make_figure(
+        "ledger",
+        f"appends in batches of {BATCH} over {MANY} entities",
+        round(of_many),
+        "1/s",
+        against=f"over {FEW} entities: {round(of_few)}",
+        ratio=round(of_many / of_few, 2),
+        target=FLAT_MIN,
+        holds=of_many / of_few >= FLAT_MIN,
+    )
 
 
 class _Counters:

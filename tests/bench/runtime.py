@@ -29,6 +29,7 @@ from runtime.config import Settings
 from runtime.entity.journal import Append, NewEvent
 from runtime.ids import LOCAL_ADMIN, EntityId, partition_of
 from runtime.testing.probes import Increment, Total, counter_entity
+from tests.bench.figures import figure as make_figure
 from tests.bench.load import Effort, Outcome, Send, greedy, quantile, steady
 from tests.bench.ray_service import host_of, run_alone, service, small_ray, store_of
 from tests.bench.seed import pad, seed
@@ -110,16 +111,10 @@ class Figures:
         holds: bool = True,
     ) -> None:
         self.all_hold &= holds
-        line = {
-            "bench": "runtime",
-            "figure": figure,
-            "value": round(value, 3),
-            "unit": unit,
-            "against": against,
-            "ratio": None if ratio is None else round(ratio, 2),
-            "target": target,
-            "holds": holds,
-        }
+        ratio = None if ratio is None else round(ratio, 2)
+        line = make_figure(
+            "runtime", figure, round(value, 3), unit, against=against, ratio=ratio, target=target, holds=holds
+        )
         print(json.dumps(line), flush=True)
 
 

@@ -14,6 +14,7 @@ from cluster.environment import ray_client_environment
 from cluster.instance import SupervisorLock, read_record
 from runtime.config import Secrets
 from runtime.errors import UnavailableError
+from tests.bench.figures import figure as make_figure
 from tests.chaos import verdict
 from tests.chaos.builds import Build, Builds
 from tests.chaos.diary import Told, read
@@ -170,10 +171,8 @@ class Chaos:
         *,
         holds: bool = True,
     ) -> dict[str, object]:
-        return {
-            "bench": "chaos", "figure": figure, "value": value, "unit": unit, "against": against, "ratio": None,
-            "target": target, "holds": holds, "seed": self._seed,
-        }  # fmt: skip
+        made = make_figure("chaos", figure, value, unit, against=against, target=target, holds=holds)
+        return {**made, "seed": self._seed}
 
 
 class LoadProcess:

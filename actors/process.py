@@ -1,0 +1,17 @@
+"""What a process of ours sets for itself before its actor begins."""
+
+import gc
+import logging
+
+NEW_OBJECTS = 50_000
+"""Made and not yet freed before the youngest are looked at; Python's own figure is 700."""
+
+
+def prepare_process() -> None:
+    """Logs to stderr with the time, and looks for cycles rarely.
+
+    Entities and records are freed by their counts; walking all of them every few hundred messages took more than half
+    of a host's time (149 against 56 microseconds a durable turn).
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    gc.set_threshold(NEW_OBJECTS, 50, 1_000)
