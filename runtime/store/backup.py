@@ -116,6 +116,8 @@ def _back_up(
             files={path.relative_to(unfinished).as_posix(): _described(path) for path in _files(unfinished)},
         )
         (unfinished / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+        for made in (unfinished / DATABASE, unfinished / MANIFEST):
+            made.chmod(0o600)  # The folder may be copied to where others can look into it.
         _sync_all(unfinished)
         unfinished.rename(folder)
         sync(folder.parent)
