@@ -140,17 +140,16 @@ def _probes(entities: EntitiesHandle) -> dict[str, Factory]:
 def _product(
     settings: Settings, ledger: LedgerHandle, entities: EntitiesHandle, scratch_dir: Path
 ) -> dict[str, Factory]:
+    from actors.model_calls import model_calls
     from runtime.project.project import Project
     from runtime.project.workshop import Workshop
-    from runtime.providers.calls import ModelCalls
-    from runtime.providers.catalogue import CATALOGUE
     from runtime.session.session import UserSession
 
     threading.Thread(target=importlib.import_module, args=(SLOW_TO_IMPORT,), daemon=True).start()
     workshop = Workshop(
         settings=settings,
         ledger=ledger,
-        calls=ModelCalls(ledger, KeyPools(settings), CATALOGUE, settings),
+        calls=model_calls(settings, ledger, KeyPools(settings), ledger),
         implementers=ImplementersHandle(settings),
         entities=entities,
         scratch_dir=scratch_dir,

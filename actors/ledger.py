@@ -16,9 +16,29 @@ from actors.process import prepare_process
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head, Journal, Loaded, Ownership
 from runtime.entity.vitals import StoreVitals
-from runtime.errors import StoreUnavailableError
+from runtime.errors import MasterbuilderError, StoreUnavailableError
 from runtime.ids import BlobId, EntityId, ProjectId, UserId
-from runtime.ledger.port import Balance, Hold, Identity, Ledger, Meter, Mismatch, NewToken, Receipt, SealedKey
+from runtime.ledger.port import (
+    Balance,
+    Draw,
+    Escrow,
+    EscrowId,
+    Hold,
+    Identity,
+    KeyRotation,
+    KeyUse,
+    Ledger,
+    Meter,
+    Mismatch,
+    ModelRow,
+    NewToken,
+    Receipt,
+    Role,
+    SealedKey,
+    Settlement,
+    TokenRow,
+)
+from runtime.ledger.settling import settle_orphans
 from runtime.providers.calls import longest_call_s
 from runtime.providers.catalogue import CATALOGUE
 from runtime.routing.batcher import Batcher, Item, Result
@@ -29,6 +49,7 @@ log = logging.getLogger(__name__)
 
 NAME = "ledger"
 SWEEP_EVERY_S = 30.0
+ORPHANS_EVERY_S = 5.0
 NODE_WITH_THE_DISK = "node:__internal_head__"
 """Ray's own resource of its head node, where the data folder is: nowhere else may the ledger be restarted."""
 APPENDS_MAX = 500
@@ -55,7 +76,7 @@ class LedgerActor:
         self._settings = settings
         self._opening = asyncio.Lock()
         self._store: Store | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweepers: list[asyncio.Task[None]] = []
 
     async def perform(self, port: str, name: str, args: tuple[Any, ...]) -> Any:
         """One method of `Journal`, `Ledger` or `Keeping`, by name: the handle below is the typed side of it."""
@@ -74,6 +95,11 @@ class LedgerActor:
         loaded = await store.journal.load_all(entities)
         return await asyncio.to_thread(pickle.dumps, loaded, 5)
 
+    async def settle(self, settlement: bytes) -> Sequence[EscrowId]:
+        """A pickled `Settlement`."""
+        store = self._store or await self._open()
+        return await store.books.settle(pickle.loads(settlement))
+
     async def vitals(self) -> StoreVitals:
         store = self._store or await self._open()
         return await store.vitals()
@@ -89,18 +115,31 @@ class LedgerActor:
                 await store.open()
                 await store.books.set_prices(CATALOGUE.price_rows())
                 self._store = store
-                self._sweeper = asyncio.create_task(self._sweep(store))
+                self._sweepers = [
+                    asyncio.create_task(self._sweep_holds(store)),
+                    asyncio.create_task(self._sweep_spools(store)),
+                ]
             return self._store
 
-    async def _sweep(self, store: Store) -> None:
-        """Books calls whose caller died before it could say what they used."""
+    async def _sweep_holds(self, store: Store) -> None:
+        """Books calls, and gives back escrows, of processes that died before they could do it."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 oldest = datetime.now(UTC) - timedelta(seconds=longest_call_s(self._settings))
                 await store.books.expire_holds(oldest)
+                await store.books.expire_escrows()
             except StoreUnavailableError as error:
                 log.warning("holds were not swept: %s", error)
+
+    async def _sweep_spools(self, store: Store) -> None:
+        """Settles what dead processes of this node left in their spools."""
+        while True:
+            try:
+                await settle_orphans(self._settings.data_dir, store.books)
+            except (MasterbuilderError, OSError) as error:
+                log.warning("spools were not swept: %s", error)
+            await asyncio.sleep(ORPHANS_EVERY_S)
 
 
 class LedgerHandle:
@@ -177,14 +216,27 @@ class LedgerHandle:
     async def meter(self, meter: Meter) -> None:
         await self._ask(Ledger.meter, meter)
 
+    async def draw(self, draw: Draw) -> Escrow:
+        return await self._ask(Ledger.draw, draw)
+
+    async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
+        data = pickle.dumps(settlement, 5)
+        return await call(lambda: self._actor.settle.remote(data), what="The ledger")
+
     async def receipt(self, project: ProjectId) -> Receipt:
         return await self._ask(Ledger.receipt, project)
 
     async def add_token(self, token: NewToken) -> None:
         await self._ask(Ledger.add_token, token)
 
-    async def revoke_token(self, token_sha256: str) -> None:
-        await self._ask(Ledger.revoke_token, token_sha256)
+    async def set_role(self, user: UserId, role: Role) -> None:
+        await self._ask(Ledger.set_role, user, role)
+
+    async def revoke_token(self, token: str) -> None:
+        await self._ask(Ledger.revoke_token, token)
+
+    async def tokens(self, user: UserId | None) -> Sequence[TokenRow]:
+        return await self._ask(Ledger.tokens, user)
 
     async def authenticate(self, token_sha256: str) -> Identity | None:
         return await self._ask(Ledger.authenticate, token_sha256)
@@ -194,6 +246,30 @@ class LedgerHandle:
 
     async def keys(self, provider: str) -> Sequence[SealedKey]:
         return await self._ask(Ledger.keys, provider)
+
+    async def all_keys(self) -> Sequence[SealedKey]:
+        return await self._ask(Ledger.all_keys)
+
+    async def add_key(self, key: SealedKey) -> None:
+        await self._ask(Ledger.add_key, key)
+
+    async def set_key_disabled(self, key_id: str, disabled: bool) -> bool:
+        return await self._ask(Ledger.set_key_disabled, key_id, disabled)
+
+    async def reseal_keys(self, keys: Sequence[SealedKey], old_master: str, new_master: str) -> None:
+        await self._ask(Ledger.reseal_keys, keys, old_master, new_master)
+
+    async def key_rotations(self) -> Sequence[KeyRotation]:
+        return await self._ask(Ledger.key_rotations)
+
+    async def key_uses(self) -> Sequence[KeyUse]:
+        return await self._ask(Ledger.key_uses)
+
+    async def models(self) -> Sequence[ModelRow]:
+        return await self._ask(Ledger.models)
+
+    async def set_models(self, rows: Sequence[ModelRow]) -> None:
+        await self._ask(Ledger.set_models, rows)
 
     async def put_blob(self, data: bytes) -> BlobId:
         return await self._ask(Ledger.put_blob, data)

@@ -1,8 +1,9 @@
 """The whole, as a door or a command sees it."""
 
 import asyncio
+import logging
 import os
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,21 +14,24 @@ from actors.implementers import ImplementersHandle
 from actors.key_pool import NAME as KEY_POOL
 from actors.key_pool import KeyPools
 from actors.ledger import LedgerHandle
+from actors.model_calls import model_calls
 from actors.router import ensure_router
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Journal
 from runtime.entity.vitals import SystemVitals
 from runtime.errors import MasterbuilderError
-from runtime.ids import LOCAL_ADMIN, EntityId
+from runtime.ids import LOCAL_ADMIN, EntityId, new_call_id
 from runtime.ledger.port import NewToken
-from runtime.providers.calls import ModelCalls
-from runtime.providers.catalogue import CATALOGUE
-from runtime.providers.endpoints import SERVICES, Endpoint
-from runtime.providers.keys import seal_key
+from runtime.ledger.purse import Purse
+from runtime.ledger.settling import settle_orphans
+from runtime.ledger.spool import Spool
+from runtime.providers.calls import ModelCalls, longest_call_s
 from runtime.store.keeping import Keeping
 from runtime.tokens import token_hash
 
 VITALS_S_MAX = 3.0
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,20 +45,29 @@ class RaySystem:
     ledger: LedgerHandle
     journal: Journal
     keeper: Keeping
+    keys: KeyPools
     calls: ModelCalls
+    purse: Purse
     implementers: ImplementersHandle
 
     async def health(self) -> Mapping[str, str]:
         """`ledger` is `ok` or what is wrong with it; `provider` names the configured ones, or is `none`."""
         try:
-            found = [name for name in SERVICES if await self.ledger.keys(name)]
+            keys = await self.ledger.all_keys()
         except MasterbuilderError as error:
             return {"ledger": str(error), "provider": "unknown"}
+        found = dict.fromkeys(key.provider for key in keys if key.active and not key.disabled)
         return {"ledger": "ok", "provider": ", ".join(found) or "none"}
 
     async def pardon(self, entity: EntityId) -> bool:
         """Lifts an entity's quarantine; False when there was none. Raises UnavailableError when nobody can say."""
         return await self.entities.pardon(entity)
+
+    async def close(self) -> None:
+        """Ends what this process has under way: what its calls used is with the ledger, what it drew is given back."""
+        await self.calls.close()
+        await self.keys.close()
+        await self.purse.close()
 
     async def vitals(self) -> SystemVitals:
         """Asks every part at once and waits a few seconds at most: a part that did not answer is named in `silent`."""
@@ -94,15 +107,33 @@ async def connect(settings: Settings) -> RaySystem:
     )
     entities = EntitiesHandle()
     entities.start_following()
+    keys = KeyPools(settings)
+    spool = Spool(settings.data_dir, f"{os.getpid()}-{new_call_id()}")
+    purse = Purse(ledger, spool, settings.tariff, call_s_max=longest_call_s(settings))
+    _begun.add(asyncio.create_task(_settle_left(settings, ledger)))
     return RaySystem(
         settings=settings,
         entities=entities,
         ledger=ledger,
         journal=ledger,
         keeper=ledger,
-        calls=ModelCalls(ledger, KeyPools(settings), CATALOGUE, settings),
+        keys=keys,
+        calls=model_calls(settings, ledger, keys, purse),
+        purse=purse,
         implementers=ImplementersHandle(settings),
     )
+
+
+_begun: set["asyncio.Task[None]"] = set()
+"""For as long as the process lives: the loop itself keeps no task."""
+
+
+async def _settle_left(settings: Settings, ledger: LedgerHandle) -> None:
+    """What died on this node has left its spool here, where the ledger may not reach."""
+    try:
+        await settle_orphans(settings.data_dir, ledger)
+    except (MasterbuilderError, OSError) as error:
+        log.warning("spools of dead processes are not settled yet: %s", error)
 
 
 async def _ask(name: str) -> Any:
@@ -116,15 +147,3 @@ async def _in_time(answer: Awaitable[T]) -> T | None:
             return await answer
     except (MasterbuilderError, TimeoutError):
         return None
-
-
-def import_keys(settings: Settings, endpoints: Sequence[Endpoint]) -> None:
-    """Seals the environment's provider keys and makes them the ones in use. Needs a connected Ray."""
-    asyncio.run(_import_keys(settings, endpoints))
-
-
-async def _import_keys(settings: Settings, endpoints: Sequence[Endpoint]) -> None:
-    secrets = Secrets.load(settings.data_dir, os.environ)
-    ledger = LedgerHandle.ensure(settings)
-    await ledger.replace_keys([seal_key(endpoint, secrets.api_key_encryption_key) for endpoint in endpoints])
-    await KeyPools(settings).reload([endpoint.provider for endpoint in endpoints])

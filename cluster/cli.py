@@ -2,7 +2,7 @@
 
 import click
 
-from cluster import keeping_commands, project_commands, service_commands
+from cluster import keeping_commands, key_commands, model_commands, project_commands, service_commands, token_commands
 from cluster.demo import demo
 from cluster.terminal import CommandGroup
 
@@ -36,6 +36,9 @@ for command in (
     project_commands.confirm,
     project_commands.cancel,
     project_commands.resume,
+    key_commands.keys,
+    token_commands.tokens,
+    model_commands.models,
     demo,
 ):
     cli.add_command(command)

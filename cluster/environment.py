@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.instance import MARK, Instance
 from runtime.config import Secrets, Settings
-from runtime.providers.endpoints import SERVICES, configured
+from runtime.providers.key_import import found_keys, import_variables
 
 _SECRET = re.compile(r"(^|_)(KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)
 _STATED = {"API_KEY_ENCRYPTION_KEY"}
@@ -24,11 +24,11 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 def provider_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """What the environment says about model services, keys included; empty when it configures none.
 
-    Raises BadInputError for a key or an address that cannot be one.
+    Raises BadInputError for a key or an address that cannot be one. Blocks for files that hold keys.
     """
-    if not configured(environment):
+    if not found_keys(environment):
         return {}
-    names = {name for service in SERVICES.values() for name in (service.key_variable, service.url_variable) if name}
+    names = import_variables(environment)
     return {name: value for name, value in environment.items() if name in names}
 
 
@@ -36,8 +36,8 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Without secrets, and without the caller's settings except where Aider and the model are installed."""
     named = {name.upper() for name in Settings.model_fields} - {"AIDER_VENV", "MODEL_CACHE_DIR"}
     kept = without_secrets(environment)
-    urls = {service.url_variable for service in SERVICES.values()}
-    return with_installed({name: value for name, value in kept.items() if name not in named | urls})
+    services = import_variables(environment)
+    return with_installed({name: value for name, value in kept.items() if name not in named | services})
 
 
 def with_installed(environment: Mapping[str, str]) -> dict[str, str]:
@@ -84,5 +84,8 @@ def ray_environment(
         # Nothing needs draining: all state survives `kill -9`, and draining takes 30 s.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # Our applications never block: a thread of their own, with its queues, would cost more than what they do.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
         "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": BIND_HOOK,
     }

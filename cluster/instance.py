@@ -68,6 +68,8 @@ class Record:
     """`host:port`; empty until Ray answers."""
     restarts: int
     """How often Ray was started again since the supervisor started."""
+    proxy: str = ""
+    """What listens at `url`: `haproxy`, or `ray serve` where HAProxy cannot run; empty until Ray is started."""
 
 
 def write_record(instance: Instance, record: Record) -> None:

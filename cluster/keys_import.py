@@ -60,16 +60,16 @@ def main() -> int:
 def _import(keys_environment: Mapping[str, str]) -> None:
     import ray
 
-    from actors.system import import_keys as import_into_ledger
+    from actors.key_pool import KeyPools
     from runtime.config import Settings
-    from runtime.providers.endpoints import configured
+    from runtime.providers.key_import import found_keys
 
-    endpoints = configured(keys_environment)
-    if not endpoints:
+    found = found_keys(keys_environment)
+    if not found:
         return
     ray.init(os.environ["RAY_ADDRESS"], namespace="masterbuilder", log_to_driver=False, logging_level=logging.ERROR)
     try:
-        import_into_ledger(Settings.from_environment(os.environ), endpoints)
+        asyncio.run(KeyPools(Settings.from_environment(os.environ)).replace(found))
     finally:
         ray.shutdown()
 

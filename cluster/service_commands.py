@@ -137,6 +137,8 @@ def simulate(terminal: Terminal, host: str, port: int, usage_file: Path | None, 
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     click.echo(f"Served calls are counted in {path}. In another terminal:")
     click.echo(f"  export OPENAI_API_KEY=sim-local OPENAI_BASE_URL=http://{host}:{port}/v1")
+    click.echo(f"  export ANTHROPIC_API_KEY=sim-local ANTHROPIC_BASE_URL=http://{host}:{port}")
+    click.echo(f"  export GEMINI_API_KEY=sim-local GEMINI_BASE_URL=http://{host}:{port}")
     click.echo("  masterbuilder up")
     run(host, port, path, latency_ms)
 

@@ -22,6 +22,8 @@ class SimulatorProcess:
         self._process = process
         self.base_url = base_url
         """With `/v1`."""
+        self.root_url = base_url.removesuffix("/v1")
+        """As the clients of Anthropic and Gemini want it."""
 
     @classmethod
     def start(

@@ -33,6 +33,7 @@ class ServiceStatus:
     url: str
     dashboard_url: str
     restarts: int
+    proxy: str
     data_dir: str
     provider: str
     processes: int
@@ -57,6 +58,7 @@ class ServiceStatus:
             "url": self.url,
             "dashboard_url": self.dashboard_url,
             "restarts": self.restarts,
+            "proxy": self.proxy,
             "data_dir": self.data_dir,
             "provider": self.provider,
             "processes": self.processes,
@@ -91,6 +93,7 @@ def take(instance: Instance, client: Client) -> ServiceStatus:
         url=client.url,
         dashboard_url=record.dashboard_url if record else "",
         restarts=record.restarts if record else 0,
+        proxy=record.proxy if record else "",
         data_dir=str(instance.data_dir),
         provider=answers.provider(),
         processes=len(processes),

@@ -81,6 +81,8 @@ def _lines(now: ServiceStatus, before: ServiceStatus | None) -> Iterator[tuple[s
     if now.detail:
         yield "detail", Text(now.detail, "yellow")
     yield "API", now.url
+    if now.proxy == "ray serve":
+        yield "proxy", Text("Ray Serve's own, which is slow: `masterbuilder doctor` says more", "yellow")
     if now.dashboard_url:
         yield "dashboard", now.dashboard_url
     yield "provider", _one_line(_providers(now.provider, now.parts.key_pools if now.parts else ()))
@@ -111,7 +113,8 @@ def _providers(named: str, pools: Sequence[KeyPoolVitals]) -> str:
     if not pools:
         return named or "unknown"
     return "; ".join(
-        f"{pool.provider} ({_count(pool.keys, 'key')}, {pool.cooling} cooling, {_count(pool.waiting, 'call')} waiting)"
+        f"{pool.provider} ({_count(pool.keys, 'key')}, {pool.cooling} cooling, {_count(pool.waiting, 'call')} waiting"
+        f"{', refused: ' + ', '.join(pool.refused) if pool.refused else ''})"
         for pool in pools
     )
 

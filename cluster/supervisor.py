@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from cluster import haproxy
 from cluster.environment import ray_client_environment, ray_environment
 from cluster.instance import Instance, Record, State, SupervisorLock, write_record
 from cluster.keys_import import import_keys
@@ -59,6 +60,7 @@ class Supervisor:
         self._environment = environment
         self._keys_environment = keys_environment
         self._head: RayHead | None = None
+        self._proxy = ""
         self._restarts = 0
 
     async def run(self) -> int:
@@ -99,9 +101,15 @@ class Supervisor:
         self._tell("restarting" if self._restarts else "starting", "Starting Ray.")
         await asyncio.to_thread(self._clear)
         self._demand_ports()
-        config = load_config(self._config_file, self._settings.http_host, self._settings.http_port)
+        binary = await asyncio.to_thread(haproxy.find)
+        self._proxy = "haproxy" if binary else "ray serve"
         temp_dir = make_temp_dir(self._instance)
         environment = ray_environment(self._environment, self._settings, self._secrets, self._instance, temp_dir)
+        http_host = self._settings.http_host
+        if binary:
+            environment |= haproxy.prepare(binary, self._settings, temp_dir)
+            http_host = haproxy.LOOPBACK
+        config = load_config(self._config_file, http_host, self._settings.http_port)
         self._head = await RayHead.start(self._instance, self._settings, temp_dir, environment)
         ended = asyncio.create_task(self._head.ended())
         serving = asyncio.create_task(self._serve(self._head, config, environment))
@@ -203,6 +211,7 @@ class Supervisor:
                 dashboard_url=self._dashboard_url,
                 ray_address=self._head.address if self._head else "",
                 restarts=self._restarts,
+                proxy=self._proxy,
             ),
         )
 

@@ -51,6 +51,10 @@ class Settings(BaseModel):
     verify_every_n_items: int = Field(default=5, ge=1)
     brief_bytes_max: int = Field(default=64 << 10, ge=1)
     call_timeout_s: float = Field(default=120.0, gt=0)
+    openai_compatible_json: str = ""
+    """More model services: see runtime/providers/endpoints.py."""
+    provider_policy_json: str = ""
+    """Which providers are switched off, for everybody or for a role: see runtime/providers/access.py."""
     key_cooldown_seconds: float = Field(default=60.0, ge=0)
     key_wait_seconds: float = Field(default=120.0, ge=0)
 
@@ -82,6 +86,7 @@ class Settings(BaseModel):
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]).upper()
             raise BadInputError(f"{name} is not usable: {first['msg']}.", f"Correct {name} and start again.") from error
+        _check_providers(settings)
         return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
 
     @property
@@ -112,6 +117,14 @@ class Settings(BaseModel):
     @property
     def initial_free_ucredits(self) -> int:
         return self.initial_free_credits * UCREDITS_PER_CREDIT
+
+
+def _check_providers(settings: Settings) -> None:
+    """An actor whose constructor raises is gone for good, so what it would trip over is refused before."""
+    from runtime.providers.access import Access
+    from runtime.providers.endpoints import MORE_SERVICES, services
+
+    Access.parse(settings.provider_policy_json, services({MORE_SERVICES: settings.openai_compatible_json}))
 
 
 def environment_with_dotenv(environment: Mapping[str, str], folder: Path) -> dict[str, str]:

@@ -17,11 +17,13 @@
     └── UnavailableError             something outside did not answer; the same request may work later
         ├── MovedError               the entity lives elsewhere now; callers look again by themselves
         ├── OverloadedError          too many wait already; `retry_after_s` says when to try again
+        │   └── TooManyRequestsError this token asks more often than it may
         ├── EntityFailedError        an error of ours; the entity was reset from its journal
         ├── QuarantinedError         the entity failed again and again and is set aside
         ├── WorkLostError            whoever had the work in hand died; nobody knows whether it was done
         ├── NoProviderError          no model provider is configured
         ├── ProviderError            the provider failed, or did not answer in time
+        ├── AllProvidersFailedError  every model of a route failed; `attempts` tells each one's own error
         ├── SandboxUnavailableError  generated code cannot be confined here, so it is not run
         ├── EngineUnavailableError   the edit engine's environment is missing or broken
         └── StoreUnavailableError    the database or its disk cannot be used now
@@ -30,7 +32,8 @@ Every error says what happened, whether it cost anything, and what to do next. E
 by its positional fields, so each must be rebuildable from them.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 
 class MasterbuilderError(Exception):
@@ -128,6 +131,10 @@ class OverloadedError(UnavailableError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyRequestsError(OverloadedError):
+    code = "too_many_requests"
+
+
 class EntityFailedError(UnavailableError):
     code = "entity_failed"
 
@@ -146,6 +153,29 @@ class NoProviderError(UnavailableError):
 
 class ProviderError(UnavailableError):
     code = "provider_error"
+
+
+class AllProvidersFailedError(UnavailableError):
+    """`attempts` are pairs of a model's id and what went wrong with it, in the order they were tried."""
+
+    code = "all_providers_failed"
+
+    def __init__(
+        self,
+        message: str,
+        next_step: str = "Try again in a moment, or choose another model.",
+        charged: str = "Nothing was charged.",
+        attempts: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(message, next_step, charged)
+        self.attempts = tuple((model, text) for model, text in attempts)
+        self.args = (message, next_step, charged, self.attempts)
+
+    @classmethod
+    def of(cls, attempts: Sequence[tuple[str, str]]) -> Self:
+        """Says them all in its message."""
+        told = "; ".join(f"{model}: {text}" for model, text in attempts)
+        return cls(f"All providers failed. {told}", attempts=attempts)
 
 
 class SandboxUnavailableError(UnavailableError):

@@ -4,6 +4,11 @@ import hashlib
 import secrets
 
 
+def new_token() -> str:
+    """For a person's tools."""
+    return f"mb-{secrets.token_urlsafe(32)}"
+
+
 def new_task_token() -> str:
     """Pays for one run of one task, and does nothing else."""
     return f"mbt-{secrets.token_urlsafe(32)}"

@@ -27,6 +27,7 @@ STATUS: dict[type[MasterbuilderError], int] = {
     errors.StaleWriterError: 409,
     errors.TooLargeError: 413,
     errors.UnpricedModelError: 422,
+    errors.TooManyRequestsError: 429,
     errors.ProviderError: 502,
     errors.UnavailableError: 503,
 }
@@ -52,7 +53,7 @@ def answer(error: MasterbuilderError, request_id: str) -> JSONResponse:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, errors.QuarantinedError):
         headers["x-should-retry"] = "false"  # It stays so until an operator lifts it.
-    elif status == 503:
+    elif status in (429, 503):
         headers["retry-after"] = str(retry_after_s(error))
     if status == 502:
         headers["x-should-retry"] = "false"  # What could be retried was; OpenAI's SDKs would do it all again.

@@ -20,7 +20,7 @@ from runtime.ledger.money import credits_text
 from runtime.ledger.port import Identity
 from runtime.ledger.receipt import receipt_csv, receipt_json, receipt_text
 from runtime.project.messages import Answer, Cancel, Confirm, Describe, OpenProject, ProjectMessage, ProjectView, Resume
-from serve_apps import admin_routes, answers
+from serve_apps import admin_routes, answers, key_routes, model_routes, token_routes
 from serve_apps.auth import TheSystem, User
 from serve_apps.bodies import AnswerBody, ConfirmBody, OpenBody, ResumeBody, bounded, read_body
 from serve_apps.door import application
@@ -37,7 +37,7 @@ router = APIRouter()
 
 
 def create_app(system: System, *, under_serve: bool = False, operator_sha256: str | None = None) -> FastAPI:
-    routers = (router, admin_routes.router)
+    routers = (router, admin_routes.router, key_routes.router, model_routes.router, token_routes.router)
     return application(routers, system, under_serve=under_serve, operator_sha256=operator_sha256)
 
 

@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 
 from runtime.errors import ForbiddenError, NotAuthenticatedError
 from runtime.ids import LOCAL_ADMIN
-from runtime.ledger.port import Identity
+from runtime.ledger.port import Identity, TokenTerms
 from runtime.tokens import token_hash
 from serve_apps.system import System
 
@@ -38,9 +38,10 @@ Caller = Annotated[Identity, Depends(caller_of)]
 
 
 def user_of(caller: Caller) -> Identity:
-    """Raises ForbiddenError for a task's token, which may call models and nothing else."""
-    if caller.kind != "user":
-        raise ForbiddenError("A task's token may only call models.", "Use a user's token here.")
+    """Raises ForbiddenError for a token that may call models and nothing else: a task's, a project's, or one with
+    models, a budget or a rate, for a build would spend past them."""
+    if caller.kind != "user" or caller.terms != TokenTerms():
+        raise ForbiddenError("This token may only call models.", "Use a user's token without limits here.")
     return caller
 
 

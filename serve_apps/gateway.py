@@ -2,8 +2,8 @@
 
 import os
 
-from fastapi import FastAPI
 from ray import serve
+from starlette.types import ASGIApp
 
 from actors.system import connect
 from runtime.config import Settings
@@ -14,18 +14,18 @@ from serve_apps.gateway_routes import create_app
 def build(args: Settings) -> serve.Application:
     """For `serve deploy` under the route prefix `/v1`: `args` overrides, by field name, what the environment says."""
     settings = Settings.from_environment(os.environ, **args.model_dump(exclude_unset=True))
-    deployment = serve.deployment(name="gateway", max_ongoing_requests=500, ray_actor_options={"num_cpus": 0})
+    deployment = serve.deployment(name="gateway", max_ongoing_requests=1_000, ray_actor_options={"num_cpus": 0})
     return deployment(serve.ingress()(Gateway)).bind(settings)
 
 
 class Gateway:
-    """A replica. It holds no state: handles to the actors and connections to providers. A call that falls with
-    it keeps its hold, which the ledger's sweep books as the platform's loss."""
+    """A replica. It holds handles to the actors, connections to providers, and what it knows for seconds. Of a call
+    that falls with it its spool file tells, which another process settles."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    async def __serve_build_asgi_app__(self) -> FastAPI:
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Runs once, in the replica, before its first request; Serve starts another replica where it raises."""
         log_to_stderr()
         return create_app(await connect(self._settings), under_serve=True)

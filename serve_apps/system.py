@@ -10,6 +10,7 @@ from runtime.entity.vitals import SystemVitals
 from runtime.ids import EntityId
 from runtime.ledger.port import Ledger
 from runtime.providers.calls import ModelCalls
+from runtime.providers.key_store import KeyOffice
 from runtime.store.keeping import Keeping
 
 
@@ -32,7 +33,14 @@ class System(Protocol):
         """For the operator: checks, backs up and compacts what journal and ledger hold."""
 
     @property
+    def keys(self) -> KeyOffice:
+        """For the operator: the providers' keys."""
+
+    @property
     def calls(self) -> ModelCalls: ...
+
+    async def close(self) -> None:
+        """Ends what this process has under way: what its calls used is with the ledger, what it drew is given back."""
 
     async def health(self) -> Mapping[str, str]:
         """`ledger` is `ok` or what is wrong with it; `provider` names the configured ones, or is `none`."""

@@ -15,7 +15,7 @@ from runtime.errors import MasterbuilderError
 @click.option("--usage-file", required=True, type=click.Path(path_type=Path), help="Gets a JSON line for each call.")
 @click.option("--latency-ms", default=40, show_default=True, type=click.IntRange(0), help="Before each answer.")
 def main(host: str, port: int, usage_file: Path, latency_ms: int) -> None:
-    """Plays written scenarios in OpenAI's wire format. Needs no model; takes any key that starts with sim-."""
+    """Speaks the wires of OpenAI, Anthropic and Gemini. Needs no model; takes any key that starts with sim-."""
     try:
         run(host, port, usage_file, latency_ms)
     except MasterbuilderError as error:

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from cluster.simulator.chat import Message
 
 _TASK_LINE = re.compile(
     r"^masterbuilder task=(?P<task>[a-z_.]+) id=(?P<id>\S+) attempt=(?P<attempt>\d{1,6})"
@@ -26,14 +27,14 @@ class Asked:
     """Topics of the interview and their answers, from lines `answered <topic>: <text>` of the user's messages."""
 
 
-def read_asked(messages: Sequence[Mapping[str, Any]]) -> Asked | None:
+def read_asked(messages: Sequence[Message]) -> Asked | None:
     """The first line of a system message; for `code.edit` also a line of the last user message that carries one,
     because an edit engine wraps our instruction in prompts of its own. None when there is no task line.
     """
     found = _in_system(messages) or _in_edit_instruction(messages)
     if found is None:
         return None
-    said = "\n".join(text_of(message) for message in messages if message.get("role") == "user")
+    said = "\n".join(message.text for message in messages if message.role == "user")
     return Asked(
         task=found["task"],
         id=found["id"],
@@ -43,22 +44,12 @@ def read_asked(messages: Sequence[Mapping[str, Any]]) -> Asked | None:
     )
 
 
-def text_of(message: Mapping[str, Any]) -> str:
-    """A message's text: its content, or the text parts of its content one after another."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return ""
-
-
-def _in_system(messages: Sequence[Mapping[str, Any]]) -> re.Match[str] | None:
-    first_lines = (text_of(m).split("\n", 1)[0] for m in messages if m.get("role") in ("system", "developer"))
+def _in_system(messages: Sequence[Message]) -> re.Match[str] | None:
+    first_lines = (message.text.split("\n", 1)[0] for message in messages if message.role == "system")
     return next((match for line in first_lines if (match := _TASK_LINE.match(line))), None)
 
 
-def _in_edit_instruction(messages: Sequence[Mapping[str, Any]]) -> re.Match[str] | None:
-    texts = (text_of(message) for message in reversed(messages) if message.get("role") == "user")
+def _in_edit_instruction(messages: Sequence[Message]) -> re.Match[str] | None:
+    texts = (message.text for message in reversed(messages) if message.role == "user")
     found = next((match for text in texts if (match := _TASK_LINE.search(text))), None)
     return found if found and found["task"] == "code.edit" else None

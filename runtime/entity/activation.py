@@ -148,9 +148,13 @@ class Activation(Generic[State]):
             await self._next_events()
 
     async def events(self, after_seq: int, wait_s: float) -> Sequence[EventRecord]:
-        """Events numbered above `after_seq`, waiting up to `wait_s` for the first."""
+        """Events numbered above `after_seq`, waiting up to `wait_s` for the first.
+
+        None that the state does not have yet: whoever sees a question may answer it.
+        """
         if self.last_seq > after_seq:
-            return await self._journal.read(self.entity, after_seq)
+            events = await self._journal.read(self.entity, after_seq)
+            return [event for event in events if event.seq <= self.last_seq]
         try:
             async with asyncio.timeout(wait_s):
                 return await self._next_events()

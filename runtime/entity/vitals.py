@@ -82,6 +82,8 @@ class KeyPoolVitals:
     """Keys that may not be used now."""
     waiting: int
     """Calls that wait for a key."""
+    refused: Sequence[str] = ()
+    """Keys that the provider refuses, by their ids: out of use until somebody mends them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

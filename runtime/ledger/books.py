@@ -1,28 +1,50 @@
-"""The ledger on the store: wallets, holds, receipts, tokens and sealed keys, written by one writer."""
+"""The ledger on the store: wallets, holds, escrows, receipts, tokens, sealed keys and models, written by one writer."""
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TypeVar
 
-from runtime.errors import BadInputError, ConflictError
+from runtime.errors import CeilingReachedError, NotEnoughCreditsError
 from runtime.ids import BlobId, CallId, ProjectId, UserId
-from runtime.ledger import postings
+from runtime.ledger import escrows, postings, recall
+from runtime.ledger.key_book import KeyBook
+from runtime.ledger.model_book import ModelBook
 from runtime.ledger.money import Tariff
-from runtime.ledger.port import Balance, Hold, Identity, Meter, Mismatch, NewToken, Receipt, SealedKey
+from runtime.ledger.port import (
+    Balance,
+    Draw,
+    Escrow,
+    EscrowId,
+    Hold,
+    Meter,
+    Mismatch,
+    NewToken,
+    Payer,
+    Receipt,
+    Return,
+    Role,
+    Settlement,
+)
+from runtime.ledger.recall import Recall
 from runtime.ledger.receipt import receipt_of
-from runtime.ledger.records import PriceRow, call_of
+from runtime.ledger.records import call_of
+from runtime.ledger.token_book import TokenBook
+from runtime.ledger.tokens import check_token
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
 from runtime.store.journal import utc_now
-from runtime.store.queries import sql
-from runtime.store.transaction import DuplicateRowError, Kind, Transaction, first_as
+from runtime.store.transaction import DuplicateRowError, Transaction
 
-_PRICES = Kind(name="price", query="select_price", read=first_as(PriceRow))
+T = TypeVar("T")
+
+ESCROW_SILENT_S = 60.0
+"""Escrows of a process that says nothing for so long are ended. Processes give theirs up much earlier by themselves."""
 
 
-class Books:
+class Books(KeyBook, ModelBook, TokenBook):
     """Implements `runtime.ledger.port.Ledger`. The rules are in `postings`; here they meet the database."""
 
     def __init__(
@@ -34,20 +56,22 @@ class Books:
         initial_free_ucredits: int,
         identity_salt: bytes,
         clock: Callable[[], datetime] = utc_now,
+        recall_wait_s: float = recall.WAIT_S,
     ) -> None:
-        self._database = database
+        super().__init__(database, clock)
         self._blobs = blobs
         self._tariff = tariff
         self._initial_free_ucredits = initial_free_ucredits
         self._identity_salt = identity_salt
-        self._clock = clock
+        self._recall = Recall(recall_wait_s)
+        self._seen_s: dict[str, float] = {}
+        """When a process that has escrows was last heard of, by the monotonic clock."""
 
     async def open_wallet(self, user: UserId, is_admin: bool) -> Balance:
-        identity = hmac.new(self._identity_salt, user.encode(), hashlib.sha256).hexdigest()
-        grant = self._initial_free_ucredits
-        return await self._database.write(
-            lambda tx: postings.open_wallet(tx, user, is_admin, identity, grant, self._clock())
-        )
+        return await self._database.write(lambda tx: self._open_wallet(tx, user, is_admin))
+
+    async def set_role(self, user: UserId, role: Role) -> None:
+        await self._database.write(lambda tx: postings.set_role(tx, user, role))
 
     async def balance(self, user: UserId) -> Balance:
         free = await self._rows("select_account", {"key": postings.wallet(user)})
@@ -56,10 +80,9 @@ class Books:
         return Balance(balance_ucredits=(free[0][2] if free else 0) + held_ucredits, held_ucredits=held_ucredits)
 
     async def hold(self, hold: Hold) -> None:
-        try:
-            await self._database.write(lambda tx: postings.hold(tx, hold, self._tariff, self._clock()))
-        except DuplicateRowError:
-            await self._database.write(lambda tx: postings.hold_again(tx, hold))
+        """Waits a moment before a refusal while processes are asked to give back what they hold in advance."""
+        needed = self._tariff.credits_for(postings.bound_of(hold))
+        await self._recalling(hold.user, "", needed, lambda: self._hold(hold))
 
     async def meter(self, meter: Meter) -> None:
         await self._database.write(lambda tx: postings.meter(tx, meter, self._tariff, self._clock()))
@@ -76,70 +99,60 @@ class Books:
 
         return await self._database.write(act)
 
+    async def draw(self, draw: Draw) -> Escrow:
+        self._seen_s[draw.process] = time.monotonic()
+        escrow = await self._recalling(draw.payer.user, draw.process, draw.min_ucredits, lambda: self._draw(draw))
+        self._given(draw.process, draw.returns)
+        return escrow
+
+    async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
+        self._seen_s[settlement.process] = time.monotonic()
+        if settlement.calls or settlement.returns or settlement.process_ended:
+            try:
+                await self._database.write(lambda tx: escrows.settle(tx, settlement, self._tariff, self._clock()))
+            except DuplicateRowError:
+                await self._database.write(lambda tx: escrows.settle_again(tx, settlement, self._tariff, self._clock()))
+        self._given(settlement.process, settlement.returns)
+        if settlement.process_ended:
+            self._seen_s.pop(settlement.process, None)
+            self._recall.ended(settlement.process)
+        return self._recall.asked_of(settlement.process)
+
+    async def expire_escrows(self, silent_s: float = ESCROW_SILENT_S) -> int:
+        """Ends the escrows of processes that were not heard of for so long; how many. For them a restart of the ledger
+        is a sign of life."""
+        rows = await self._rows("open_escrows", {})
+        now_s = time.monotonic()
+        for _, process in rows:
+            self._seen_s.setdefault(process, now_s)
+        silent = {process for process, seen_s in self._seen_s.items() if now_s - seen_s >= silent_s}
+        stale = [EscrowId(escrow) for escrow, process in rows if process in silent]
+
+        def act(tx: Transaction) -> None:
+            for escrow in stale:
+                escrows.take_back(tx, Return(escrow=escrow, granted_ucredits=0, ends=True), self._clock())
+
+        if stale:
+            await self._database.write(act)
+        for process in silent:
+            del self._seen_s[process]
+        return len(stale)
+
     async def receipt(self, project: ProjectId) -> Receipt:
         rows = await self._rows("calls_of_project", {"project": project})
         return receipt_of(project, [call_of(row) for row in rows])
 
     async def add_token(self, token: NewToken) -> None:
-        """Raises BadInputError for a task token without a run, or a hash that is none. Adding twice changes nothing."""
-        if len(token.token_sha256) != 64 or not set(token.token_sha256) <= set("0123456789abcdef"):
-            raise BadInputError("A token is known by its SHA-256: 64 hex digits.")
-        if (token.kind == "task") != (token.run is not None):
-            raise BadInputError("A task's token names its run; a user's token has none.")
-        label = self._database.seal.close(token.label.encode(), f"token {token.token_sha256}")
-        await self._database.write(
-            lambda tx: tx.execute(
-                "add_token",
-                token_sha256=token.token_sha256,
-                user_id=token.user,
-                kind=token.kind,
-                label=label,
-                run=token.run,
-                expires_at=token.expires_at,
-                created_at=self._clock(),
-            )
-        )
-
-    async def revoke_token(self, token_sha256: str) -> None:
-        await self._database.write(
-            lambda tx: tx.execute("revoke_token", token_sha256=token_sha256, revoked_at=self._clock())
-        )
-
-    async def authenticate(self, token_sha256: str) -> Identity | None:
-        values = {"token_sha256": token_sha256, "at_time": self._clock()}
-        for user, is_admin, kind, run in await self._rows("identity_of_token", values):
-            return Identity(user=user, is_admin=is_admin and kind == "user", kind=kind, run=run)
-        return None
-
-    async def replace_keys(self, keys: Sequence[SealedKey]) -> None:
-        def act(tx: Transaction) -> None:
-            tx.execute("deactivate_keys")
-            for key in keys:
-                values = {"key_id": key.key_id, "provider": key.provider, "label": key.label, "sealed": key.sealed}
-                tx.execute("add_key", **values, created_at=self._clock())
-                tx.execute("activate_key", **values)
-
-        await self._database.write(act)
-
-    async def keys(self, provider: str) -> Sequence[SealedKey]:
-        rows = await self._rows("keys_of_provider", {"provider": provider})
-        return [SealedKey(key_id=row[0], provider=row[1], label=row[2], sealed=row[3]) for row in rows]
-
-    async def set_prices(self, prices: Sequence[PriceRow]) -> None:
-        """Makes these the prices in force. Older ones stay, inactive: calls refer to them.
-
-        Raises ConflictError when a pricing id comes back with other figures; nothing changes then.
-        """
+        """Raises BadInputError for a token that cannot be one."""
+        check_token(token)
 
         def act(tx: Transaction) -> None:
-            for price in prices:
-                known = tx.get(_PRICES, price.pricing_id)
-                if known is not None and known != price:
-                    raise ConflictError(f"{price.pricing_id} is another price already.", "Give it a new pricing id.")
-                if known is None:
-                    tx.insert("model_pricing", price)
-                    tx.keep(_PRICES, price.pricing_id, price)
-            tx.execute("activate_prices", pricing_ids=[price.pricing_id for price in prices])
+            if tx.get(postings.USERS, token.user) is None:
+                self._open_wallet(tx, token.user, is_admin=False)
+            budget = token.terms.budget_ucredits
+            if self._add_token(tx, token) and budget is not None:
+                (subject,) = Payer(token.user, None, token.token_sha256).budgets
+                postings.set_ceiling(tx, subject, budget)
 
         await self._database.write(act)
 
@@ -152,5 +165,35 @@ class Books:
     async def mismatches(self) -> Sequence[Mismatch]:
         return [Mismatch(subject=subject, text=text) for subject, text in await self._rows("mismatches", {})]
 
-    async def _rows(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        return await self._database.read(lambda connection: connection.execute(sql(query), dict(values)).fetchall())
+    def _open_wallet(self, tx: Transaction, user: UserId, is_admin: bool) -> Balance:
+        identity = hmac.new(self._identity_salt, user.encode(), hashlib.sha256).hexdigest()
+        return postings.open_wallet(tx, user, is_admin, identity, self._initial_free_ucredits, self._clock())
+
+    async def _hold(self, hold: Hold) -> None:
+        try:
+            await self._database.write(lambda tx: postings.hold(tx, hold, self._tariff, self._clock()))
+        except DuplicateRowError:
+            await self._database.write(lambda tx: postings.hold_again(tx, hold))
+
+    async def _draw(self, draw: Draw) -> Escrow:
+        sparing = self._recall.is_waited_for(draw.payer.user)
+        try:
+            return await self._database.write(lambda tx: escrows.draw(tx, draw, self._clock(), sparing=sparing))
+        except DuplicateRowError:
+            return await self._database.write(lambda tx: escrows.draw_again(tx, draw))
+
+    async def _recalling(self, user: UserId, process: str, needed: int, take: Callable[[], Awaitable[T]]) -> T:
+        """`take`, tried again while other processes give back what they hold of the user's wallet."""
+        deadline_s = time.monotonic() + self._recall.wait_s
+        while True:
+            seen = self._recall.returns
+            try:
+                return await take()
+            except (NotEnoughCreditsError, CeilingReachedError):
+                left = await self._database.write(lambda tx: escrows.recallable(tx, user, process, needed))
+                if not left or not await self._recall.for_return(user, left, seen, deadline_s):
+                    raise
+
+    def _given(self, process: str, returns: Sequence[Return]) -> None:
+        if returns:
+            self._recall.given(process, [given.escrow for given in returns])

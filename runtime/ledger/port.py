@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, NewType, Protocol
 
 from runtime.ids import BlobId, CallId, ProjectId, RunId, UserId
 from runtime.ledger.money import Price
@@ -13,6 +13,25 @@ TaskType = Literal[
     "code_embedding", "estimation", "chat",
 ]  # fmt: skip
 CallState = Literal["held", "metered", "settled", "lost"]
+Role = Literal["DEMO", "FULL_ACCESS", "ADMIN"]
+"""Source: spec/assistant.md §1."""
+TokenKind = Literal["user", "project", "task"]
+EscrowId = NewType("EscrowId", str)
+"""Made by the process that draws it; random."""
+
+
+class Payer(NamedTuple):
+    """What a call must fit under: a wallet and, where there are any, a project's ceiling and a token's budget."""
+
+    user: UserId
+    project: ProjectId | None = None
+    token_sha256: str = ""
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """The subjects of the budgets: a project's id, `token:<sha256>`."""
+        token = f"token:{self.token_sha256}" if self.token_sha256 else ""
+        return tuple(subject for subject in (self.project, token) if subject)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +51,23 @@ class Hold:
     input_tokens_max: int
     output_tokens_max: int
     price: Price
+    project: ProjectId | None = None
+    """Of a call without a run: whose ceiling it must also fit under."""
+    token_sha256: str = ""
+    """The token whose budget it must also fit under; empty for none."""
+
+    @property
+    def payer(self) -> Payer:
+        """Of a call without a run."""
+        return Payer(self.user, self.project, self.token_sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter:
-    """What the call really used. `provider_failed` voids the hold: the provider served nothing."""
+    """What the call really used. `provider_failed` voids the hold: the provider served nothing.
+
+    `estimated`: the client left in the middle of a stream and the provider did not say; the figures are ours.
+    """
 
     call: CallId
     input_tokens: int
@@ -44,6 +75,7 @@ class Meter:
     response_time_ms: int
     key_id: str
     provider_failed: bool = False
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +107,68 @@ class CallRow:
     cost_pusd: int
     credits_ucredits: int
     outcome: str
-    """`ok`, `provider_failed`, `interrupted` (usage known), or `interrupted_unknown` (cost is the upper bound)."""
+    """`ok`, `estimated` (charged by our estimate), `provider_failed`, `interrupted` (usage known), or
+    `interrupted_unknown` (cost is the upper bound)."""
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Return:
+    """Gives back what an escrow needs no more: from now on no more than `granted_ucredits` of it was ever taken.
+
+    A grant only ever falls, so a return may come late, twice, or behind a later one. `ends`: nothing follows.
+    """
+
+    escrow: EscrowId
+    granted_ucredits: int
+    ends: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """Asks for one hold for many calls of one payer, made by one process.
+
+    The ledger grants up to `wanted_ucredits`, less near a cap, and refuses below `min_ucredits`. `returns` come first,
+    in the same transaction.
+    """
+
+    escrow: EscrowId
+    process: str
+    payer: Payer
+    wanted_ucredits: int
+    min_ucredits: int
+    returns: tuple[Return, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escrow:
+    escrow: EscrowId
+    granted_ucredits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscrowCall:
+    """A call that was made under an escrow and is over. Without `meter` its usage is unknown for ever."""
+
+    escrow: EscrowId
+    hold: Hold
+    meter: Meter | None
+    held_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """Calls of one process that are over, and what it gives back. Empty, it says that the process lives.
+
+    A repeated `batch` holds the same calls. A process that died is settled by whoever finds its spool.
+    """
+
+    batch: str
+    process: str
+    calls: tuple[EscrowCall, ...] = ()
+    returns: tuple[Return, ...] = ()
+    process_ended: bool = False
+    """Everything that the process still holds is given back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +185,32 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTerms:
+    """What a token may be used for."""
+
+    models: tuple[str, ...] = ()
+    """`provider/model`, `provider/*` or a profile's name; empty for every model."""
+    budget_ucredits: int | None = None
+    """Over the token's whole life."""
+    requests_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who a token speaks for. A task token also carries the run it pays under and may call models only."""
+    """Who a token speaks for. A task token also carries the run it pays under and may call models only.
+
+    A project's token calls models on its user's wallet, under the project's ceiling.
+    """
 
     user: UserId
     is_admin: bool
-    kind: Literal["user", "task"]
+    kind: TokenKind
     run: RunId | None = None
+    role: Role = "FULL_ACCESS"
+    project: ProjectId | None = None
+    token_sha256: str = ""
+    terms: TokenTerms = TokenTerms()
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +219,29 @@ class NewToken:
 
     token_sha256: str
     user: UserId
-    kind: Literal["user", "task"]
+    kind: TokenKind
     label: str
     run: RunId | None = None
     expires_at: datetime | None = None
+    project: ProjectId | None = None
+    terms: TokenTerms = TokenTerms()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRow:
+    """A token as its owner and the operator may see it. `token_id` is the first 12 digits of its SHA-256."""
+
+    token_id: str
+    user: UserId
+    kind: TokenKind
+    label: str
+    run: RunId | None
+    project: ProjectId | None
+    terms: TokenTerms
+    spent_ucredits: int
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +252,48 @@ class SealedKey:
     """A fingerprint that names the key without telling it."""
     provider: str
     label: str
+    """`environment` for one that came from there."""
     sealed: bytes
+    active: bool = True
+    """False: it came from the environment and is no longer there."""
+    disabled: bool = False
+    """An operator switched it off; it stays so whatever the environment says."""
+    limits: str = ""
+    """A JSON object, or empty. Not secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUse:
+    """How often a key was used, over the ledger's whole life."""
+
+    key_id: str
+    calls: int
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotation:
+    """That every key was sealed anew. The master keys are named by fingerprints."""
+
+    rotated_at: datetime
+    keys: int
+    old_master: str
+    new_master: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    """A row of the catalogue as an admin set it: in force for new calls from `effective_from`, until a later one is."""
+
+    provider: str
+    """Canonical, at most 100 characters."""
+    model: str
+    """At most 255 characters; `*` speaks for every model of the provider."""
+    effective_from: datetime
+    """Aware, UTC, whole microseconds."""
+    price: Price
+    body: str
+    """A JSON object of at most 4 KiB, which the ledger keeps as it is and never looks into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +302,16 @@ class Mismatch:
 
     subject: str
     text: str
+
+
+class Credit(Protocol):
+    """Who pays for the calls of one process. A `Ledger` is one; a purse is a faster one."""
+
+    async def hold(self, hold: Hold) -> None:
+        """Reserves the worst case. Repeating the same call id is the same hold. Raises like `Ledger.hold`."""
+
+    async def meter(self, meter: Meter) -> None:
+        """Records real usage: when it returns, kill -9 of this process cannot lose it."""
 
 
 class Ledger(Protocol):
@@ -153,19 +334,71 @@ class Ledger(Protocol):
         Usage above the hold is the platform's loss. Metering twice changes nothing.
         """
 
-    async def receipt(self, project: ProjectId) -> Receipt: ...
+    async def draw(self, draw: Draw) -> Escrow:
+        """Takes credit for many calls. Repeating the same escrow id is the same escrow.
 
-    async def add_token(self, token: NewToken) -> None: ...
+        It lives while its process settles or draws every few seconds. Raises NotEnoughCreditsError,
+        CeilingReachedError when not even the minimum fits, ConflictError when it was given up; nothing is taken then.
+        """
 
-    async def revoke_token(self, token_sha256: str) -> None: ...
+    async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
+        """Books calls and takes back what is returned; answers which of the process's escrows are asked back.
+
+        A call is booked once for ever, whatever batch it comes in. What was used after its escrow ended is charged to
+        the wallet as far as that and the caps allow; the rest is the platform's loss.
+        """
+
+    async def receipt(self, project: ProjectId) -> Receipt:
+        """Calls under an escrow appear when they are settled."""
+
+    async def set_role(self, user: UserId, role: Role) -> None:
+        """Raises NotFoundError for a user nobody registered."""
+
+    async def add_token(self, token: NewToken) -> None:
+        """A user nobody knew is registered with it. Adding twice changes nothing."""
+
+    async def revoke_token(self, token: str) -> None:
+        """By its SHA-256, or by the first 12 digits of it. Revoking twice, or what is not there, changes nothing."""
+
+    async def tokens(self, user: UserId | None) -> Sequence[TokenRow]:
+        """Of one user or of all, newest first; also those that expired or were revoked."""
 
     async def authenticate(self, token_sha256: str) -> Identity | None:
         """None for an unknown, expired or revoked token, and for a task token whose run is no longer open."""
 
     async def replace_keys(self, keys: Sequence[SealedKey]) -> None:
-        """Makes these the keys that came from the environment: new ones are added, missing ones deactivated."""
+        """Makes these the keys that came from the environment: those missing are no longer active, those given are,
+        with what is now sealed and their limits. Keys under another label stay active, and nobody's `disabled` changes.
+        """
 
-    async def keys(self, provider: str) -> Sequence[SealedKey]: ...
+    async def keys(self, provider: str) -> Sequence[SealedKey]:
+        """Those that are active and not disabled."""
+
+    async def all_keys(self) -> Sequence[SealedKey]:
+        """Of every provider, by provider and age."""
+
+    async def add_key(self, key: SealedKey) -> None:
+        """Adds it, or replaces all that is known of the same provider's same key."""
+
+    async def set_key_disabled(self, key_id: str, disabled: bool) -> bool:
+        """False: there is no such key."""
+
+    async def reseal_keys(self, keys: Sequence[SealedKey], old_master: str, new_master: str) -> None:
+        """Replaces `sealed` of those that are there, all or none, and records that it was done."""
+
+    async def key_rotations(self) -> Sequence[KeyRotation]:
+        """Newest first."""
+
+    async def key_uses(self) -> Sequence[KeyUse]: ...
+
+    async def models(self) -> Sequence[ModelRow]:
+        """Every row that was set and not replaced, by provider, model and date."""
+
+    async def set_models(self, rows: Sequence[ModelRow]) -> None:
+        """All or none. A row of the same provider, model and date replaces the earlier one.
+
+        Raises ConflictError when a pricing id comes back with other figures.
+        """
 
     async def put_blob(self, data: bytes) -> BlobId:
         """On disk and fsynced when it returns. The same bytes have the same id."""

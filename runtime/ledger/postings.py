@@ -6,7 +6,8 @@
               void      held   -> wallet              correction  either way between losses and provider
               grant     promotions -> wallet
 
-A wallet and what is held of it are two accounts, neither ever below zero. Every function may be repeated with the
+A wallet and what is held of it are two accounts, neither ever below zero. What is committed under a project's ceiling
+or a token's budget is counted beside them. Every function may be repeated with the
 same ids and then changes nothing. They run inside a write of the store, so that money moves in the same transaction
 as the events it belongs to. Source: DESIGN §4, spec/builder.md §9.
 """
@@ -25,7 +26,7 @@ from runtime.errors import (
 )
 from runtime.ids import CallId, ProjectId, RunId, UserId
 from runtime.ledger.money import UCREDITS_PER_CREDIT, Tariff
-from runtime.ledger.port import Balance, Hold, Meter
+from runtime.ledger.port import Balance, EscrowId, Hold, Meter, Payer, Role
 from runtime.ledger.records import (
     Account,
     Budget,
@@ -80,8 +81,9 @@ def open_wallet(
     tx: Transaction, user: UserId, is_admin: bool, identity_sha256: str, grant_ucredits: int, now: datetime
 ) -> Balance:
     """Registers the user; grants once per `identity_sha256`, for ever. Raises BadInputError for an unusable id."""
-    row = User(user_id=user, is_admin=is_admin)
     known = tx.get(USERS, user)
+    role: Role = known.role if known is not None and known.role != "ADMIN" else "DEMO"
+    row = User(user_id=user, is_admin=is_admin, role="ADMIN" if is_admin else role)
     if known is None:
         tx.insert("users", row)
     elif known != row:
@@ -90,16 +92,29 @@ def open_wallet(
     if tx.get(GRANTS, identity_sha256) is None:
         tx.insert("grants", Grant(identity_sha256=identity_sha256, granted_at=now))
         tx.keep(GRANTS, identity_sha256, identity_sha256)
-        _post(tx, "credit", PROMOTIONS, wallet(user), grant_ucredits, "grant", identity_sha256, now, user=user)
-    free, reserved = _balance_of(tx, wallet(user)), _balance_of(tx, held(user))
+        post(tx, "credit", PROMOTIONS, wallet(user), grant_ucredits, "grant", identity_sha256, now, user=user)
+    free, reserved = balance_of(tx, wallet(user)), balance_of(tx, held(user))
     return Balance(balance_ucredits=free + reserved, held_ucredits=reserved)
 
 
-def set_ceiling(tx: Transaction, project: ProjectId, ceiling_ucredits: int) -> None:
-    """From now on a hold must fit under it. What is already committed stays, even above."""
+def set_role(tx: Transaction, user: UserId, role: Role) -> None:
+    """Raises NotFoundError."""
+    known = tx.get(USERS, user)
+    if known is None:
+        raise NotFoundError(f"There is no user {user}.", "Issue a token for them first.")
+    row = replace(known, role=role)
+    tx.update("users", user, row)
+    tx.keep(USERS, user, row)
+
+
+def set_ceiling(tx: Transaction, subject: str, ceiling_ucredits: int) -> None:
+    """From now on a hold must fit under it. What is already committed stays, even above.
+
+    A subject is a project's id or `token:<sha256>`.
+    """
     if ceiling_ucredits < 0:
         raise BadInputError("A ceiling cannot be negative.")
-    _keep_budget(tx, replace(_budget(tx, project), ceiling_ucredits=ceiling_ucredits))
+    _keep_budget(tx, replace(_budget(tx, subject), ceiling_ucredits=ceiling_ucredits))
 
 
 def begin_run(tx: Transaction, begin: BeginRun, now: datetime) -> None:
@@ -147,7 +162,7 @@ def hold(tx: Transaction, asked: Hold, tariff: Tariff, now: datetime) -> None:
     known = tx.peek(CALLS, asked.call)
     if known is None:
         call = _new_call(asked, run, tariff, now)
-        refusal = _over_ceiling(tx, call) or _over_wallet(tx, call)
+        refusal = shortage(tx, call.payer, call.hold_ucredits)
         if refusal is not None:
             known = tx.get(CALLS, asked.call)
             if known is None:
@@ -158,7 +173,7 @@ def hold(tx: Transaction, asked: Hold, tariff: Tariff, now: datetime) -> None:
 
     tx.insert("call_holds", call)
     _keep_open(tx, call)
-    _commit(tx, call.project, call.hold_ucredits)
+    commit(tx, call.payer, call.hold_ucredits)
     _move(tx, call, wallet(call.user), held(call.user), call.hold_ucredits, "hold", now)
 
 
@@ -181,10 +196,11 @@ def check_same(known: Call, asked: Hold, run: Run | None) -> None:
 
 def meter(tx: Transaction, used: Meter, tariff: Tariff, now: datetime) -> None:
     """Records real usage. Raises NotFoundError for a call that was never held, BadInputError."""
-    if not (0 <= used.input_tokens <= TOKENS_MAX and 0 <= used.output_tokens <= TOKENS_MAX):
-        raise BadInputError(f"Tokens are counted from 0 to {TOKENS_MAX}.")
+    check_counts(used.input_tokens, used.output_tokens)
     call = tx.get(CALLS, used.call)
     if call is None:
+        if tx.committed("select_escrow_call", {"key": used.call}):
+            return
         raise NotFoundError(f"There is no call {used.call}.", "Hold it before it is made.")
     if call.state == "held":
         metered = _with_usage(call, used, tariff)
@@ -209,6 +225,110 @@ def expire_hold(tx: Transaction, call_id: CallId, now: datetime) -> bool:
         return False
     _lose(tx, call, now)
     return True
+
+
+def bound_of(asked: Hold) -> int:
+    """The most a call may cost, in picodollars. Raises BadInputError for numbers that cannot be."""
+    price = asked.price
+    check_counts(asked.input_tokens_max, asked.output_tokens_max)
+    if not (
+        0 <= price.input_udollars_per_mtok <= PRICE_UDOLLARS_MAX
+        and 0 <= price.output_udollars_per_mtok <= PRICE_UDOLLARS_MAX
+    ):
+        raise BadInputError(f"Prices are from 0 to {PRICE_UDOLLARS_MAX} micro-dollars per million tokens.")
+    return price.cost_pusd(asked.input_tokens_max, asked.output_tokens_max)
+
+
+def check_counts(input_tokens: int, output_tokens: int) -> None:
+    """Raises BadInputError for numbers of tokens that cannot be."""
+    if not (0 <= input_tokens <= TOKENS_MAX and 0 <= output_tokens <= TOKENS_MAX):
+        raise BadInputError(f"Tokens are counted from 0 to {TOKENS_MAX}.")
+
+
+def shortage(tx: Transaction, payer: Payer, amount_ucredits: int) -> RefusedError | None:
+    """Why a call that may cost so much cannot be paid; None when it can."""
+    may_cost = f"This call may cost up to {credits_exact(amount_ucredits)} credits and"
+    nothing = "The call was not made and not charged."
+    for subject in payer.budgets:
+        ceiling, left = _ceiling(tx, subject)
+        if ceiling is not None and amount_ucredits > left:
+            whose, what_next = (
+                ("the token's budget", "Use another token, or have one issued with a larger budget.")
+                if subject != payer.project
+                else ("the project's ceiling", "Agree to a higher ceiling to go on.")
+            )
+            left_text = credits_exact(max(0, left))
+            return CeilingReachedError(
+                f"{may_cost} {left_text} are left under {whose} of {credits_exact(ceiling)}.", what_next, nothing
+            )
+    free = balance_of(tx, wallet(payer.user))
+    if amount_ucredits > free:
+        return NotEnoughCreditsError(
+            f"{may_cost} {credits_exact(free)} are free.", "Ask the operator for credits, then resume.", nothing
+        )
+    return None
+
+
+def room(tx: Transaction, payer: Payer) -> int:
+    """The most that would fit now, in microcredits: under the wallet, the project's ceiling and the token's budget."""
+    bounds = [balance_of(tx, wallet(payer.user))]
+    for subject in payer.budgets:
+        ceiling, left = _ceiling(tx, subject)
+        if ceiling is not None:
+            bounds.append(left)
+    return max(0, min(bounds))
+
+
+def commit(tx: Transaction, payer: Payer, amount_ucredits: int) -> None:
+    """Counts under the project's ceiling and the token's budget; a negative amount is taken off again."""
+    if amount_ucredits != 0:
+        for subject in payer.budgets:
+            budget = _budget(tx, subject)
+            _keep_budget(tx, replace(budget, committed_ucredits=budget.committed_ucredits + amount_ucredits))
+
+
+def post(
+    tx: Transaction,
+    unit: Unit,
+    debit: str,
+    credit: str,
+    amount: int,
+    reason: Reason,
+    subject: str,
+    now: datetime,
+    *,
+    call: Call | None = None,
+    user: UserId | None = None,
+    project: ProjectId | None = None,
+    escrow: EscrowId | None = None,
+    batch: str | None = None,
+) -> None:
+    """Both legs and both balances. The id is `<subject>/<reason>`: a subject has each reason once."""
+    assert amount >= 0, f"{subject}/{reason} of {amount}"
+    if amount == 0:
+        return
+    transfer = Transfer(
+        transfer_id=f"{subject}/{reason}",
+        unit=unit,
+        debit=debit,
+        credit=credit,
+        amount=amount,
+        reason=reason,
+        call=call.call if call is not None else None,
+        user=call.user if call is not None else user,
+        project=call.project if call is not None else project,
+        made_at=now,
+        escrow=escrow,
+        batch=batch,
+    )
+    tx.insert("transfers", transfer)
+    _add(tx, debit, unit, -amount)
+    _add(tx, credit, unit, amount)
+
+
+def balance_of(tx: Transaction, account: str) -> int:
+    known = tx.get(ACCOUNTS, account)
+    return known.balance if known is not None else 0
 
 
 def credits_exact(amount_ucredits: int) -> str:
@@ -242,17 +362,14 @@ def _end_run(tx: Transaction, run_id: RunId, state: RunState, now: datetime) -> 
 
 def _new_call(asked: Hold, run: Run | None, tariff: Tariff, now: datetime) -> Call:
     price = asked.price
-    counts = (asked.input_tokens_max, asked.output_tokens_max)
-    prices = (price.input_udollars_per_mtok, price.output_udollars_per_mtok)
-    if not all(0 <= count <= TOKENS_MAX for count in counts) or not all(0 <= p <= PRICE_UDOLLARS_MAX for p in prices):
-        raise BadInputError(f"Tokens are counted from 0 to {TOKENS_MAX}, prices to {PRICE_UDOLLARS_MAX}.")
-    bound_pusd = price.cost_pusd(*counts)
+    bound_pusd = bound_of(asked)
     hold_ucredits = tariff.credits_for(bound_pusd)
     return Call(
         call=asked.call,
         user=run.user if run is not None else asked.user,
         run=asked.run,
-        project=run.project if run is not None else None,
+        project=run.project if run is not None else asked.project,
+        token_sha256=asked.token_sha256,
         task=run.task if run is not None else "",
         attempt=run.attempt if run is not None else 0,
         task_type=asked.task_type,
@@ -271,35 +388,8 @@ def _new_call(asked: Hold, run: Run | None, tariff: Tariff, now: datetime) -> Ca
         output_tokens=asked.output_tokens_max,
         cost_pusd=bound_pusd,
         charge_ucredits=hold_ucredits,
+        excess_pusd=0,
         held_at=now,
-    )
-
-
-def _over_ceiling(tx: Transaction, call: Call) -> RefusedError | None:
-    if call.project is None:
-        return None
-    budget = _budget(tx, call.project)
-    if budget.ceiling_ucredits is None:
-        return None
-    left = budget.ceiling_ucredits - budget.committed_ucredits
-    if call.hold_ucredits <= left:
-        return None
-    return CeilingReachedError(
-        f"This call may cost up to {credits_exact(call.hold_ucredits)} credits and {credits_exact(max(0, left))} "
-        f"are left under the project's ceiling of {credits_exact(budget.ceiling_ucredits)}.",
-        "Agree to a higher ceiling to go on.",
-        "The call was not made and not charged.",
-    )
-
-
-def _over_wallet(tx: Transaction, call: Call) -> RefusedError | None:
-    free = _balance_of(tx, wallet(call.user))
-    if call.hold_ucredits <= free:
-        return None
-    return NotEnoughCreditsError(
-        f"This call may cost up to {credits_exact(call.hold_ucredits)} credits and {credits_exact(free)} are free.",
-        "Ask the operator for credits, then resume.",
-        "The call was not made and not charged.",
     )
 
 
@@ -319,11 +409,12 @@ def _with_usage(call: Call, used: Meter, tariff: Tariff) -> Call:
     return replace(
         call,
         state="metered",
-        outcome="ok",
+        outcome="estimated" if used.estimated else "ok",
         input_tokens=used.input_tokens,
         output_tokens=used.output_tokens,
         cost_pusd=cost_pusd,
         charge_ucredits=min(call.hold_ucredits, tariff.credits_for(cost_pusd)),
+        excess_pusd=max(0, cost_pusd - call.bound_pusd),
     )
 
 
@@ -340,6 +431,7 @@ def _record_usage(tx: Transaction, call: Call, used: Meter, now: datetime) -> No
             response_time_ms=used.response_time_ms,
             key_id=used.key_id,
             metered_at=now,
+            estimated=used.estimated,
         ),
     )
 
@@ -362,7 +454,7 @@ def _correct_loss(tx: Transaction, call: Call, difference_pusd: int, now: dateti
     """Replaces the estimate that was booked by what it really was."""
     provider = f"provider:{call.provider}"
     debit, credit = (LOSSES, provider) if difference_pusd > 0 else (provider, LOSSES)
-    _post(tx, "usd", debit, credit, abs(difference_pusd), "correction", call.call, now, call=call)
+    post(tx, "usd", debit, credit, abs(difference_pusd), "correction", call.call, now, call=call)
 
 
 def _keep_open(tx: Transaction, call: Call) -> None:
@@ -379,50 +471,16 @@ def _close(tx: Transaction, call: Call, now: datetime) -> None:
 
 
 def _give_back(tx: Transaction, call: Call, amount_ucredits: int, reason: Reason, now: datetime) -> None:
-    _commit(tx, call.project, -amount_ucredits)
+    commit(tx, call.payer, -amount_ucredits)
     _move(tx, call, held(call.user), wallet(call.user), amount_ucredits, reason, now)
 
 
 def _move(tx: Transaction, call: Call, debit: str, credit: str, amount: int, reason: Reason, now: datetime) -> None:
-    _post(tx, "credit", debit, credit, amount, reason, call.call, now, call=call)
+    post(tx, "credit", debit, credit, amount, reason, call.call, now, call=call)
 
 
 def _owe(tx: Transaction, call: Call, debit: str, amount_pusd: int, reason: Reason, now: datetime) -> None:
-    _post(tx, "usd", debit, f"provider:{call.provider}", amount_pusd, reason, call.call, now, call=call)
-
-
-def _post(
-    tx: Transaction,
-    unit: Unit,
-    debit: str,
-    credit: str,
-    amount: int,
-    reason: Reason,
-    subject: str,
-    now: datetime,
-    *,
-    call: Call | None = None,
-    user: UserId | None = None,
-) -> None:
-    """Both legs and both balances. The id is `<subject>/<reason>`: a subject has each reason once."""
-    assert amount >= 0, f"{subject}/{reason} of {amount}"
-    if amount == 0:
-        return
-    transfer = Transfer(
-        transfer_id=f"{subject}/{reason}",
-        unit=unit,
-        debit=debit,
-        credit=credit,
-        amount=amount,
-        reason=reason,
-        call=call.call if call is not None else None,
-        user=call.user if call is not None else user,
-        project=call.project if call is not None else None,
-        made_at=now,
-    )
-    tx.insert("transfers", transfer)
-    _add(tx, debit, unit, -amount)
-    _add(tx, credit, unit, amount)
+    post(tx, "usd", debit, f"provider:{call.provider}", amount_pusd, reason, call.call, now, call=call)
 
 
 def _add(tx: Transaction, account: str, unit: Unit, amount: int) -> None:
@@ -436,25 +494,21 @@ def _add(tx: Transaction, account: str, unit: Unit, amount: int) -> None:
     tx.update("accounts", account, changed)
 
 
-def _balance_of(tx: Transaction, account: str) -> int:
-    known = tx.get(ACCOUNTS, account)
-    return known.balance if known is not None else 0
+def _ceiling(tx: Transaction, subject: str) -> tuple[int | None, int]:
+    """A subject's ceiling, and what is left under it."""
+    budget = _budget(tx, subject)
+    ceiling = budget.ceiling_ucredits
+    return ceiling, ceiling - budget.committed_ucredits if ceiling is not None else 0
 
 
-def _budget(tx: Transaction, project: ProjectId) -> Budget:
-    known = tx.get(BUDGETS, project)
-    return known or Budget(project=project, ceiling_ucredits=None, committed_ucredits=0)
-
-
-def _commit(tx: Transaction, project: ProjectId | None, amount_ucredits: int) -> None:
-    if project is not None and amount_ucredits != 0:
-        budget = _budget(tx, project)
-        _keep_budget(tx, replace(budget, committed_ucredits=budget.committed_ucredits + amount_ucredits))
+def _budget(tx: Transaction, subject: str) -> Budget:
+    known = tx.get(BUDGETS, subject)
+    return known or Budget(subject=subject, ceiling_ucredits=None, committed_ucredits=0)
 
 
 def _keep_budget(tx: Transaction, budget: Budget) -> None:
-    if tx.get(BUDGETS, budget.project) is None:
+    if tx.get(BUDGETS, budget.subject) is None:
         tx.insert("budgets", budget)
     else:
-        tx.update("budgets", budget.project, budget)
-    tx.keep(BUDGETS, budget.project, budget)
+        tx.update("budgets", budget.subject, budget)
+    tx.keep(BUDGETS, budget.subject, budget)

@@ -10,7 +10,7 @@ from typing import Any
 from runtime.ids import ProjectId
 from runtime.ledger.money import credits_text, usd_text
 from runtime.ledger.port import CallRow, Receipt
-from runtime.ledger.records import Call
+from runtime.ledger.records import CHARGED, Call
 
 _HEADINGS = ("task", "try", "type", "model", "tokens in", "tokens out", "cost USD", "credits", "outcome")
 _FIRST_NUMBERS = 4
@@ -24,9 +24,9 @@ def receipt_of(project: ProjectId, calls: Sequence[Call]) -> Receipt:
     tokens (`above_hold`), so that the sums of both lists are what providers served. A call whose provider failed is
     listed with the losses, at zero.
     """
-    charged = [call for call in calls if call.state == "settled" and call.outcome == "ok"]
+    charged = [call for call in calls if call.state == "settled" and call.outcome in CHARGED]
     rows = [replace(call.row(), cost_pusd=call.cost_pusd - call.excess_pusd) for call in charged]
-    not_charged = [call.row() for call in calls if call.state in ("settled", "lost") and call.outcome != "ok"]
+    not_charged = [call.row() for call in calls if call.state in ("settled", "lost") and call.outcome not in CHARGED]
     return Receipt(
         project=project,
         charged=rows,

@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from runtime.ids import CallId, ProjectId, RunId, UserId
 from runtime.ledger.money import Price
-from runtime.ledger.port import CallRow, CallState, TaskType
+from runtime.ledger.port import CallRow, CallState, EscrowId, Payer, Role, TaskType
 
 Unit = Literal["credit", "usd"]
 RunState = Literal["open", "settled", "abandoned"]
-Reason = Literal["grant", "hold", "release", "charge", "void", "cost", "excess", "loss", "correction"]
+Reason = Literal["grant", "hold", "release", "charge", "late", "void", "cost", "excess", "loss", "correction"]
+CHARGED = ("ok", "estimated")
+"""Outcomes of calls that were served: the others cost the user nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,19 +38,23 @@ class Transfer:
     user: UserId | None
     project: ProjectId | None
     made_at: datetime
+    escrow: EscrowId | None = None
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     user_id: UserId
     is_admin: bool
+    role: Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """A project's ceiling (None: no bound but the wallet) and what is held, metered or settled under it."""
+    """A ceiling (None: no bound but the wallet) and what is held, metered or settled under it."""
 
-    project: ProjectId
+    subject: str
+    """A project's id, or `token:<sha256>`."""
     ceiling_ucredits: int | None
     committed_ucredits: int
 
@@ -91,6 +97,7 @@ class Call:
     user: UserId
     run: RunId | None
     project: ProjectId | None
+    token_sha256: str
     task: str
     attempt: int
     task_type: TaskType
@@ -109,7 +116,13 @@ class Call:
     output_tokens: int
     cost_pusd: int
     charge_ucredits: int
+    excess_pusd: int
+    """The part of the cost that no credits cover: the platform's, whatever becomes of the call."""
     held_at: datetime
+
+    @property
+    def payer(self) -> Payer:
+        return Payer(self.user, self.project, self.token_sha256)
 
     @property
     def price(self) -> Price:
@@ -118,11 +131,6 @@ class Call:
             input_udollars_per_mtok=self.input_udollars_per_mtok,
             output_udollars_per_mtok=self.output_udollars_per_mtok,
         )
-
-    @property
-    def excess_pusd(self) -> int:
-        """The part of the cost above what was held: the platform's, whatever becomes of the call."""
-        return max(0, self.cost_pusd - self.bound_pusd)
 
     def row(self) -> CallRow:
         return CallRow(
@@ -154,6 +162,7 @@ class CallUsage:
     response_time_ms: int
     key_id: str
     metered_at: datetime
+    estimated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +170,57 @@ class CallEnd:
     call: CallId
     state: CallState
     ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscrowRow:
+    """An escrow as it stands: `granted` was taken from the wallet and not given back, `charged` of it was used."""
+
+    escrow: EscrowId
+    process: str
+    user: UserId
+    project: ProjectId | None
+    token_sha256: str
+    granted_ucredits: int
+    charged_ucredits: int
+    opened_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def left_ucredits(self) -> int:
+        """What it holds."""
+        return self.granted_ucredits - self.charged_ucredits
+
+    @property
+    def payer(self) -> Payer:
+        return Payer(self.user, self.project, self.token_sha256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscrowCallRow:
+    """A call under an escrow, with all that a receipt needs. Written once and never changed."""
+
+    call: CallId
+    escrow: EscrowId
+    batch: str
+    task_type: TaskType
+    provider: str
+    model: str
+    pricing_id: str
+    input_udollars_per_mtok: int
+    output_udollars_per_mtok: int
+    input_tokens_max: int
+    output_tokens_max: int
+    outcome: str
+    input_tokens: int
+    output_tokens: int
+    cost_pusd: int
+    charge_ucredits: int
+    loss_pusd: int
+    response_time_ms: int
+    key_id: str
+    held_at: datetime
+    settled_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +243,22 @@ class PriceRow:
 def call_of(row: tuple[Any, ...]) -> Call:
     """Reads the columns of `select_call`."""
     *values, held_at_us = row
-    return Call(**dict(zip(_CALL_COLUMNS, values, strict=True)), held_at=_1970 + timedelta(microseconds=held_at_us))
+    return Call(**dict(zip(_CALL_COLUMNS, values, strict=True)), held_at=at_us(held_at_us))
+
+
+def escrow_of(row: tuple[Any, ...]) -> EscrowRow:
+    """Reads the columns of `select_escrow`."""
+    *values, opened_at_us, ended_at_us = row
+    ended_at = at_us(ended_at_us) if ended_at_us is not None else None
+    return EscrowRow(
+        **dict(zip(_ESCROW_COLUMNS, values, strict=True)), opened_at=at_us(opened_at_us), ended_at=ended_at
+    )
+
+
+def at_us(microseconds: int) -> datetime:
+    return _1970 + timedelta(microseconds=microseconds)
 
 
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 _CALL_COLUMNS = [name for name in Call.__dataclass_fields__ if name != "held_at"]
+_ESCROW_COLUMNS = list(EscrowRow.__dataclass_fields__)[:-2]

@@ -10,7 +10,7 @@ from runtime.project.schemas import MarkdownReply, Reply, RequirementsReply, Sta
 from runtime.project.state import State
 from runtime.project.steps import PaidSteps
 from runtime.project.workshop import Workshop
-from runtime.providers.calls import CallOrder
+from runtime.providers.order import CallOrder
 
 R = TypeVar("R", bound=Reply)
 
@@ -25,14 +25,13 @@ class Architect:
         """The checked reply, paid once. Raises ReplyRejectedError when two replies did not fit."""
 
         async def work(run: RunId) -> Mapping[str, Any]:
-            provider, _, model = self._workshop.settings.architect_model.partition("/")
             order = CallOrder(
                 call=CallId(f"{run}/1"),
                 user=self._activation.state.owner,
                 run=run,
                 task_type=prompt.task_type,
-                provider=provider,
-                model=model,
+                model=self._workshop.settings.architect_model,
+                priority="background",
             )
             reply = await self._workshop.calls.ask_json(
                 order,

@@ -16,7 +16,7 @@ from runtime.errors import (
 )
 from runtime.ids import BlobId, RunId
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
-from runtime.ledger.port import NewToken
+from runtime.ledger.port import NewToken, TokenTerms
 from runtime.project import prompts
 from runtime.project.architect import Architect
 from runtime.project.finding import CodeFinder
@@ -183,6 +183,7 @@ class Building:
                 label=f"{item.id}/{number}",
                 run=run,
                 expires_at=datetime.now(UTC) + TASK_TOKEN_LIFETIME,
+                terms=TokenTerms(models=(model,)),
             )
         )
         done = {each.id for each in self.todo.items if each.done}

@@ -1,13 +1,12 @@
 """Asking a model for JSON in a shape, and telling it once what was wrong with its first try."""
 
-import json
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from runtime.errors import ReplyRejectedError
-from runtime.providers.endpoints import JsonMode
+from runtime.providers.chat import ChatReply, ChatRequest, JsonShape, Message, Text
 
 PROBLEMS_MAX = 20
 PROBLEM_CHARACTERS_MAX = 300
@@ -37,53 +36,41 @@ class JsonQuestion(Generic[Parsed]):
     user: str
     schema: type[Parsed]
     max_output_tokens: int
-    json_mode: JsonMode
 
-    def body(self) -> dict[str, Any]:
-        """The request. Where the service knows no schemas, the schema stands at the end of the system message."""
-        shape = self.schema.model_json_schema()
-        system = self.system
-        response_format: dict[str, Any] = {"type": self.json_mode}
-        if self.json_mode == "json_schema":
-            response_format["json_schema"] = {"name": self.schema.__name__, "schema": shape}
-        else:
-            system += f"\n\nAnswer with JSON that fits this schema:\n{json.dumps(shape)}"
-        return {
-            "messages": [{"role": "system", "content": system}, {"role": "user", "content": self.user}],
-            "response_format": response_format,
-            "max_tokens": self.max_output_tokens,
-        }
+    def request(self) -> ChatRequest:
+        return self._request(_says("user", self.user))
 
-    def body_again(self, rejected: RejectedReplyError) -> dict[str, Any]:
-        body = self.body()
-        body["messages"] += [
-            {"role": "assistant", "content": rejected.text or "(nothing)"},
-            {
-                "role": "user",
-                "content": f"That reply was not accepted:\n{rejected.problems}\nAnswer again, with the JSON alone.",
-            },
-        ]
-        return body
+    def request_again(self, rejected: RejectedReplyError) -> ChatRequest:
+        return self._request(
+            _says("user", self.user),
+            _says("assistant", rejected.text or "(nothing)"),
+            _says(
+                "user",
+                f"That reply was not accepted:\n{rejected.problems}\nAnswer again, with the JSON alone.",
+            ),
+        )
 
-    def parse(self, reply: dict[str, Any]) -> Parsed:
+    def parse(self, reply: ChatReply) -> Parsed:
         """Raises RejectedReplyError."""
-        text, cut_off = _text_of(reply)
         try:
-            return self.schema.model_validate_json(text)
+            return self.schema.model_validate_json(reply.text)
         except ValidationError as error:
             problems = _in_words(error)
-            if cut_off:
+            if reply.finish == "length":
                 problems = f"it was cut off at {self.max_output_tokens} tokens; be shorter.\n{problems}"
-            raise RejectedReplyError(text, problems) from None
+            raise RejectedReplyError(reply.text, problems) from None
+
+    def _request(self, *messages: Message) -> ChatRequest:
+        return ChatRequest(
+            system=(self.system,),
+            messages=messages,
+            json=JsonShape(name=self.schema.__name__, schema=self.schema.model_json_schema()),
+            output_tokens_max=self.max_output_tokens,
+        )
 
 
-def _text_of(reply: dict[str, Any]) -> tuple[str, bool]:
-    """The first choice's text, and whether it ended at the output limit."""
-    choices = reply.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    message = choice.get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    return (content if isinstance(content, str) else ""), choice.get("finish_reason") == "length"
+def _says(role: Literal["user", "assistant"], text: str) -> Message:
+    return Message(role=role, parts=(Text(text=text),))
 
 
 def _in_words(error: ValidationError) -> str:

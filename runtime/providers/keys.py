@@ -1,25 +1,23 @@
-"""Provider keys: sealed at rest, leased for one call, rested when limited, dropped when refused."""
+"""Provider keys: sealed at rest, leased for one call. `runtime.providers.pool` says which may be used when."""
 
-import asyncio
 import hashlib
 import json
 import os
-import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from runtime.entity.vitals import KeyPoolVitals
-from runtime.errors import BadInputError, ProviderError, UnavailableError
+from runtime.errors import BadInputError
+from runtime.ids import UserId
 from runtime.ledger.port import SealedKey
-from runtime.providers.catalogue import canonical_provider
-from runtime.providers.endpoints import Endpoint, no_provider
+from runtime.providers.endpoints import Endpoint
+from runtime.providers.quotas import KeyQuotas, parse_quotas
 
 NONCE_BYTES = 12
-COOLDOWN_S_MIN = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,135 +28,92 @@ class ProviderKey:
     key_id: str
     base_url: str
     key: str = field(repr=False)
+    quotas: KeyQuotas = KeyQuotas()
+
+
+Priority = Literal["interactive", "background"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """Which call a key is wanted for. `tokens_max` is the most it can use, input and output together."""
+
+    provider: str
+    model: str
+    user: UserId
+    priority: Priority = "interactive"
+    tokens_max: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A key for one call."""
+    """A key for one call of one model. `permit` is for whoever leased it out, to know it by."""
 
     provider: str
+    model: str
     key_id: str
     base_url: str
     key: str = field(repr=False)
+    tokens_max: int = 0
+    permit: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What a provider's headers say of a key and model; None where they say nothing.
+
+    `*_left` were left when the answer was sent, `*_reset_s` is when the count starts again, in seconds from then.
+    """
+
+    requests_per_minute: int | None = None
+    requests_left: int | None = None
+    requests_reset_s: float | None = None
+    tokens_per_minute: int | None = None
+    tokens_left: int | None = None
+    tokens_reset_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyOutcome:
-    """How the leased call went. `retry_after_s` is what the provider said with `rate_limited`, if anything."""
+    """How the leased call went. `unused`: it never left us. `retry_after_s` is what the provider asked for.
 
-    kind: Literal["ok", "rate_limited", "key_refused", "failed"]
+    `tokens` is what it used, where that is known. `heard_s_ago` is how long before the report the provider gave its
+    first sign (status line, first byte): by then the call had arrived, so a long call frees its place in the key's
+    minute earlier. None: it may have arrived as late as now.
+    """
+
+    kind: Literal["ok", "rate_limited", "key_refused", "failed", "unused"]
     retry_after_s: float | None = None
+    tokens: int | None = None
+    limits: KeyLimits | None = None
+    heard_s_ago: float | None = None
 
 
 class KeyLeases(Protocol):
-    """Implemented by `KeyRing` and by the handle of the actor that owns one."""
+    """Implemented by whoever hands out keys to the calls of one process."""
 
-    async def lease(self, provider: str, wait_s: float) -> Lease:
-        """A healthy key, waiting up to `wait_s` for one to cool down.
+    async def lease(self, wish: Wish, wait_s: float) -> Lease:
+        """A healthy key that may be used at once, waiting up to `wait_s` for one.
 
-        Raises NoProviderError (no key), ProviderError (every key was refused), UnavailableError (all limited for
-        longer than `wait_s`; says so at once, without waiting in vain).
+        Raises NoProviderError (no key), ProviderError (every key was refused), UnavailableError (none can be free
+        within `wait_s`; says so at once, without waiting in vain). Cancelled, it takes nothing.
         """
 
-    async def report(self, lease: Lease, outcome: KeyOutcome) -> None:
-        """Tells how the call went. Reporting twice, never, or for a key that is gone does no harm."""
+    def report(self, lease: Lease, outcome: KeyOutcome) -> None:
+        """Tells how the call went, once it is over; never blocks and never fails.
+
+        A lease that is never reported counts as used by its latest possible end.
+        """
 
 
-@dataclass(slots=True, kw_only=True)
-class _Slot:
-    key: ProviderKey
-    last_turn: int = 0
-    cool_until_s: float = 0.0
-    refused: bool = False
-
-
-class KeyRing:
-    """Keys of one or many providers: round robin over the healthy ones. A restart forgets cooldowns and refusals."""
-
-    def __init__(
-        self,
-        keys: Iterable[ProviderKey],
-        *,
-        cooldown_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._slots = {key.key_id: _Slot(key=key) for key in keys}
-        self._cooldown_s = cooldown_s
-        self._clock = clock
-        self._sleep = sleep
-        self._turn = 0
-        self._waiting = 0
-
-    async def lease(self, provider: str, wait_s: float) -> Lease:
-        provider = canonical_provider(provider)
-        give_up_at = self._clock() + wait_s
-        while True:
-            slots = self._healthy(provider)
-            soonest = min(slots, key=lambda slot: slot.cool_until_s)
-            now = self._clock()
-            if soonest.cool_until_s <= now:
-                return self._take([slot for slot in slots if slot.cool_until_s <= now])
-            if soonest.cool_until_s > give_up_at:
-                raise UnavailableError(
-                    f"Every key of {provider} is rate limited for another {soonest.cool_until_s - now:.0f} s, "
-                    f"longer than the {wait_s:.0f} s a call may wait.",
-                    "Try again later, add another key, or choose another provider's model.",
-                )
-            self._waiting += 1
-            try:
-                await self._sleep(soonest.cool_until_s - now)
-            finally:
-                self._waiting -= 1
-
-    def vitals(self, provider: str) -> KeyPoolVitals:
-        """Of one provider's keys; `waiting` counts the calls of all."""
-        slots = [slot for slot in self._slots.values() if slot.key.provider == canonical_provider(provider)]
-        now = self._clock()
-        return KeyPoolVitals(
-            provider=canonical_provider(provider),
-            keys=len(slots),
-            cooling=sum(slot.refused or slot.cool_until_s > now for slot in slots),
-            waiting=self._waiting,
-        )
-
-    async def report(self, lease: Lease, outcome: KeyOutcome) -> None:
-        slot = self._slots.get(lease.key_id)
-        if slot is None:
-            return
-        if outcome.kind == "key_refused":
-            slot.refused = True
-        elif outcome.kind == "rate_limited":
-            asked = self._cooldown_s if outcome.retry_after_s is None else outcome.retry_after_s
-            slot.cool_until_s = max(slot.cool_until_s, self._clock() + max(asked, COOLDOWN_S_MIN))
-
-    def _healthy(self, provider: str) -> list[_Slot]:
-        slots = [slot for slot in self._slots.values() if slot.key.provider == provider]
-        if not slots:
-            raise no_provider(provider)
-        healthy = [slot for slot in slots if not slot.refused]
-        if not healthy:
-            names = ", ".join(slot.key.key_id for slot in slots)
-            raise ProviderError(
-                f"{provider} refuses every key it was given ({names}).",
-                f"Check the key in {provider}'s console, export the right one, and run `masterbuilder up`.",
-            )
-        return healthy
-
-    def _take(self, free: list[_Slot]) -> Lease:
-        slot = min(free, key=lambda slot: slot.last_turn)
-        self._turn += 1
-        slot.last_turn = self._turn
-        key = slot.key
-        return Lease(provider=key.provider, key_id=key.key_id, base_url=key.base_url, key=key.key)
-
-
-def provider_key(endpoint: Endpoint) -> ProviderKey:
+def provider_key(endpoint: Endpoint, limits: str = "") -> ProviderKey:
+    """`limits` as in `runtime.providers.quotas.parse_quotas`. Raises BadInputError for other ones."""
     return ProviderKey(
         provider=endpoint.provider,
         key_id=key_id_of(endpoint.provider, endpoint.key),
         base_url=endpoint.base_url,
         key=endpoint.key,
+        quotas=parse_quotas(limits),
     )
 
 
@@ -167,27 +122,55 @@ def key_id_of(provider: str, key: str) -> str:
     return f"{provider}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def seal_key(endpoint: Endpoint, encryption_key: bytes, label: str = "environment") -> SealedKey:
+def seal_key(endpoint: Endpoint, master: bytes, label: str = "environment", limits: str = "") -> SealedKey:
     """Key and address, in AES-256-GCM with a fresh nonce; bound to provider and fingerprint, so a sealed key cannot be
-    passed off as another's. `encryption_key` is 32 bytes (API_KEY_ENCRYPTION_KEY)."""
+    passed off as another's. `master` is 32 bytes (API_KEY_ENCRYPTION_KEY).
+
+    Raises BadInputError for limits that cannot be read.
+    """
+    parse_quotas(limits)
     key_id = key_id_of(endpoint.provider, endpoint.key)
-    nonce = os.urandom(NONCE_BYTES)
     plain = json.dumps({"key": endpoint.key, "base_url": endpoint.base_url}).encode()
-    sealed = AESGCM(encryption_key).encrypt(nonce, plain, _bound_to(endpoint.provider, key_id))
-    return SealedKey(key_id=key_id, provider=endpoint.provider, label=label, sealed=nonce + sealed)
+    sealed = _sealed(plain, master, endpoint.provider, key_id)
+    return SealedKey(key_id=key_id, provider=endpoint.provider, label=label, sealed=sealed, limits=limits)
 
 
-def open_key(sealed: SealedKey, encryption_key: bytes) -> ProviderKey:
-    """Raises BadInputError where the key was sealed with another encryption key, or was altered."""
-    nonce, body = sealed.sealed[:NONCE_BYTES], sealed.sealed[NONCE_BYTES:]
+def open_key(sealed: SealedKey, *masters: bytes) -> ProviderKey:
+    """With the first master key that fits. Raises BadInputError where none does, or the sealed key was altered."""
+    plain = json.loads(_opened(sealed, masters))
+    return ProviderKey(
+        provider=sealed.provider,
+        key_id=sealed.key_id,
+        base_url=plain["base_url"],
+        key=plain["key"],
+        quotas=parse_quotas(sealed.limits),
+    )
+
+
+def reseal_key(sealed: SealedKey, master: bytes, *old_masters: bytes) -> SealedKey:
+    """The same under `master`; itself when it is so already. Raises like `open_key`."""
     try:
-        plain = json.loads(AESGCM(encryption_key).decrypt(nonce, body, _bound_to(sealed.provider, sealed.key_id)))
-    except (InvalidTag, ValueError) as error:
-        raise BadInputError(
-            f"The stored key {sealed.key_id} cannot be opened with this API_KEY_ENCRYPTION_KEY.",
-            "Start with the encryption key it was stored under, or export the provider's key again.",
-        ) from error
-    return ProviderKey(provider=sealed.provider, key_id=sealed.key_id, base_url=plain["base_url"], key=plain["key"])
+        _opened(sealed, [master])
+    except BadInputError:
+        plain = _opened(sealed, old_masters)
+        return replace(sealed, sealed=_sealed(plain, master, sealed.provider, sealed.key_id))
+    return sealed
+
+
+def _sealed(plain: bytes, master: bytes, provider: str, key_id: str) -> bytes:
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(master).encrypt(nonce, plain, _bound_to(provider, key_id))
+
+
+def _opened(sealed: SealedKey, masters: Iterable[bytes]) -> bytes:
+    nonce, body = sealed.sealed[:NONCE_BYTES], sealed.sealed[NONCE_BYTES:]
+    for master in masters:
+        with suppress(InvalidTag, ValueError):
+            return AESGCM(master).decrypt(nonce, body, _bound_to(sealed.provider, sealed.key_id))
+    raise BadInputError(
+        f"The stored key {sealed.key_id} cannot be opened with this API_KEY_ENCRYPTION_KEY.",
+        "Start with the encryption key it was stored under, or export the provider's key again.",
+    )
 
 
 def _bound_to(provider: str, key_id: str) -> bytes:

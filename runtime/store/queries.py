@@ -5,6 +5,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import duckdb
+
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _PARAMETER = re.compile(r"\$(\w+)")
 
@@ -12,6 +14,14 @@ _PARAMETER = re.compile(r"\$(\w+)")
 def sql(name: str) -> str:
     """The statement that stands under `-- name: <name>`. A name that does not exist is a bug: KeyError."""
     return _statements()[name]
+
+
+@cache
+def parsed(name: str) -> duckdb.Statement:
+    """The same, read by DuckDB once and for all: of a statement with many columns that is a third of a millisecond."""
+    with duckdb.connect() as connection:
+        (statement,) = connection.extract_statements(sql(name))
+    return statement
 
 
 def arguments(name: str, values: dict[str, Any]) -> dict[str, Any]:

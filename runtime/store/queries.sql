@@ -157,15 +157,16 @@ ORDER BY r.entity, r.name
 -- People and what they may use =================================================================================
 
 -- name: select_user
-SELECT user_id, is_admin FROM users WHERE user_id = $key
+SELECT user_id, is_admin, role FROM users WHERE user_id = $key
 
 -- name: insert_users
-INSERT INTO users (user_id, is_admin, created_at)
-SELECT unnest($user_id::VARCHAR[]), unnest($is_admin::BOOLEAN[]), now()
+INSERT INTO users (user_id, is_admin, role, created_at)
+SELECT unnest($user_id::VARCHAR[]), unnest($is_admin::BOOLEAN[]), unnest($role::VARCHAR[]), now()
 
 -- name: update_users
-UPDATE users SET is_admin = s.is_admin
-FROM (SELECT unnest($user_id::VARCHAR[]) AS user_id, unnest($is_admin::BOOLEAN[]) AS is_admin) s
+UPDATE users SET is_admin = s.is_admin, role = s.role
+FROM (SELECT unnest($user_id::VARCHAR[]) AS user_id, unnest($is_admin::BOOLEAN[]) AS is_admin,
+             unnest($role::VARCHAR[]) AS role) s
 WHERE users.user_id = s.user_id
 
 -- name: select_grant
@@ -175,17 +176,24 @@ SELECT identity_sha256 FROM grants WHERE identity_sha256 = $key
 INSERT INTO grants (identity_sha256, granted_at)
 SELECT unnest($identity_sha256::VARCHAR[]), unnest($granted_at::TIMESTAMPTZ[])
 
+-- name: select_token
+SELECT token_sha256 FROM tokens WHERE token_sha256 = $key
+
 -- name: add_token
-INSERT INTO tokens (token_sha256, user_id, kind, label, run, expires_at, revoked_at, created_at)
-VALUES ($token_sha256, $user_id, $kind, $label, $run, $expires_at, NULL, $created_at)
+INSERT INTO tokens (token_sha256, user_id, kind, label, run, project, models, budget_ucredits, requests_per_minute,
+                    expires_at, revoked_at, created_at)
+VALUES ($token_sha256, $user_id, $kind, $label, $run, $project, $models, $budget_ucredits, $requests_per_minute,
+        $expires_at, NULL, $created_at)
 ON CONFLICT DO NOTHING
 
 -- name: revoke_token
-UPDATE tokens SET revoked_at = $revoked_at WHERE token_sha256 = $token_sha256 AND revoked_at IS NULL
+UPDATE tokens SET revoked_at = $revoked_at
+WHERE revoked_at IS NULL AND (token_sha256 = $token OR (length($token) = 12 AND starts_with(token_sha256, $token)))
 
 -- A task's token is good only while its run is open.
 -- name: identity_of_token
-SELECT t.user_id, coalesce(u.is_admin, false), t.kind, t.run
+SELECT coalesce(u.is_admin, false), coalesce(u.role, 'DEMO'), t.user_id, t.kind, t.run, t.project, t.models,
+       t.budget_ucredits, t.requests_per_minute, epoch_us(t.expires_at)
 FROM tokens t
 LEFT JOIN users u ON u.user_id = t.user_id
 LEFT JOIN runs r ON r.run = t.run
@@ -193,23 +201,80 @@ LEFT JOIN run_ends e ON e.run = t.run
 WHERE t.token_sha256 = $token_sha256
   AND t.revoked_at IS NULL
   AND (t.expires_at IS NULL OR t.expires_at > $at_time)
-  AND (t.kind = 'user' OR (r.run IS NOT NULL AND e.run IS NULL))
+  AND (t.kind IN ('user', 'project') OR (r.run IS NOT NULL AND e.run IS NULL))
 
+-- What a token's escrows hold is committed under its budget, but not spent.
+-- name: list_tokens
+SELECT t.token_sha256, t.label, t.user_id, t.kind, t.run, t.project, t.models, t.budget_ucredits,
+       t.requests_per_minute, (coalesce(b.committed_ucredits, 0) - coalesce(h.held_ucredits, 0))::HUGEINT,
+       epoch_us(t.created_at), epoch_us(t.expires_at), epoch_us(t.revoked_at)
+FROM tokens t
+LEFT JOIN budgets b ON b.subject = 'token:' || t.token_sha256
+LEFT JOIN (SELECT token_sha256, sum(granted_ucredits - charged_ucredits) AS held_ucredits FROM escrows
+           WHERE ended_at IS NULL GROUP BY token_sha256) h ON h.token_sha256 = t.token_sha256
+WHERE $user_id::VARCHAR IS NULL OR t.user_id = $user_id
+ORDER BY t.created_at DESC, t.token_sha256
+
+-- Only what came from the environment can be missing there.
 -- name: deactivate_keys
-UPDATE api_keys SET is_active = false WHERE is_active
+UPDATE api_keys SET is_active = false WHERE is_active AND label = 'environment'
 
--- name: add_key
-INSERT INTO api_keys (key_id, provider, label, sealed, is_active, created_at)
-VALUES ($key_id, $provider, $label, $sealed, true, $created_at)
-ON CONFLICT DO NOTHING
+-- name: put_environment_key
+INSERT INTO api_keys (key_id, provider, label, sealed, is_active, disabled, limits, created_at)
+VALUES ($key_id, $provider, $label, $sealed, true, false, $limits, $created_at)
+ON CONFLICT (provider, key_id) DO UPDATE SET sealed = excluded.sealed, limits = excluded.limits, is_active = true
 
--- name: activate_key
-UPDATE api_keys SET label = $label, sealed = $sealed, is_active = true
-WHERE provider = $provider AND key_id = $key_id
+-- name: put_key
+INSERT INTO api_keys (key_id, provider, label, sealed, is_active, disabled, limits, created_at)
+VALUES ($key_id, $provider, $label, $sealed, $active, $disabled, $limits, $created_at)
+ON CONFLICT (provider, key_id) DO UPDATE
+SET label = excluded.label, sealed = excluded.sealed, is_active = excluded.is_active, disabled = excluded.disabled,
+    limits = excluded.limits
+
+-- name: disable_key
+UPDATE api_keys SET disabled = $disabled WHERE key_id = $key_id
+
+-- name: select_key
+SELECT key_id FROM api_keys WHERE key_id = $key
+
+-- name: reseal_key
+UPDATE api_keys SET sealed = $sealed WHERE provider = $provider AND key_id = $key_id
+
+-- name: add_key_rotation
+INSERT INTO key_rotations (rotated_at, keys, old_master, new_master)
+VALUES ($rotated_at, $keys, $old_master, $new_master)
+
+-- name: key_rotations
+SELECT epoch_us(rotated_at), keys, old_master, new_master FROM key_rotations ORDER BY rotated_at DESC
 
 -- name: keys_of_provider
-SELECT key_id, provider, label, sealed FROM api_keys WHERE provider = $provider AND is_active
+SELECT key_id, provider, label, sealed, is_active, disabled, limits FROM api_keys
+WHERE provider = $provider AND is_active AND NOT disabled
 ORDER BY created_at, key_id
+
+-- name: all_keys
+SELECT key_id, provider, label, sealed, is_active, disabled, limits FROM api_keys
+ORDER BY provider, created_at, key_id
+
+-- name: key_uses
+SELECT key_id, count(*), epoch_us(max(at_time)) FROM (
+    SELECT key_id, metered_at AS at_time FROM call_usages
+    UNION ALL
+    SELECT key_id, settled_at FROM escrow_calls
+)
+WHERE key_id <> '' GROUP BY key_id ORDER BY key_id
+
+-- name: models
+SELECT m.provider, m.model, epoch_us(m.effective_from), m.body, p.pricing_id, p.input_udollars_per_mtok,
+       p.output_udollars_per_mtok
+FROM models m JOIN model_pricing p ON p.pricing_id = m.pricing_id
+ORDER BY m.provider, m.model, m.effective_from
+
+-- name: put_model
+INSERT INTO models (provider, model, effective_from, pricing_id, body, set_at)
+VALUES ($provider, $model, $effective_from, $pricing_id, $body, $set_at)
+ON CONFLICT (provider, model, effective_from) DO UPDATE
+SET pricing_id = excluded.pricing_id, body = excluded.body, set_at = excluded.set_at
 
 -- name: select_price
 SELECT pricing_id, provider, model, input_udollars_per_mtok, output_udollars_per_mtok
@@ -223,6 +288,7 @@ SELECT unnest($pricing_id::VARCHAR[]), unnest($provider::VARCHAR[]), unnest($mod
 
 -- name: activate_prices
 UPDATE model_pricing SET is_active = list_contains($pricing_ids::VARCHAR[], pricing_id)
+                                     OR pricing_id IN (SELECT pricing_id FROM models)
 
 -- Money ========================================================================================================
 
@@ -239,25 +305,25 @@ FROM (SELECT unnest($account::VARCHAR[]) AS account, unnest($balance::DECIMAL(38
 WHERE accounts.account = s.account
 
 -- name: insert_transfers
-INSERT INTO transfers (transfer_id, unit, debit, credit, amount, reason, call, user_id, project, made_at)
+INSERT INTO transfers (transfer_id, unit, debit, credit, amount, reason, call, user_id, project, made_at, escrow, batch)
 SELECT unnest($transfer_id::VARCHAR[]), unnest($unit::VARCHAR[]), unnest($debit::VARCHAR[]),
        unnest($credit::VARCHAR[]), unnest($amount::DECIMAL(38, 0)[]), unnest($reason::VARCHAR[]),
        unnest($call::VARCHAR[]), unnest($user::VARCHAR[]), unnest($project::VARCHAR[]),
-       unnest($made_at::TIMESTAMPTZ[])
+       unnest($made_at::TIMESTAMPTZ[]), unnest($escrow::VARCHAR[]), unnest($batch::VARCHAR[])
 
 -- name: select_budget
-SELECT project, ceiling_ucredits::HUGEINT, committed_ucredits::HUGEINT FROM budgets WHERE project = $key
+SELECT subject, ceiling_ucredits::HUGEINT, committed_ucredits::HUGEINT FROM budgets WHERE subject = $key
 
 -- name: insert_budgets
-INSERT INTO budgets (project, ceiling_ucredits, committed_ucredits)
-SELECT unnest($project::VARCHAR[]), unnest($ceiling_ucredits::DECIMAL(38, 0)[]),
+INSERT INTO budgets (subject, ceiling_ucredits, committed_ucredits)
+SELECT unnest($subject::VARCHAR[]), unnest($ceiling_ucredits::DECIMAL(38, 0)[]),
        unnest($committed_ucredits::DECIMAL(38, 0)[])
 
 -- name: update_budgets
 UPDATE budgets SET ceiling_ucredits = s.ceiling_ucredits, committed_ucredits = s.committed_ucredits
-FROM (SELECT unnest($project::VARCHAR[]) AS project, unnest($ceiling_ucredits::DECIMAL(38, 0)[]) AS ceiling_ucredits,
+FROM (SELECT unnest($subject::VARCHAR[]) AS subject, unnest($ceiling_ucredits::DECIMAL(38, 0)[]) AS ceiling_ucredits,
              unnest($committed_ucredits::DECIMAL(38, 0)[]) AS committed_ucredits) s
-WHERE budgets.project = s.project
+WHERE budgets.subject = s.subject
 
 -- name: select_run
 SELECT r.run, r.user_id, r.project, r.task, r.attempt, coalesce(e.state, 'open')
@@ -273,17 +339,17 @@ INSERT INTO run_ends (run, state, ended_at)
 SELECT unnest($run::VARCHAR[]), unnest($state::VARCHAR[]), unnest($ended_at::TIMESTAMPTZ[])
 
 -- name: select_call
-SELECT call, user_id, run, project, task, attempt, task_type, provider, model, pricing_id,
+SELECT call, user_id, run, project, token_sha256, task, attempt, task_type, provider, model, pricing_id,
        input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
        bound_pusd::HUGEINT, hold_ucredits::HUGEINT, state, outcome, input_tokens, output_tokens,
-       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, epoch_us(held_at)
-FROM calls WHERE call = $key
+       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, excess_pusd::HUGEINT, epoch_us(held_at)
+FROM held_calls WHERE call = $key
 
 -- name: calls_of_project
-SELECT call, user_id, run, project, task, attempt, task_type, provider, model, pricing_id,
+SELECT call, user_id, run, project, token_sha256, task, attempt, task_type, provider, model, pricing_id,
        input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
        bound_pusd::HUGEINT, hold_ucredits::HUGEINT, state, outcome, input_tokens, output_tokens,
-       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, epoch_us(held_at)
+       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, excess_pusd::HUGEINT, epoch_us(held_at)
 FROM calls WHERE project = $project
 ORDER BY held_at, call
 
@@ -292,14 +358,14 @@ SELECT h.call FROM call_holds h LEFT JOIN call_ends e ON e.call = h.call
 WHERE h.run = $key AND e.call IS NULL
 
 -- name: stale_calls_without_run
-SELECT call FROM calls WHERE run IS NULL AND state = 'held' AND held_at < $older_than ORDER BY call
+SELECT call FROM held_calls WHERE run IS NULL AND state = 'held' AND held_at < $older_than ORDER BY call
 
 -- name: insert_call_holds
-INSERT INTO call_holds (call, user_id, run, project, task, attempt, task_type, provider, model, pricing_id,
+INSERT INTO call_holds (call, user_id, run, project, token_sha256, task, attempt, task_type, provider, model, pricing_id,
                         input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
                         bound_pusd, hold_ucredits, held_at)
 SELECT unnest($call::VARCHAR[]), unnest($user::VARCHAR[]), unnest($run::VARCHAR[]), unnest($project::VARCHAR[]),
-       unnest($task::VARCHAR[]), unnest($attempt::BIGINT[]), unnest($task_type::VARCHAR[]),
+       unnest($token_sha256::VARCHAR[]), unnest($task::VARCHAR[]), unnest($attempt::BIGINT[]), unnest($task_type::VARCHAR[]),
        unnest($provider::VARCHAR[]), unnest($model::VARCHAR[]), unnest($pricing_id::VARCHAR[]),
        unnest($input_udollars_per_mtok::BIGINT[]), unnest($output_udollars_per_mtok::BIGINT[]),
        unnest($input_tokens_max::BIGINT[]), unnest($output_tokens_max::BIGINT[]),
@@ -308,33 +374,87 @@ SELECT unnest($call::VARCHAR[]), unnest($user::VARCHAR[]), unnest($run::VARCHAR[
 
 -- name: insert_call_usages
 INSERT INTO call_usages (call, input_tokens, output_tokens, cost_pusd, charge_ucredits, provider_failed,
-                         response_time_ms, key_id, metered_at)
+                         response_time_ms, key_id, metered_at, estimated)
 SELECT unnest($call::VARCHAR[]), unnest($input_tokens::BIGINT[]), unnest($output_tokens::BIGINT[]),
        unnest($cost_pusd::DECIMAL(38, 0)[]), unnest($charge_ucredits::DECIMAL(38, 0)[]),
        unnest($provider_failed::BOOLEAN[]), unnest($response_time_ms::BIGINT[]), unnest($key_id::VARCHAR[]),
-       unnest($metered_at::TIMESTAMPTZ[])
+       unnest($metered_at::TIMESTAMPTZ[]), unnest($estimated::BOOLEAN[])
 
 -- name: insert_call_ends
 INSERT INTO call_ends (call, state, ended_at)
 SELECT unnest($call::VARCHAR[]), unnest($state::VARCHAR[]), unnest($ended_at::TIMESTAMPTZ[])
 
+-- Escrows ------------------------------------------------------------------------------------------------------
+
+-- name: select_escrow
+SELECT escrow, process, user_id, project, token_sha256, granted_ucredits::HUGEINT, charged_ucredits::HUGEINT,
+       epoch_us(opened_at), epoch_us(ended_at)
+FROM escrows WHERE escrow = $key
+
+-- name: insert_escrows
+INSERT INTO escrows (escrow, process, user_id, project, token_sha256, granted_ucredits, charged_ucredits, opened_at,
+                     ended_at)
+SELECT unnest($escrow::VARCHAR[]), unnest($process::VARCHAR[]), unnest($user::VARCHAR[]), unnest($project::VARCHAR[]),
+       unnest($token_sha256::VARCHAR[]), unnest($granted_ucredits::DECIMAL(38, 0)[]),
+       unnest($charged_ucredits::DECIMAL(38, 0)[]), unnest($opened_at::TIMESTAMPTZ[]), unnest($ended_at::TIMESTAMPTZ[])
+
+-- name: update_escrows
+UPDATE escrows SET granted_ucredits = s.granted_ucredits, charged_ucredits = s.charged_ucredits, ended_at = s.ended_at
+FROM (SELECT unnest($escrow::VARCHAR[]) AS escrow, unnest($granted_ucredits::DECIMAL(38, 0)[]) AS granted_ucredits,
+             unnest($charged_ucredits::DECIMAL(38, 0)[]) AS charged_ucredits,
+             unnest($ended_at::TIMESTAMPTZ[]) AS ended_at) s
+WHERE escrows.escrow = s.escrow
+
+-- name: open_escrows
+SELECT escrow, process FROM escrows WHERE ended_at IS NULL ORDER BY escrow
+
+-- name: open_escrows_of_user
+SELECT escrow FROM escrows WHERE ended_at IS NULL AND user_id = $key
+
+-- name: open_escrows_of_process
+SELECT escrow FROM escrows WHERE ended_at IS NULL AND process = $process
+
+-- name: select_escrow_call
+SELECT call FROM escrow_calls WHERE call = $key
+
+-- name: insert_escrow_calls
+INSERT INTO escrow_calls (call, escrow, batch, task_type, provider, model, pricing_id, input_udollars_per_mtok,
+                          output_udollars_per_mtok, input_tokens_max, output_tokens_max, outcome, input_tokens,
+                          output_tokens, cost_pusd, charge_ucredits, loss_pusd, response_time_ms, key_id, held_at,
+                          settled_at)
+SELECT unnest($call::VARCHAR[]), unnest($escrow::VARCHAR[]), unnest($batch::VARCHAR[]), unnest($task_type::VARCHAR[]),
+       unnest($provider::VARCHAR[]), unnest($model::VARCHAR[]), unnest($pricing_id::VARCHAR[]),
+       unnest($input_udollars_per_mtok::BIGINT[]), unnest($output_udollars_per_mtok::BIGINT[]),
+       unnest($input_tokens_max::BIGINT[]), unnest($output_tokens_max::BIGINT[]), unnest($outcome::VARCHAR[]),
+       unnest($input_tokens::BIGINT[]), unnest($output_tokens::BIGINT[]), unnest($cost_pusd::DECIMAL(38, 0)[]),
+       unnest($charge_ucredits::DECIMAL(38, 0)[]), unnest($loss_pusd::DECIMAL(38, 0)[]),
+       unnest($response_time_ms::BIGINT[]), unnest($key_id::VARCHAR[]), unnest($held_at::TIMESTAMPTZ[]),
+       unnest($settled_at::TIMESTAMPTZ[])
+
 -- Everything that does not add up, as (subject, text). Each part names what it compares with what.
 -- name: mismatches
 WITH legs AS (
-    SELECT credit AS account, unit, amount::HUGEINT AS amount, call, made_at FROM transfers
+    SELECT credit AS account, unit, amount::HUGEINT AS amount, call, escrow, batch FROM transfers
     UNION ALL
-    SELECT debit, unit, -amount::HUGEINT, call, made_at FROM transfers
+    SELECT debit, unit, -amount::HUGEINT, call, escrow, batch FROM transfers
 ),
 derived AS (
     SELECT account, unit, sum(amount)::HUGEINT AS balance FROM legs GROUP BY ALL
 ),
 open_holds AS (
-    SELECT 'user:' || user_id || '/held' AS account, sum(charge_ucredits)::HUGEINT AS held
-    FROM calls WHERE state IN ('held', 'metered') GROUP BY ALL
+    SELECT 'user:' || user_id || '/held' AS account, sum(amount)::HUGEINT AS held
+    FROM (SELECT user_id, charge_ucredits AS amount FROM held_calls WHERE state IN ('held', 'metered')
+          UNION ALL
+          SELECT user_id, granted_ucredits - charged_ucredits FROM escrows)
+    GROUP BY ALL
 ),
 budget_uses AS (
-    SELECT project, sum(charge_ucredits)::HUGEINT AS committed
-    FROM calls WHERE project IS NOT NULL GROUP BY project
+    SELECT subject, sum(amount)::HUGEINT AS committed
+    FROM (SELECT unnest([project, 'token:' || nullif(token_sha256, '')]) AS subject, charge_ucredits AS amount FROM calls
+          UNION ALL
+          SELECT unnest([project, 'token:' || nullif(token_sha256, '')]), granted_ucredits - charged_ucredits
+          FROM escrows)
+    WHERE subject IS NOT NULL GROUP BY subject
 ),
 posted AS (
     SELECT call,
@@ -342,6 +462,27 @@ posted AS (
            sum(CASE WHEN unit = 'credit' AND account LIKE 'user:%/held' THEN amount ELSE 0 END) AS held,
            sum(CASE WHEN account LIKE 'provider:%' THEN amount ELSE 0 END) AS cost
     FROM legs WHERE call IS NOT NULL GROUP BY call
+),
+escrow_posted AS (
+    SELECT escrow,
+           sum(CASE WHEN account = 'platform:revenue' THEN amount ELSE 0 END) AS charged,
+           sum(CASE WHEN account LIKE 'user:%/held' THEN amount ELSE 0 END) AS held
+    FROM legs WHERE escrow IS NOT NULL GROUP BY escrow
+),
+escrow_used AS (
+    SELECT escrow, sum(charge_ucredits)::HUGEINT AS charged FROM escrow_calls GROUP BY escrow
+),
+batch_posted AS (
+    SELECT batch,
+           sum(CASE WHEN account = 'platform:revenue' THEN amount ELSE 0 END) AS charged,
+           sum(CASE WHEN account LIKE 'provider:%' THEN amount ELSE 0 END) AS cost,
+           -sum(CASE WHEN account = 'platform:losses' THEN amount ELSE 0 END) AS lost
+    FROM legs WHERE batch IS NOT NULL GROUP BY batch
+),
+batch_used AS (
+    SELECT batch, sum(charge_ucredits)::HUGEINT AS charged, sum(cost_pusd)::HUGEINT AS cost,
+           sum(loss_pusd)::HUGEINT AS lost
+    FROM escrow_calls GROUP BY batch
 )
 SELECT unit AS subject, 'balances do not sum to zero: ' || sum(balance)::VARCHAR AS text
 FROM accounts GROUP BY unit HAVING sum(balance) <> 0
@@ -359,20 +500,39 @@ SELECT coalesce(a.account, o.account),
 FROM (SELECT * FROM accounts WHERE account LIKE 'user:%/held') a FULL JOIN open_holds o ON a.account = o.account
 WHERE coalesce(a.balance::HUGEINT, 0) <> coalesce(o.held, 0)
 UNION ALL
-SELECT coalesce(b.project, u.project),
+SELECT coalesce(b.subject, u.subject),
        'committed ' || coalesce(b.committed_ucredits, 0)::VARCHAR || ', calls ' || coalesce(u.committed, 0)::VARCHAR
-FROM budgets b FULL JOIN budget_uses u ON b.project = u.project
+FROM budgets b FULL JOIN budget_uses u ON b.subject = u.subject
 WHERE coalesce(b.committed_ucredits::HUGEINT, 0) <> coalesce(u.committed, 0)
 UNION ALL
 SELECT coalesce(c.call, p.call), 'the transfers of this call are not what its receipt says'
-FROM calls c FULL JOIN posted p ON c.call = p.call
+FROM held_calls c FULL JOIN posted p ON c.call = p.call
 WHERE c.call IS NULL
    OR coalesce(p.charged, 0) <> CASE c.state WHEN 'settled' THEN c.charge_ucredits ELSE 0 END
    OR coalesce(p.held, 0) <> CASE WHEN c.state IN ('held', 'metered') THEN c.charge_ucredits ELSE 0 END
    OR coalesce(p.cost, 0) <> CASE WHEN c.state IN ('settled', 'lost') THEN c.cost_pusd ELSE 0 END
 UNION ALL
+SELECT coalesce(e.escrow, p.escrow), 'the transfers of this escrow are not what its row and its calls say'
+FROM escrows e FULL JOIN escrow_posted p ON e.escrow = p.escrow LEFT JOIN escrow_used u ON u.escrow = e.escrow
+WHERE e.escrow IS NULL
+   OR coalesce(p.held, 0) <> e.granted_ucredits - e.charged_ucredits
+   OR coalesce(p.charged, 0) <> coalesce(u.charged, 0)
+   OR e.charged_ucredits > e.granted_ucredits
+   OR (e.ended_at IS NOT NULL AND e.charged_ucredits <> e.granted_ucredits)
+UNION ALL
+SELECT coalesce(u.batch, p.batch), 'the transfers of this batch are not what its calls say'
+FROM batch_used u FULL JOIN batch_posted p ON u.batch = p.batch
+WHERE coalesce(p.charged, 0) <> coalesce(u.charged, 0)
+   OR coalesce(p.cost, 0) <> coalesce(u.cost, 0)
+   OR coalesce(p.lost, 0) <> coalesce(u.lost, 0)
+UNION ALL
+SELECT c.call, 'its escrow is not there' FROM escrow_calls c ANTI JOIN escrows e ON e.escrow = c.escrow
+UNION ALL
+SELECT c.call, 'booked under an escrow and with a hold of its own'
+FROM escrow_calls c JOIN call_holds h ON h.call = c.call
+UNION ALL
 SELECT c.call, 'still ' || c.state || ' although its run is ' || e.state
-FROM calls c JOIN run_ends e ON e.run = c.run WHERE c.state IN ('held', 'metered')
+FROM held_calls c JOIN run_ends e ON e.run = c.run WHERE c.state IN ('held', 'metered')
 ORDER BY subject, text
 
 -- The database itself ==========================================================================================

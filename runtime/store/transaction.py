@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import duckdb
 
-from runtime.store.queries import arguments, sql
+from runtime.store.queries import arguments, parsed, sql
 
 V = TypeVar("V")
 
@@ -209,4 +209,4 @@ def _send(connection: duckdb.DuckDBPyConnection, statement: str, rows: list[Any]
     names = [field.name for field in fields(rows[0])]
     columns = zip(*map(attrgetter(*names), rows), strict=True)
     values = {name: list(column) for name, column in zip(names, columns, strict=True)}
-    connection.execute(sql(statement), arguments(statement, values))
+    connection.execute(parsed(statement), arguments(statement, values))

@@ -10,21 +10,36 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runtime.entity.journal import BeginRun
-from runtime.errors import CeilingReachedError, ConflictError, NotEnoughCreditsError, NotFoundError
+from runtime.errors import CeilingReachedError, ConflictError, NotEnoughCreditsError, NotFoundError, RefusedError
 from runtime.ids import BlobId, CallId, ProjectId, RunId, UserId
-from runtime.ledger.money import Tariff
+from runtime.ledger.escrows import SHARE, Charge, charge_of
+from runtime.ledger.money import Price, Tariff
 from runtime.ledger.port import (
     Balance,
     CallRow,
     CallState,
+    Draw,
+    Escrow,
+    EscrowCall,
+    EscrowId,
     Hold,
     Identity,
+    KeyRotation,
+    KeyUse,
     Meter,
     Mismatch,
+    ModelRow,
     NewToken,
+    Payer,
     Receipt,
+    Return,
+    Role,
     SealedKey,
+    Settlement,
+    TokenRow,
 )
+from runtime.ledger.records import CHARGED
+from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_token, identity_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +52,29 @@ class _Call:
     at: datetime
     state: CallState = "held"
     usage: Meter | None = None
+
+    @property
+    def payer(self) -> Payer:
+        return Payer(self.user, self.begin.project if self.begin else self.hold.project, self.hold.token_sha256)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Escrow:
+    draw: Draw
+    granted_ucredits: int
+    charged_ucredits: int = 0
+    ended: bool = False
+
+    @property
+    def left_ucredits(self) -> int:
+        return self.granted_ucredits - self.charged_ucredits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Booked:
+    call: EscrowCall
+    payer: Payer
+    charge: Charge
 
 
 class MemoryLedger:
@@ -52,18 +90,31 @@ class MemoryLedger:
         self._initial_free_ucredits = initial_free_ucredits
         self._clock = clock
         self._admins: dict[UserId, bool] = {}
+        self._roles: dict[UserId, Role] = {}
         self._runs: dict[RunId, BeginRun] = {}
         self._ended: dict[RunId, str] = {}
-        self._ceilings: dict[ProjectId, int] = {}
+        self._ceilings: dict[str, int] = {}
         self._calls: dict[CallId, _Call] = {}
-        self._tokens: dict[str, NewToken] = {}
-        self._revoked: set[str] = set()
-        self._keys: Sequence[SealedKey] = ()
+        self._escrows: dict[EscrowId, _Escrow] = {}
+        self._booked: dict[CallId, _Booked] = {}
+        self._tokens: dict[str, tuple[NewToken, datetime]] = {}
+        self._revoked: dict[str, datetime] = {}
+        self._keys: dict[tuple[str, str], SealedKey] = {}
+        self._rotations: list[KeyRotation] = []
+        self._prices: dict[str, tuple[str, str, Price]] = {}
+        self._models: dict[tuple[str, str, datetime], ModelRow] = {}
         self._blobs: dict[BlobId, bytes] = {}
 
     async def open_wallet(self, user: UserId, is_admin: bool) -> Balance:
         self._admins[user] = is_admin
+        role = self._roles.get(user, "DEMO")
+        self._roles[user] = "ADMIN" if is_admin else "DEMO" if role == "ADMIN" else role
         return self._balance(user)
+
+    async def set_role(self, user: UserId, role: Role) -> None:
+        if user not in self._roles:
+            raise NotFoundError(f"There is no user {user}.")
+        self._roles[user] = role
 
     async def balance(self, user: UserId) -> Balance:
         return self._balance(user)
@@ -78,18 +129,14 @@ class MemoryLedger:
         bound_pusd = hold.price.cost_pusd(hold.input_tokens_max, hold.output_tokens_max)
         needed = self._tariff.credits_for(bound_pusd)
         user = begin.user if begin is not None else hold.user
-        if begin is not None and begin.project in self._ceilings:
-            committed = sum(self._charge(call) for call in self._of_project(begin.project))
-            if committed + needed > self._ceilings[begin.project]:
-                raise CeilingReachedError(f"{needed} microcredits do not fit under the ceiling.")
-        if needed > self._balance(user).free_ucredits:
-            raise NotEnoughCreditsError(f"{needed} microcredits are more than are free.")
-        self._calls[hold.call] = _Call(
-            hold=hold, user=user, begin=begin, bound_pusd=bound_pusd, hold_ucredits=needed, at=self._clock()
-        )
+        call = _Call(hold=hold, user=user, begin=begin, bound_pusd=bound_pusd, hold_ucredits=needed, at=self._clock())
+        self._check_fits(call.payer, needed)
+        self._calls[hold.call] = call
 
     async def meter(self, meter: Meter) -> None:
         call = self._calls.get(meter.call)
+        if call is None and meter.call in self._booked:
+            return
         if call is None:
             raise NotFoundError(f"There is no call {meter.call}.")
         if call.usage is not None:
@@ -98,50 +145,159 @@ class MemoryLedger:
         if call.state == "held":
             call.state = "settled" if call.begin is None or meter.provider_failed else "metered"
 
+    async def draw(self, draw: Draw) -> Escrow:
+        known = self._escrows.get(draw.escrow)
+        if known is not None:
+            if known.ended or (known.draw.process, known.draw.payer) != (draw.process, draw.payer):
+                raise ConflictError(f"{draw.escrow} has ended or is another escrow.")
+            return Escrow(escrow=draw.escrow, granted_ucredits=known.granted_ucredits)
+        before = {given.escrow: replace(self._escrows[given.escrow]) for given in draw.returns}
+        for given in draw.returns:
+            self._take_back(given)
+        try:
+            self._check_fits(draw.payer, draw.min_ucredits)
+        except RefusedError:
+            self._escrows.update(before)
+            raise
+        wanted = min(draw.wanted_ucredits, self._room(draw.payer) // SHARE)
+        granted = max(draw.min_ucredits, wanted)
+        self._escrows[draw.escrow] = _Escrow(draw=draw, granted_ucredits=granted)
+        return Escrow(escrow=draw.escrow, granted_ucredits=granted)
+
+    async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
+        """Nothing is ever asked back here: who cannot pay is refused at once."""
+        new = {each.hold.call: each for each in settlement.calls if each.hold.call not in self._booked}
+        order = list(dict.fromkeys(each.escrow for each in new.values()))
+        for each in sorted(new.values(), key=lambda each: order.index(each.escrow)):
+            self._book(each)
+        for given in settlement.returns:
+            self._take_back(given)
+        for name, escrow in self._escrows.items():
+            if settlement.process_ended and escrow.draw.process == settlement.process:
+                self._take_back(Return(escrow=name, granted_ucredits=0, ends=True))
+        return ()
+
     async def receipt(self, project: ProjectId) -> Receipt:
-        rows = [(call, self._row(call)) for call in self._of_project(project)]
-        charged = [(call, row) for call, row in rows if row.state == "settled" and row.outcome == "ok"]
-        excess = [(row, max(0, self._cost(call) - call.bound_pusd)) for call, row in charged]
+        rows = [(self._row(call), self._cost(call) - call.bound_pusd) for call in self._of_project(project)]
+        rows += [(self._booked_row(b), b.charge.loss_pusd) for b in self._booked.values() if b.payer.project == project]
+        charged = [(row, above) for row, above in rows if row.state == "settled" and row.outcome in CHARGED]
+        excess = [(row, max(0, above)) for row, above in charged]
         shown = [_changed(row, cost_pusd=row.cost_pusd - above) for row, above in excess]
         above_hold = [
             _changed(row, cost_pusd=above, credits_ucredits=0, input_tokens=0, output_tokens=0, outcome="above_hold")
             for row, above in excess
             if above
         ]
-        lost = [row for _, row in rows if row.state in ("settled", "lost") and row.outcome != "ok"]
+        lost = [row for row, _ in rows if row.state in ("settled", "lost") and row.outcome not in CHARGED]
         return Receipt(
             project=project,
             charged=shown,
             losses=[*lost, *above_hold],
-            pending=[row for _, row in rows if row.state in ("held", "metered")],
+            pending=[row for row, _ in rows if row.state in ("held", "metered")],
             total_cost_pusd=sum(row.cost_pusd for row in shown),
             total_ucredits=sum(row.credits_ucredits for row in shown),
             refunded_ucredits=0,
         )
 
     async def add_token(self, token: NewToken) -> None:
-        self._tokens.setdefault(token.token_sha256, token)
+        check_token(token)
+        if token.user not in self._admins:
+            await self.open_wallet(token.user, is_admin=False)
+        if token.token_sha256 not in self._tokens and token.terms.budget_ucredits is not None:
+            self._ceilings[f"token:{token.token_sha256}"] = token.terms.budget_ucredits
+        self._tokens.setdefault(token.token_sha256, (token, self._clock()))
 
-    async def revoke_token(self, token_sha256: str) -> None:
-        if token_sha256 in self._tokens:
-            self._revoked.add(token_sha256)
+    async def revoke_token(self, token: str) -> None:
+        for sha256 in self._tokens:
+            if sha256 == token or sha256[:TOKEN_ID_DIGITS] == token:
+                self._revoked.setdefault(sha256, self._clock())
+
+    async def tokens(self, user: UserId | None) -> Sequence[TokenRow]:
+        rows = [
+            TokenRow(
+                token_id=sha256[:TOKEN_ID_DIGITS],
+                user=token.user,
+                kind=token.kind,
+                label=token.label,
+                run=token.run,
+                project=token.project,
+                terms=token.terms,
+                spent_ucredits=sum(
+                    amount for payer, amount in self._commitments(False) if payer.token_sha256 == sha256
+                ),
+                created_at=created_at,
+                expires_at=token.expires_at,
+                revoked_at=self._revoked.get(sha256),
+            )
+            for sha256, (token, created_at) in sorted(self._tokens.items())
+            if user in (None, token.user)
+        ]
+        return sorted(rows, key=lambda row: row.created_at, reverse=True)
 
     async def authenticate(self, token_sha256: str) -> Identity | None:
-        token = self._tokens.get(token_sha256)
-        if token is None or token_sha256 in self._revoked:
+        if token_sha256 not in self._tokens or token_sha256 in self._revoked:
             return None
+        token, _ = self._tokens[token_sha256]
         if token.expires_at is not None and token.expires_at <= self._clock():
             return None
         if token.kind == "task" and (token.run not in self._runs or token.run in self._ended):
             return None
-        is_admin = token.kind == "user" and self._admins.get(token.user, False)
-        return Identity(user=token.user, is_admin=is_admin, kind=token.kind, run=token.run)
+        role, is_admin = self._roles.get(token.user, "DEMO"), self._admins.get(token.user, False)
+        return identity_of(token, role=role, is_admin=is_admin)
 
     async def replace_keys(self, keys: Sequence[SealedKey]) -> None:
-        self._keys = tuple(keys)
+        for place, key in self._keys.items():
+            if key.label == "environment":
+                self._keys[place] = replace(key, active=False)
+        for key in keys:
+            known = self._keys.get((key.provider, key.key_id), replace(key, disabled=False))
+            self._keys[key.provider, key.key_id] = replace(known, sealed=key.sealed, limits=key.limits, active=True)
 
     async def keys(self, provider: str) -> Sequence[SealedKey]:
-        return [key for key in self._keys if key.provider == provider]
+        return [key for key in self._keys.values() if key.provider == provider and key.active and not key.disabled]
+
+    async def all_keys(self) -> Sequence[SealedKey]:
+        return sorted(self._keys.values(), key=lambda key: key.provider)
+
+    async def add_key(self, key: SealedKey) -> None:
+        self._keys[key.provider, key.key_id] = key
+
+    async def set_key_disabled(self, key_id: str, disabled: bool) -> bool:
+        found = [place for place in self._keys if place[1] == key_id]
+        for place in found:
+            self._keys[place] = replace(self._keys[place], disabled=disabled)
+        return bool(found)
+
+    async def reseal_keys(self, keys: Sequence[SealedKey], old_master: str, new_master: str) -> None:
+        for key in keys:
+            if known := self._keys.get((key.provider, key.key_id)):
+                self._keys[key.provider, key.key_id] = replace(known, sealed=key.sealed)
+        self._rotations.insert(
+            0, KeyRotation(rotated_at=self._clock(), keys=len(keys), old_master=old_master, new_master=new_master)
+        )
+
+    async def key_rotations(self) -> Sequence[KeyRotation]:
+        return list(self._rotations)
+
+    async def key_uses(self) -> Sequence[KeyUse]:
+        used = [call.usage.key_id for call in self._calls.values() if call.usage is not None]
+        used += [booked.call.meter.key_id for booked in self._booked.values() if booked.call.meter is not None]
+        return [
+            KeyUse(key_id=key_id, calls=used.count(key_id), last_used_at=self._clock())
+            for key_id in sorted({key_id for key_id in used if key_id})
+        ]
+
+    async def models(self) -> Sequence[ModelRow]:
+        return [self._models[place] for place in sorted(self._models)]
+
+    async def set_models(self, rows: Sequence[ModelRow]) -> None:
+        prices = dict(self._prices)
+        for row in rows:
+            place = (row.provider, row.model, row.price)
+            if prices.setdefault(row.price.pricing_id, place) != place:
+                raise ConflictError(f"{row.price.pricing_id} is another price already.")
+        self._prices = prices
+        self._models.update({(row.provider, row.model, row.effective_from): row for row in rows})
 
     async def put_blob(self, data: bytes) -> BlobId:
         blob = BlobId(hashlib.sha256(data).hexdigest())
@@ -195,14 +351,61 @@ class MemoryLedger:
         return self._runs[run]
 
     def _of_project(self, project: ProjectId) -> list[_Call]:
-        return [call for call in self._calls.values() if call.begin is not None and call.begin.project == project]
+        return [call for call in self._calls.values() if call.payer.project == project]
+
+    def _check_fits(self, payer: Payer, needed: int) -> None:
+        for subject in payer.budgets:
+            if subject in self._ceilings and self._committed(subject) + needed > self._ceilings[subject]:
+                raise CeilingReachedError(f"{needed} microcredits do not fit under the ceiling.")
+        if needed > self._balance(payer.user).free_ucredits:
+            raise NotEnoughCreditsError(f"{needed} microcredits are more than are free.")
+
+    def _room(self, payer: Payer) -> int:
+        ceilings = [self._ceilings[s] - self._committed(s) for s in payer.budgets if s in self._ceilings]
+        return max(0, min([self._balance(payer.user).free_ucredits, *ceilings]))
+
+    def _committed(self, subject: str) -> int:
+        return sum(amount for payer, amount in self._commitments(True) if subject in payer.budgets)
+
+    def _commitments(self, with_escrows: bool) -> list[tuple[Payer, int]]:
+        """Who pays how much, or may have to."""
+        calls = [(call.payer, self._charge(call)) for call in self._calls.values()]
+        booked = [(booked.payer, booked.charge.charge_ucredits) for booked in self._booked.values()]
+        escrows = [(escrow.draw.payer, escrow.left_ucredits) for escrow in self._escrows.values()]
+        return calls + booked + (escrows if with_escrows else [])
+
+    def _book(self, call: EscrowCall) -> None:
+        charge = charge_of(call.hold, call.meter, self._tariff)
+        escrow = self._escrows.get(call.escrow)
+        if escrow is None:
+            unseen = Draw(escrow=call.escrow, process="", payer=call.hold.payer, wanted_ucredits=0, min_ucredits=0)
+            escrow = self._escrows[call.escrow] = _Escrow(draw=unseen, granted_ucredits=0, ended=True)
+        payer = escrow.draw.payer
+        held_part = min(charge.charge_ucredits, escrow.left_ucredits)
+        paid = held_part + min(charge.charge_ucredits - held_part, self._room(payer))
+        escrow.charged_ucredits += held_part
+        if paid < charge.charge_ucredits:
+            covered_pusd = (charge.cost_pusd - charge.loss_pusd) * paid // charge.charge_ucredits
+            charge = charge._replace(charge_ucredits=paid, loss_pusd=charge.cost_pusd - covered_pusd)
+        self._booked[call.hold.call] = _Booked(call=call, payer=payer, charge=charge)
+
+    def _take_back(self, given: Return) -> None:
+        escrow = self._escrows.get(given.escrow)
+        if escrow is not None and not escrow.ended:
+            wanted = 0 if given.ends else given.granted_ucredits
+            escrow.granted_ucredits = max(escrow.charged_ucredits, min(escrow.granted_ucredits, wanted))
+            escrow.ended = given.ends
 
     def _balance(self, user: UserId) -> Balance:
         calls = [call for call in self._calls.values() if call.user == user]
+        escrows = [escrow for escrow in self._escrows.values() if escrow.draw.payer.user == user]
+        booked = sum(each.charge.charge_ucredits for each in self._booked.values() if each.payer.user == user)
+        charged = sum(self._charge(call) for call in calls if call.state == "settled") + booked
+        held = sum(self._charge(call) for call in calls if call.state in ("held", "metered"))
         granted = self._initial_free_ucredits if user in self._admins else 0
         return Balance(
-            balance_ucredits=granted - sum(self._charge(call) for call in calls if call.state == "settled"),
-            held_ucredits=sum(self._charge(call) for call in calls if call.state in ("held", "metered")),
+            balance_ucredits=granted - charged,
+            held_ucredits=held + sum(escrow.left_ucredits for escrow in escrows),
         )
 
     def _cost(self, call: _Call) -> int:
@@ -236,13 +439,34 @@ class MemoryLedger:
             at=call.at,
         )
 
+    def _booked_row(self, booked: _Booked) -> CallRow:
+        charge, hold = booked.charge, booked.call.hold
+        return CallRow(
+            call=hold.call,
+            run=None,
+            task="",
+            attempt=0,
+            task_type=hold.task_type,
+            provider=hold.provider,
+            model=hold.model,
+            state="lost" if booked.call.meter is None else "settled",
+            input_tokens=charge.input_tokens,
+            output_tokens=charge.output_tokens,
+            cost_pusd=charge.cost_pusd,
+            credits_ucredits=charge.charge_ucredits,
+            outcome=charge.outcome,
+            at=booked.call.held_at,
+        )
+
 
 def _outcome(call: _Call) -> str:
     if call.usage is not None and call.usage.provider_failed:
         return "provider_failed"
     if call.state == "lost":
         return "interrupted" if call.usage is not None else "interrupted_unknown"
-    return "ok" if call.usage is not None else "pending"
+    if call.usage is None:
+        return "pending"
+    return "estimated" if call.usage.estimated else "ok"
 
 
 def _changed(row: CallRow, **changes: Any) -> CallRow:

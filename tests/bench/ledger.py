@@ -3,26 +3,34 @@
 Both run interleaved on the same disk, three times; the medians are printed, one JSON line a figure. In groups, callers
 come at once and share commits; one by one, each waits for its own. A pair is a hold and the metering that charges it.
 Batches are what hosts send: appends of many entities together, each with a small head, every 20th with a snapshot; they
-must be as fast over 100,000 entities that take turns as over 10,000.
+must be as fast over 100,000 entities that take turns as over 10,000. A settlement is a batch of gateway calls under the
+escrows of their users, as purses send it: what a call of it costs in CPU of the ledger's process is what counts. The
+purse is measured with a ledger that answers at once: what a call costs in the process that makes it.
 """
 
 import asyncio
 import itertools
 import json
+import pickle
 import random
+import secrets
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, NewEvent, Snapshot
 from runtime.ids import PARTITION_COUNT, CallId, EntityId, UserId
-from runtime.ledger.money import Price
-from runtime.ledger.port import Hold, Meter
+from runtime.ledger.money import Price, Tariff
+from runtime.ledger.port import Draw, Escrow, EscrowCall, EscrowId, Hold, Meter, Payer, Settlement
+from runtime.ledger.purse import Purse
+from runtime.ledger.spool import Spool
 from runtime.store.store import Store
 from tests.bench.figures import figure as make_figure
 
@@ -35,6 +43,11 @@ CALLERS = 256
 USERS = [UserId(f"u{number}") for number in range(50)]
 PRICE = Price(pricing_id="bench", input_udollars_per_mtok=150_000, output_udollars_per_mtok=600_000)
 GROUPED_OVER_SINGLE_MIN = 5.0
+SETTLED_CALLS = (100, 200, 500)
+SETTLED_US_MAX = 60.0
+PURSE_CALLS = 20_000
+PURSE_AT_ONCE = 50
+PURSE_US_MAX = 40.0
 
 Work = Callable[[int, int], Awaitable[None]]
 """Does one piece: (number of the caller, number of the piece)."""
@@ -61,12 +74,100 @@ async def _measure(seconds: float) -> list[dict[str, object]]:
         figures = [
             await _compare("durable appends", _appends(store), seconds),
             await _compare("hold and meter pairs", _pairs(store), seconds),
+            *[await _settling(store, calls, seconds) for calls in SETTLED_CALLS],
+            await _purse(Path(folder)),
             await _compare_batches(store, seconds),
         ]
         wrong = await store.check()
         assert not wrong, wrong
         await store.close()
         return figures
+
+
+async def _settling(store: Store, calls: int, seconds: float) -> dict[str, object]:
+    """Batches of calls of all users, one after the other; also how long a draw takes."""
+    cpu_us, draw_ms = [], []
+    numbers = itertools.count()
+    for _ in range(ROUNDS):
+        process = secrets.token_hex(4)
+        escrows = {user: EscrowId(f"e-{process}-{user}") for user in USERS}
+        for user, escrow in escrows.items():
+            began_s = time.perf_counter()
+            await store.books.draw(
+                Draw(escrow=escrow, process=process, payer=Payer(user), wanted_ucredits=10**9, min_ucredits=1)
+            )
+            draw_ms.append((time.perf_counter() - began_s) * 1e3)
+        done, cpu_s, begun_s = 0, 0.0, time.perf_counter()
+        while time.perf_counter() - begun_s < seconds:
+            batch = f"b-{process}-{done}"
+            users = [USERS[number % len(USERS)] for number in range(calls)]
+            data = pickle.dumps(_settlement(batch, process, users, escrows, numbers), 5)
+            before_s = time.process_time()
+            await store.books.settle(pickle.loads(data))
+            cpu_s += time.process_time() - before_s
+            done += calls
+        cpu_us.append(cpu_s / done * 1e6)
+        await store.books.settle(Settlement(batch=f"end-{process}", process=process, process_ended=True))
+    return make_figure(
+        "ledger",
+        f"CPU of a settled call, batches of {calls}, {len(USERS)} users",
+        round(median(cpu_us), 1),
+        "us",
+        against=f"one draw takes {median(draw_ms):.1f} ms",
+        ratio=None,
+        target=f"<= {SETTLED_US_MAX}",
+        holds=median(cpu_us) <= SETTLED_US_MAX,
+    )
+
+
+def _settlement(
+    batch: str, process: str, users: Sequence[UserId], escrows: Mapping[UserId, EscrowId], numbers: Iterator[int]
+) -> Settlement:
+    now = datetime.now(UTC)
+    holds = [_hold(next(numbers), user, f"{batch}-") for user in users]
+    calls = tuple(
+        EscrowCall(escrow=escrows[hold.user], hold=hold, meter=_meter(hold.call), held_at=now) for hold in holds
+    )
+    return Settlement(batch=batch, process=process, calls=calls)
+
+
+class _Instant:
+    """A ledger that grants everything at once."""
+
+    async def draw(self, draw: Draw) -> Escrow:
+        return Escrow(escrow=draw.escrow, granted_ucredits=draw.wanted_ucredits)
+
+    async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
+        return ()
+
+
+async def _purse(folder: Path) -> dict[str, object]:
+    """Hold, spool, meter, spool, and handing over: all that a call costs where it is made."""
+    cpu_us = []
+    for number in range(ROUNDS):
+        ledger: Any = _Instant()
+        purse = Purse(ledger, Spool(folder, f"bench{number}"), Tariff(), call_s_max=600)
+        holds = [_hold(call, USERS[call % len(USERS)], f"purse{number}-") for call in range(PURSE_CALLS)]
+        meters = [_meter(hold.call) for hold in holds]
+        before_s = time.process_time()
+        for start in range(0, PURSE_CALLS, PURSE_AT_ONCE):
+            for hold in holds[start : start + PURSE_AT_ONCE]:
+                await purse.hold(hold)
+            for meter in meters[start : start + PURSE_AT_ONCE]:
+                await purse.meter(meter)
+            await asyncio.sleep(0)
+        await purse.close()
+        cpu_us.append((time.process_time() - before_s) / PURSE_CALLS * 1e6)
+    return make_figure(
+        "ledger",
+        "CPU of a call's hold and meter in its own process",
+        round(median(cpu_us), 1),
+        "us",
+        against="",
+        ratio=None,
+        target=f"<= {PURSE_US_MAX}",
+        holds=median(cpu_us) <= PURSE_US_MAX,
+    )
 
 
 async def _compare(figure: str, work: Work, seconds: float) -> dict[str, object]:
@@ -195,23 +296,29 @@ def _appends(store: Store) -> Work:
 
 def _pairs(store: Store) -> Work:
     async def work(own: int, number: int) -> None:
-        call = CallId(f"gw-{number}")
-        hold = Hold(
-            call=call,
-            user=USERS[number % len(USERS)],
-            run=None,
-            task_type="chat",
-            provider="bench",
-            model="mini",
-            input_tokens_max=2_000,
-            output_tokens_max=1_000,
-            price=PRICE,
-        )
+        hold = _hold(number, USERS[number % len(USERS)], "gw-")
         await store.books.hold(hold)
-        meter = Meter(call=call, input_tokens=900, output_tokens=300, response_time_ms=1, key_id="k")
-        await store.books.meter(meter)
+        await store.books.meter(_meter(hold.call))
 
     return work
+
+
+def _hold(number: int, user: UserId, prefix: str) -> Hold:
+    return Hold(
+        call=CallId(f"{prefix}{number}"),
+        user=user,
+        run=None,
+        task_type="chat",
+        provider="bench",
+        model="mini",
+        input_tokens_max=2_000,
+        output_tokens_max=1_000,
+        price=PRICE,
+    )
+
+
+def _meter(call: CallId) -> Meter:
+    return Meter(call=call, input_tokens=900, output_tokens=300, response_time_ms=1, key_id="k")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,23 @@ from runtime.errors import CeilingReachedError, ConflictError, NotEnoughCreditsE
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
 from runtime.ledger.books import Books
 from runtime.ledger.money import Price, Tariff
-from runtime.ledger.port import Hold, Identity, Ledger, Meter, NewToken, SealedKey
+from runtime.ledger.port import (
+    Balance,
+    Draw,
+    EscrowCall,
+    EscrowId,
+    Hold,
+    Identity,
+    Ledger,
+    Meter,
+    ModelRow,
+    NewToken,
+    Payer,
+    Return,
+    SealedKey,
+    Settlement,
+    TokenTerms,
+)
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
 from runtime.store.journal import StoreJournal
@@ -74,6 +90,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             initial_free_ucredits=GRANT,
             identity_salt=b"salt",
             clock=clock,
+            recall_wait_s=0.0,
         )
         made = World(books, StoreJournal(database, clock))
     await made.journal.claim(Claim(host="h", incarnation="i1", partitions={partition_of(ENTITY): 0}))
@@ -102,10 +119,41 @@ def a_hold(call: str = "c1", tokens: int = 1_000, run: RunId | None = RUN, price
     )
 
 
-def a_meter(call: str = "c1", tokens: int = 400, failed: bool = False) -> Meter:
+def a_meter(call: str = "c1", tokens: int = 400, failed: bool = False, estimated: bool = False) -> Meter:
     return Meter(
-        call=CallId(call), input_tokens=tokens, output_tokens=0, response_time_ms=5, key_id="k", provider_failed=failed
+        call=CallId(call),
+        input_tokens=tokens,
+        output_tokens=0,
+        response_time_ms=5,
+        key_id="k",
+        provider_failed=failed,
+        estimated=estimated,
     )
+
+
+TOKEN = hashlib.sha256(b"token").hexdigest()
+E1, E2 = EscrowId("e1"), EscrowId("e2")
+WALLET = Payer(USER)
+
+
+def a_draw(wanted: int, least: int = 0, escrow: EscrowId = E1, payer: Payer = WALLET, **changes: Any) -> Draw:
+    return Draw(
+        escrow=escrow, process="p", payer=payer, wanted_ucredits=max(wanted, least), min_ucredits=least, **changes
+    )
+
+
+def used(call: str, tokens: int | None, *, escrow: EscrowId = E1, bound: int = 1_000, **changes: Any) -> EscrowCall:
+    """A call of so many tokens, each 150 microcredits; None for one whose usage nobody knows."""
+    meter = a_meter(call, tokens, **changes) if tokens is not None else None
+    return EscrowCall(escrow=escrow, hold=a_hold(call, bound, run=None), meter=meter, held_at=NOON)
+
+
+def settlement(batch: str, *calls: EscrowCall, **changes: Any) -> Settlement:
+    return Settlement(batch=batch, process="p", calls=calls, **changes)
+
+
+def a_key(name: str) -> SealedKey:
+    return SealedKey(key_id=name, provider="openai", label="environment", sealed=b"\0s")
 
 
 async def test_wallet__is_granted_once_however_often_it_is_opened(world: World) -> None:
@@ -356,7 +404,8 @@ async def test_token__says_who_it_is_until_it_is_revoked_or_expires(world: World
         token_sha256=dying, user=admin, kind="user", label="", expires_at=NOON + timedelta(microseconds=1)
     )
     await world.ledger.add_token(expires)
-    assert await world.ledger.authenticate(digest) == Identity(user=admin, is_admin=True, kind="user")
+    identity = Identity(user=admin, is_admin=True, kind="user", role="ADMIN", token_sha256=digest)
+    assert await world.ledger.authenticate(digest) == identity
     assert await world.ledger.authenticate(dying) is not None
     assert await world.ledger.authenticate("0" * 64) is None
 
@@ -373,14 +422,15 @@ async def test_task_token__is_good_while_its_run_is_open_and_never_an_admins(wor
     await world.ledger.add_token(NewToken(token_sha256=digest, user=USER, kind="task", label="", run=RUN))
     assert await world.ledger.authenticate(digest) is None
     await world.append(begin=[a_run()])
-    assert await world.ledger.authenticate(digest) == Identity(user=USER, is_admin=False, kind="task", run=RUN)
+    identity = Identity(user=USER, is_admin=False, kind="task", run=RUN, role="ADMIN", token_sha256=digest)
+    assert await world.ledger.authenticate(digest) == identity
     await world.append(settle=[RUN])
     assert await world.ledger.authenticate(digest) is None
 
 
 async def test_keys__are_those_of_the_last_replacement(world: World) -> None:
-    first, second = (SealedKey(key_id=name, provider="openai", label=name, sealed=b"\0" + b"s") for name in ("a", "b"))
-    other = SealedKey(key_id="a", provider="groq", label="g", sealed=b"t")
+    first, second = (a_key(name) for name in ("a", "b"))
+    other = replace(first, provider="groq", sealed=b"t")
     await world.ledger.replace_keys([first, other])
     await world.ledger.replace_keys([second, other])
     assert await world.ledger.keys("openai") == [second]
@@ -397,3 +447,242 @@ async def test_blob__comes_back_under_the_id_of_its_content(world: World) -> Non
     for unknown in ("0" * 64, "../../etc/passwd"):
         with pytest.raises(NotFoundError):
             await world.ledger.get_blob(unknown)  # type: ignore[arg-type]
+
+
+async def test_escrow__is_a_small_share_of_what_is_free_unless_one_call_needs_more(world: World) -> None:
+    small = await world.ledger.draw(a_draw(wanted=5 * CREDIT))
+    large = await world.ledger.draw(a_draw(wanted=GRANT, escrow=E2))
+    assert (small.granted_ucredits, large.granted_ucredits) == (5 * CREDIT, (GRANT - 5 * CREDIT) // 8)
+    whole = (await world.ledger.balance(USER)).free_ucredits
+    needed = await world.ledger.draw(a_draw(wanted=whole, least=whole, escrow=EscrowId("e3")))
+    assert needed.granted_ucredits == whole
+    with pytest.raises(NotEnoughCreditsError):
+        await world.ledger.draw(a_draw(wanted=1, least=1, escrow=EscrowId("e4")))
+    assert await world.ledger.balance(USER) == Balance(balance_ucredits=GRANT, held_ucredits=GRANT)
+
+
+async def test_draw__repeated_is_the_same_escrow_and_another_id_of_a_payer_is_refused(world: World) -> None:
+    first, again = await asyncio.gather(*(world.ledger.draw(a_draw(wanted=CREDIT)) for _ in range(2)))
+    assert first == again
+    assert (await world.ledger.balance(USER)).held_ucredits == CREDIT
+    with pytest.raises(ConflictError):
+        await world.ledger.draw(a_draw(wanted=CREDIT, payer=Payer(UserId("other"))))
+    await world.ledger.settle(settlement("b", returns=(Return(escrow=E1, granted_ucredits=0, ends=True),)))
+    with pytest.raises(ConflictError):
+        await world.ledger.draw(a_draw(wanted=CREDIT))
+
+
+async def test_settling__charges_the_escrow_and_keeps_the_rest_of_it_held(world: World) -> None:
+    await world.ledger.draw(a_draw(wanted=CREDIT))
+    await world.ledger.settle(
+        settlement("b1", used("c1", 400), used("c2", 100), used("c3", None), used("c4", 5, failed=True))
+    )
+    balance = await world.ledger.balance(USER)
+    assert (balance.balance_ucredits, balance.held_ucredits) == (GRANT - 75_000, CREDIT - 75_000)
+
+
+async def test_call_under_an_escrow__is_charged_once_in_whatever_batch_it_comes(world: World) -> None:
+    await world.ledger.draw(a_draw(wanted=CREDIT))
+    first = settlement("b1", used("c1", 400), used("c2", 100))
+    await asyncio.gather(*(world.ledger.settle(first) for _ in range(3)))
+    await world.ledger.settle(settlement("b2", used("c2", 100), used("c3", 10), used("c3", 10)))
+    await world.ledger.meter(a_meter("c1", 400))
+    assert (await world.ledger.balance(USER)).balance_ucredits == GRANT - 510 * 150
+
+
+async def test_usage_above_a_calls_own_bound__is_the_platforms_loss_and_shows_in_the_receipt(world: World) -> None:
+    payer = Payer(USER, PROJECT)
+    await world.ledger.draw(a_draw(wanted=CREDIT, payer=payer))
+    await world.ledger.settle(
+        settlement(
+            "b1",
+            used("above", 1_300),
+            used("unknown", None),
+            used("guessed", 7, estimated=True),
+            used("failed", 9, failed=True),
+        )
+    )
+    receipt = await world.ledger.receipt(PROJECT)
+    charged = {row.call: (row.outcome, row.credits_ucredits, row.cost_pusd) for row in receipt.charged}
+    assert charged == {
+        "above": ("ok", 150_000, 1_000 * 10**6),
+        "guessed": ("estimated", 7 * 150, 7 * 10**6),
+    }
+    losses = {(row.call, row.outcome): (row.credits_ucredits, row.cost_pusd) for row in receipt.losses}
+    assert losses == {
+        ("above", "above_hold"): (0, 300 * 10**6),
+        ("unknown", "interrupted_unknown"): (0, 1_000 * 10**6),
+        ("failed", "provider_failed"): (0, 0),
+    }
+    assert receipt.total_ucredits == 150_000 + 7 * 150
+
+
+async def test_return__gives_back_once_and_never_what_was_used(world: World) -> None:
+    await world.ledger.draw(a_draw(wanted=CREDIT))
+    lower = Return(escrow=E1, granted_ucredits=CREDIT // 2)
+    for batch in ("b1", "b2"):
+        await world.ledger.settle(settlement(batch, used("c1", 1_000), returns=(lower,)))
+    assert (await world.ledger.balance(USER)).held_ucredits == CREDIT // 2 - 150_000
+    await world.ledger.settle(settlement("b3", returns=(Return(escrow=E1, granted_ucredits=0),)))
+    await world.ledger.settle(settlement("b4", returns=(lower, Return(escrow=EscrowId("unknown"), granted_ucredits=0))))
+    balance = await world.ledger.balance(USER)
+    assert (balance.balance_ucredits, balance.held_ucredits) == (GRANT - 150_000, 0)
+
+
+async def test_settlement_after_its_escrow_ended__charges_the_wallet_and_loses_what_that_cannot_give(
+    world: World,
+) -> None:
+    payer = Payer(USER, PROJECT)
+    await world.ledger.draw(a_draw(wanted=CREDIT, payer=payer))
+    await world.ledger.settle(settlement("end", process_ended=True))
+    assert (await world.ledger.balance(USER)).held_ucredits == 0
+    free_tokens = 100
+    await world.ledger.hold(a_hold("all", GRANT // 150 - free_tokens, run=None))
+    rest = (await world.ledger.balance(USER)).free_ucredits - free_tokens * 150
+    await world.ledger.settle(settlement("b1", used("c1", 60), used("c2", 60), used("c3", 60)))
+    assert (await world.ledger.balance(USER)).free_ucredits == 0
+    receipt = await world.ledger.receipt(PROJECT)
+    paid = {row.call: row.credits_ucredits for row in receipt.charged}
+    assert paid == {"c1": 60 * 150, "c2": 40 * 150 + rest, "c3": 0}
+    cost = sum(row.cost_pusd for row in receipt.charged) + sum(row.cost_pusd for row in receipt.losses)
+    assert cost == 3 * 60 * 10**6
+
+
+async def test_settlement_of_an_escrow_nobody_drew__is_charged_to_the_calls_own_payer(world: World) -> None:
+    await world.ledger.settle(settlement("b1", used("c1", 60, escrow=EscrowId("lost with a backup"))))
+    assert await world.ledger.balance(USER) == Balance(balance_ucredits=GRANT - 60 * 150, held_ucredits=0)
+
+
+async def test_draw__counts_under_the_ceiling_and_the_budget_until_it_is_given_back(world: World) -> None:
+    await world.ledger.add_token(
+        NewToken(token_sha256=TOKEN, user=USER, kind="user", label="", terms=TokenTerms(budget_ucredits=200_000))
+    )
+    await world.append(begin=[a_run()], ceiling_ucredits=150_000)
+    both = Payer(USER, PROJECT, TOKEN)
+    assert (await world.ledger.draw(a_draw(wanted=GRANT, payer=both))).granted_ucredits == 150_000 // 8
+    await world.ledger.settle(settlement("b0", returns=(Return(escrow=E1, granted_ucredits=0),)))
+    await world.ledger.draw(a_draw(0, 150_000, E2, both))
+    for refused in (both, Payer(USER, PROJECT)):
+        with pytest.raises(CeilingReachedError):
+            await world.ledger.draw(a_draw(0, 1, EscrowId("x"), refused))
+    with pytest.raises(CeilingReachedError):
+        await world.ledger.hold(a_hold(tokens=1))
+    with pytest.raises(CeilingReachedError):
+        await world.ledger.hold(replace(a_hold("x", tokens=334, run=None), token_sha256=TOKEN))
+    await world.ledger.settle(settlement("b1", used("c1", 1_000, escrow=E2)))
+    await world.ledger.hold(replace(a_hold("fits", tokens=333, run=None), token_sha256=TOKEN))
+    with pytest.raises(CeilingReachedError):
+        await world.ledger.draw(a_draw(0, 51, EscrowId("y"), Payer(USER, None, TOKEN)))
+    await world.ledger.meter(a_meter("fits", 1))
+    (row,) = await world.ledger.tokens(USER)
+    assert (row.token_id, row.spent_ucredits, row.terms.budget_ucredits) == (TOKEN[:12], 150_150, 200_000)
+
+
+async def test_draw__takes_what_is_returned_with_it_first_and_a_refused_one_changes_nothing(world: World) -> None:
+    everything = a_draw(GRANT, GRANT)
+    await world.ledger.draw(everything)
+    back = (Return(escrow=E1, granted_ucredits=GRANT // 2),)
+    with pytest.raises(NotEnoughCreditsError):
+        await world.ledger.draw(a_draw(0, GRANT // 2 + 1, E2, returns=back))
+    assert (await world.ledger.balance(USER)).free_ucredits == 0
+    await world.ledger.draw(a_draw(0, GRANT // 2, E2, returns=back))
+    assert (await world.ledger.balance(USER)).free_ucredits == 0
+
+
+async def test_token_with_terms__carries_them_and_administers_nothing(world: World) -> None:
+    admin = UserId("local-admin")
+    await world.ledger.open_wallet(admin, is_admin=True)
+    terms = TokenTerms(models=("openai/*", "eco"), budget_ucredits=5, requests_per_minute=60)
+    token = NewToken(
+        token_sha256=TOKEN, user=admin, kind="user", label="", terms=terms, expires_at=NOON + timedelta(days=1)
+    )
+    await world.ledger.add_token(token)
+    assert await world.ledger.authenticate(TOKEN) == Identity(
+        user=admin,
+        is_admin=False,
+        kind="user",
+        role="ADMIN",
+        token_sha256=TOKEN,
+        terms=terms,
+        expires_at=token.expires_at,
+    )
+
+
+async def test_projects_token__names_its_project_and_registers_its_user(world: World) -> None:
+    new = UserId("new")
+    await world.ledger.add_token(NewToken(token_sha256=TOKEN, user=new, kind="project", label="l", project=PROJECT))
+    identity = await world.ledger.authenticate(TOKEN)
+    assert identity == Identity(
+        user=new, is_admin=False, kind="project", role="DEMO", project=PROJECT, token_sha256=TOKEN
+    )
+    assert (await world.ledger.balance(new)).free_ucredits == GRANT
+    await world.ledger.set_role(new, "FULL_ACCESS")
+    await world.ledger.open_wallet(new, is_admin=False)
+    identity = await world.ledger.authenticate(TOKEN)
+    assert identity is not None
+    assert identity.role == "FULL_ACCESS"
+    with pytest.raises(NotFoundError):
+        await world.ledger.set_role(UserId("nobody"), "ADMIN")
+
+
+async def test_token__is_listed_and_revoked_by_its_id(world: World) -> None:
+    other = hashlib.sha256(b"other").hexdigest()
+    await world.ledger.add_token(NewToken(token_sha256=TOKEN, user=USER, kind="user", label="mine"))
+    world.now += timedelta(seconds=1)
+    await world.ledger.add_token(NewToken(token_sha256=other, user=UserId("b"), kind="user", label="theirs"))
+    assert [row.label for row in await world.ledger.tokens(None)] == ["theirs", "mine"]
+    for wrong in ("", TOKEN[:11], TOKEN[:13], "%"):
+        await world.ledger.revoke_token(wrong)
+    assert await world.ledger.authenticate(TOKEN) is not None
+    await world.ledger.revoke_token(TOKEN[:12])
+    (row,) = await world.ledger.tokens(USER)
+    assert (row.token_id, row.created_at, row.revoked_at) == (TOKEN[:12], NOON, world.now)
+    assert await world.ledger.authenticate(TOKEN) is None
+    assert await world.ledger.authenticate(other) is not None
+
+
+async def test_keys_an_operator_added__stay_whatever_the_environment_says(world: World) -> None:
+    own = replace(a_key("own"), label="mine", limits='{"rpm": 5}')
+    await world.ledger.add_key(own)
+    await world.ledger.replace_keys([a_key("env")])
+    assert await world.ledger.set_key_disabled("env", True)
+    assert not await world.ledger.set_key_disabled("unknown", True)
+    await world.ledger.replace_keys([a_key("env"), replace(own, label="environment", sealed=b"new", limits="")])
+    assert await world.ledger.keys("openai") == [replace(own, sealed=b"new", limits="")]
+    await world.ledger.replace_keys([])
+    known = {key.key_id: (key.label, key.active, key.disabled) for key in await world.ledger.all_keys()}
+    assert known == {"env": ("environment", False, True), "own": ("mine", True, False)}
+    await world.ledger.reseal_keys([replace(own, sealed=b"resealed"), a_key("gone")], "aa", "bb")
+    assert [key.sealed for key in await world.ledger.keys("openai")] == [b"resealed"]
+    (rotation,) = await world.ledger.key_rotations()
+    assert (rotation.keys, rotation.old_master, rotation.new_master) == (2, "aa", "bb")
+
+
+async def test_key_uses__count_both_kinds_of_calls(world: World) -> None:
+    await world.ledger.hold(a_hold(run=None))
+    await world.ledger.meter(a_meter())
+    await world.ledger.draw(a_draw(wanted=CREDIT))
+    await world.ledger.settle(settlement("b", used("c2", 1), used("c3", 1, failed=True), used("c4", None)))
+    (use,) = await world.ledger.key_uses()
+    assert (use.key_id, use.calls) == ("k", 3)
+
+
+async def test_models__are_replaced_by_provider_name_and_date(world: World) -> None:
+    row = ModelRow(provider="openai", model="mini", effective_from=NOON, price=PRICE, body="{}")
+    later = replace(row, effective_from=NOON + timedelta(days=1), price=replace(PRICE, pricing_id="mini-2"))
+    await world.ledger.set_models([later, row])
+    await world.ledger.set_models([replace(row, body='{"notes": "x"}')])
+    assert await world.ledger.models() == [replace(row, body='{"notes": "x"}'), later]
+    cheaper = replace(PRICE, input_udollars_per_mtok=1)
+    with pytest.raises(ConflictError):
+        await world.ledger.set_models([replace(later, body="changed"), replace(row, price=cheaper)])
+    assert await world.ledger.models() == [replace(row, body='{"notes": "x"}'), later]
+
+
+async def test_estimated_usage__is_charged_and_says_so(world: World) -> None:
+    await world.append(begin=[a_run()])
+    await world.ledger.hold(a_hold())
+    await world.ledger.meter(a_meter(estimated=True))
+    await world.append(settle=[RUN])
+    (row,) = (await world.ledger.receipt(PROJECT)).charged
+    assert (row.outcome, row.credits_ucredits) == ("estimated", 60_000)

@@ -23,7 +23,8 @@ from runtime.ledger.port import Hold, Identity, Meter
 from runtime.providers.calls import ModelCalls
 from runtime.providers.catalogue import CATALOGUE
 from runtime.providers.endpoints import Endpoint
-from runtime.providers.keys import KeyRing, provider_key
+from runtime.providers.key_ring import KeyRing
+from runtime.providers.keys import provider_key
 from serve_apps.gateway_routes import create_app
 
 FAULTS = ("none", "none", "limited", "failed", "reset", "html", "empty", "no_usage")

@@ -1,6 +1,8 @@
 """The simulator, as the real `openai` client meets it."""
 
 import asyncio
+import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from cluster.simulator.scenario import SCENARIOS, Scenario
 from cluster.simulator.server import Simulator
-from cluster.simulator.usage import ServedCall, UsageFile, prompt_tokens
+from cluster.simulator.usage import ServedCall, UsageFile, fingerprint, text_tokens
 from runtime.project.schemas import RequirementsReply, task_line
 
 SCENARIO = Scenario.load(SCENARIOS / "expense_tracker")
@@ -67,7 +69,9 @@ async def test_chat__answers_with_usage(client: AsyncOpenAI) -> None:
 
     assert RequirementsReply.model_validate_json(completion.choices[0].message.content).requirements
     assert completion.choices[0].finish_reason == "stop"
-    assert completion.usage.prompt_tokens == prompt_tokens(messages("plan.requirements"))
+    assert completion.usage.prompt_tokens == sum(
+        text_tokens(f"{message['role']}{message['content']}") for message in messages("plan.requirements")
+    )
     assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
 
 
@@ -262,3 +266,155 @@ async def test_client__that_went_away_is_recorded_as_cut(
 
 async def test_fault__that_nobody_knows_is_refused(http: httpx.AsyncClient) -> None:
     assert (await http.post("/simulator/faults", json={"kind": "earthquake"})).status_code == 400
+
+
+ADD: Any = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "adds",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
+    },
+}
+TOOL_ORDER = 'synthetic tool=add args={"a": 1, "b": 2} tool=add args={"a": 3} piece_tokens=1'
+PNG = b"\x89PNG\r\n\x1a\n and the rest"
+
+
+def user(content: Any) -> Any:
+    return {"role": "user", "content": content}
+
+
+async def say(client: AsyncOpenAI, *messages: Any, **options: Any) -> Any:
+    return await client.chat.completions.create(model="gpt-4o", messages=messages, **options)
+
+
+async def test_synthetic__streams_in_the_pieces_ordered(client: AsyncOpenAI, usage_file: Path) -> None:
+    stream = await say(
+        client,
+        user("synthetic tokens=50 piece_tokens=1 piece_ms=1 delay_ms=1 user=ann"),
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+
+    pieces = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
+    assert [len(piece) for piece in pieces] == [4] * 50
+    assert chunks[-1].usage.completion_tokens == 50
+    [call] = calls(usage_file)
+    assert (call.wire, call.task, call.id, call.completion_tokens) == ("openai", "synthetic", "text", 50)
+    assert (call.status, call.user, call.key) == (200, "ann", fingerprint("sim-1"))
+    assert "sim-1" not in str(call)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tools__are_called_and_answered(client: AsyncOpenAI, stream: bool) -> None:
+    if stream:
+        async with client.chat.completions.stream(
+            model="gpt-4o", messages=[user(TOOL_ORDER)], tools=[ADD], stream_options={"include_usage": True}
+        ) as events:
+            completion: Any = await events.get_final_completion()
+    else:
+        completion = await say(client, user(TOOL_ORDER), tools=[ADD])
+    message = completion.choices[0].message
+    results = [
+        {"role": "tool", "tool_call_id": call.id, "content": f"sum {number}"}
+        for number, call in enumerate(message.tool_calls)
+    ]
+    asked = {
+        "role": "assistant",
+        "tool_calls": [
+            {"id": c.id, "type": "function", "function": {"name": c.function.name, "arguments": c.function.arguments}}
+            for c in message.tool_calls
+        ],
+    }
+    after = await say(client, user(TOOL_ORDER), asked, *results, tools=[ADD])
+
+    assert completion.choices[0].finish_reason == "tool_calls"
+    assert [json.loads(call.function.arguments) for call in message.tool_calls] == [{"a": 1, "b": 2}, {"a": 3}]
+    assert len({call.id for call in message.tool_calls}) == 2
+    assert completion.usage.completion_tokens == sum(
+        text_tokens(call.function.name + call.function.arguments) for call in message.tool_calls
+    )
+    assert after.choices[0].message.content == "The tools answered: sum 0 | sum 1"
+
+
+async def test_tool_results__that_do_not_fit_the_calls_are_refused(client: AsyncOpenAI) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    asked = {"role": "assistant", "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "3"}
+
+    for messages in ([user("synthetic"), result], [user("synthetic"), asked], [asked, user("synthetic"), result]):
+        with pytest.raises(openai.BadRequestError, match="Tool"):
+            await say(client, *messages)
+
+
+async def test_json__fits_the_schema_asked_for(client: AsyncOpenAI) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 4}}, "required": ["n"]}
+    asked = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    completion = await say(client, user("synthetic json"), response_format=asked)
+
+    assert json.loads(completion.choices[0].message.content) == {"n": 4}
+
+
+async def test_echo_and_image__say_what_came(client: AsyncOpenAI) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    echoed = await say(client, user("synthetic echo\nGrüße"))
+    seen = await say(
+        client, user([{"type": "text", "text": "synthetic image"}, {"type": "image_url", "image_url": {"url": url}}])
+    )
+
+    assert echoed.choices[0].message.content == "synthetic echo\nGrüße"
+    digest = hashlib.sha256(PNG).hexdigest()[:8]
+    assert seen.choices[0].message.content == f"1 images: image/png {len(PNG)} bytes {digest}"
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_embeddings__are_one_a_text_and_counted(client: AsyncOpenAI, usage_file: Path, encoding: str) -> None:
+    texts = ["an expense", "a game of chess"]
+    # Asked for nothing, the client asks for base64 and unpacks it.
+    chosen: Any = {} if encoding == "base64" else {"encoding_format": encoding}
+    answer = await client.embeddings.create(model="text-embedding-3-small", input=texts, dimensions=64, **chosen)
+    usual = await client.embeddings.create(model="text-embedding-3-small", input="an expense")
+
+    assert [len(each.embedding) for each in answer.data] == [64, 64]
+    assert len(usual.data[0].embedding) == 1536
+    assert answer.usage.prompt_tokens == sum(text_tokens(text) for text in texts)
+    call = calls(usage_file)[0]
+    assert (call.task, call.prompt_tokens, call.completion_tokens) == ("embeddings", answer.usage.prompt_tokens, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(429, openai.RateLimitError), (500, openai.InternalServerError), (503, openai.InternalServerError)],
+)
+async def test_errors__have_their_kind(
+    client: AsyncOpenAI, http: httpx.AsyncClient, status: int, error: type[openai.APIStatusError]
+) -> None:
+    await http.post("/simulator/faults", json={"kind": f"status_{status}"})
+
+    with pytest.raises(error) as refused:
+        await say(client, user("synthetic"))
+
+    assert refused.value.status_code == status
+    assert refused.value.type == ("requests" if status == 429 else "server_error")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "\xff"}]}',
+        b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "gpt-4o", "messages": [{"role": "user", "content": ' + b"[" * 50_000 + b"]" * 50_000 + b"}]}",
+        b'{"model": "gpt-4o", "messages": [{"role": "king", "content": "x"}]}',
+        b'{"model": "gpt-4o", "messages": [{"role": "user", "content": 7}]}',
+        b'{"model": "gpt-4o", "messages": [{"role": "user", "content": [7]}]}',
+        b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}], "max_tokens": -1}',
+        b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}], "stream_options": {}}',
+        b'{"model": "gpt-4o", "messages": [{"role": "assistant", "tool_calls": [7]}]}',
+        b'{"model": "gpt-4o", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": 7}]}]}',
+    ],
+)
+async def test_hostile_request__is_a_400(http: httpx.AsyncClient, body: bytes) -> None:
+    answer = await http.post("/v1/chat/completions", content=body, headers={"Authorization": "Bearer sim-1"})
+
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")

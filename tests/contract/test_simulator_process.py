@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from anthropic import Anthropic
+from google import genai
+from google.genai import types
 from openai import OpenAI
 
 from cluster.simulator.scenario import SCENARIOS
@@ -48,6 +51,34 @@ def test_process__ends_cleanly_when_asked(tmp_path: Path) -> None:
         assert base_url.startswith("http://127.0.0.1:")
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(timeout=20) == 0
+
+
+def test_command__prints_settings_that_work_over_all_three_wires(tmp_path: Path) -> None:
+    masterbuilder = [sys.executable, "-c", "from cluster.cli import main; main()"]
+    command = [*masterbuilder, "simulate", "--port", "0", "--usage-file", str(tmp_path / "u.jsonl")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        lines = []
+        while not lines or not lines[-1].startswith("Simulator ready"):
+            lines.append(process.stdout.readline())
+            assert lines[-1], "it ended before it was ready"
+        exports = [line.split()[1:] for line in lines if line.startswith("  export ")]
+        given = dict(setting.split("=", 1) for settings in exports for setting in settings)
+        with (
+            OpenAI(base_url=given["OPENAI_BASE_URL"], api_key=given["OPENAI_API_KEY"]) as openai,
+            Anthropic(base_url=given["ANTHROPIC_BASE_URL"], api_key=given["ANTHROPIC_API_KEY"]) as anthropic,
+        ):
+            assert openai.models.list().data
+            assert anthropic.models.list().data
+        options = types.HttpOptions(base_url=given["GEMINI_BASE_URL"])
+        gemini = genai.Client(api_key=given["GEMINI_API_KEY"], http_options=options)
+        assert list(gemini.models.list())
+        gemini.close()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def test_process__says_in_one_line_that_its_port_is_taken(tmp_path: Path) -> None:

@@ -114,8 +114,9 @@ async def test_interview__asks_what_is_missing_and_goes_on_with_the_answers(worl
 
 
 async def _question(world: World, project: ProjectId, number: int) -> str:
+    """From the entity, not from the store, where an event is a moment before the entity's state has it."""
     while True:
-        events = [e for e in await world.store.journal.read(project_entity(project), 0) if e.type == "project.question"]
+        events = [e for e in await world.host.events(project_entity(project), 0, 0.0) if e.type == "project.question"]
         if len(events) > number:
             return str(events[number].data["topic"])
         await asyncio.sleep(0.02)

@@ -27,10 +27,15 @@ from runtime.ledger.port import Receipt
 from runtime.project.messages import OpenProject, ProjectView
 from runtime.project.project import Project
 from runtime.project.workshop import Workshop
-from runtime.providers.calls import CallOrder, ModelCalls
+from runtime.providers.calls import ModelCalls
 from runtime.providers.catalogue import CATALOGUE
+from runtime.providers.chat import ChatRequest, Message, Text
 from runtime.providers.endpoints import Endpoint
-from runtime.providers.keys import KeyRing, provider_key, seal_key
+from runtime.providers.key_ring import KeyRing
+from runtime.providers.keys import provider_key, seal_key
+from runtime.providers.market import Market
+from runtime.providers.order import CallOrder
+from runtime.providers.routes import Routes
 from runtime.session.session import UserSession
 from runtime.store.store import Store
 from runtime.tokens import token_hash
@@ -75,7 +80,8 @@ class World:
         endpoint = Endpoint(provider="openai", base_url=self.simulator.base_url, key="sim-test")
         await self.store.books.replace_keys([seal_key(endpoint, self.secrets.api_key_encryption_key)])
         ring = KeyRing([provider_key(endpoint)], cooldown_s=1.0)
-        self.calls = ModelCalls(self.store.books, ring, CATALOGUE, self.settings)
+        market = Market(Routes(CATALOGUE), source=self.store.books)
+        self.calls = ModelCalls(self.store.books, ring, market, self.settings)
         await self.start_host()
 
     async def close(self) -> None:
@@ -236,26 +242,24 @@ class OneCall:
         identity = await self._world.store.books.authenticate(token_hash(request.token))
         assert identity is not None
         assert identity.run is not None
-        provider, _, model = request.model.partition("/")
         order = CallOrder(
             call=CallId(f"{identity.run}/{new_call_id()}"),
             user=identity.user,
             run=identity.run,
             task_type="coding",
-            provider=provider,
-            model=model,
+            model=request.model,
         )
-        body = {"messages": [{"role": "user", "content": request.instruction}], "max_tokens": 8_192}
+        instruction = Message(role="user", parts=(Text(text=request.instruction),))
+        asked = ChatRequest(system=(), messages=(instruction,), output_tokens_max=8_192)
         try:
-            reply = await self._world.calls.complete(order, body)
+            reply = await self._world.calls.complete(order, asked)
         except MasterbuilderError as error:
             # As Aider does: it hides why the gateway refused, and says that it gave up.
             status = status_of(error)
             return EditOutcome(
                 files={}, error=str(error), cause="gateway", gateway_status=status, log="", engine="one call"
             )
-        text = reply["choices"][0]["message"]["content"]
-        return EditOutcome(files=_applied(text, request.files), error="", log="", engine="one call")
+        return EditOutcome(files=_applied(reply.text, request.files), error="", log="", engine="one call")
 
 
 class Unused(OneCall):

@@ -1,8 +1,10 @@
 """What the ledger's handle adds: together when together, repeated when lost, one by one when refused."""
 
 import asyncio
+import inspect
 import pickle
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from actors import handles
 from actors.ledger import LedgerHandle
 from runtime.entity.journal import Append, Loaded, NewEvent
 from runtime.errors import StaleWriterError
-from runtime.ids import EntityId, UserId
+from runtime.ids import CallId, EntityId, UserId
+from runtime.ledger.money import Price
+from runtime.ledger.port import EscrowCall, EscrowId, Hold, Ledger, Meter, Settlement
 
 
 class FakeMethod:
@@ -29,6 +33,8 @@ class FakeActor:
         self.answers_to_lose = 0
         self.append_all = FakeMethod(self._append_all)
         self.load_all = FakeMethod(self._load_all)
+        self.settlements: list[Settlement] = []
+        self.settle = FakeMethod(self._settle)
 
     async def _append_all(self, data: bytes) -> list[int | Exception]:
         appends: Sequence[Append] = pickle.loads(data)
@@ -37,6 +43,13 @@ class FakeActor:
             self.answers_to_lose -= 1
             raise ActorUnavailableError("lost", None)
         return [StaleWriterError("stale") if append.entity in self.stale else 1 for append in appends]
+
+    async def _settle(self, data: bytes) -> Sequence[EscrowId]:
+        self.settlements.append(pickle.loads(data))
+        if self.answers_to_lose:
+            self.answers_to_lose -= 1
+            raise ActorUnavailableError("lost", None)
+        return (EscrowId("asked back"),)
 
     async def _load_all(self, entities: Sequence[EntityId]) -> bytes:
         self.batches.append(list(entities))
@@ -96,3 +109,26 @@ async def test_lost_answer__is_asked_for_again_with_the_same_batch(
     actor.answers_to_lose = 2
     assert await asyncio.gather(ledger.append(append("0")), ledger.append(append("1"))) == [1, 1]
     assert actor.batches == [["counter:0", "counter:1"]] * 3
+
+
+async def test_settlement__arrives_whole_and_is_repeated_as_it_was(
+    actor: FakeActor, ledger: LedgerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handles, "RETRY_S", 0.0)
+    actor.answers_to_lose = 1
+    price = Price(pricing_id="p", input_udollars_per_mtok=1, output_udollars_per_mtok=1)
+    hold = Hold(
+        call=CallId("c"), user=UserId("u"), run=None, task_type="chat", provider="openai", model="m",
+        input_tokens_max=1, output_tokens_max=1, price=price,
+    )  # fmt: skip
+    meter = Meter(call=CallId("c"), input_tokens=1, output_tokens=1, response_time_ms=1, key_id="k")
+    call = EscrowCall(escrow=EscrowId("e"), hold=hold, meter=meter, held_at=datetime(2026, 11, 21, tzinfo=UTC))
+    settlement = Settlement(batch="b", process="p", calls=(call,))
+    assert await ledger.settle(settlement) == ("asked back",)
+    assert actor.settlements == [settlement, settlement]
+
+
+def test_handle__has_every_method_of_the_ledger() -> None:
+    for name, method in vars(Ledger).items():
+        if not name.startswith("_"):
+            assert inspect.signature(getattr(LedgerHandle, name)) == inspect.signature(method), name

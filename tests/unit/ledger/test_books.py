@@ -14,7 +14,7 @@ from runtime.entity.journal import Append, BeginRun, Claim, Moves
 from runtime.errors import BadInputError, ConflictError, NotEnoughCreditsError
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
 from runtime.ledger.money import Price
-from runtime.ledger.port import Hold, Meter, NewToken
+from runtime.ledger.port import Draw, EscrowCall, EscrowId, Hold, Meter, NewToken, Payer, Return, Settlement, TokenTerms
 from runtime.ledger.records import PriceRow
 from runtime.store.store import Store
 
@@ -22,6 +22,7 @@ USER = UserId("u")
 PROJECT = ProjectId("p1")
 ENTITY = EntityId("project:p1")
 RUN = RunId("r1")
+TOKEN = "a" * 64
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PRICE = Price(pricing_id="mini-1", input_udollars_per_mtok=140_000, output_udollars_per_mtok=280_000)
 
@@ -54,6 +55,10 @@ def a_meter(call: str) -> Meter:
     return Meter(call=CallId(call), input_tokens=2_000, output_tokens=500, response_time_ms=9, key_id="key-1")
 
 
+def an_escrow_call(call: str) -> EscrowCall:
+    return EscrowCall(escrow=EscrowId("e1"), hold=a_hold(call), meter=a_meter(call), held_at=NOON)
+
+
 async def sql(store: Store, *statements: str) -> list[tuple[object, ...]]:
     """Past every rule, as an intruder or a bug would."""
     return await store.books._database.read(
@@ -70,6 +75,18 @@ async def a_busy_ledger(store: Store) -> None:
     await store.books.meter(a_meter("settled"))
     await store.journal.append(replace(append, moves=Moves(settle=[RUN])))
     await store.books.hold(a_hold("held"))
+    payer = Payer(USER, PROJECT, TOKEN)
+    await store.books.draw(
+        Draw(escrow=EscrowId("e1"), process="x", payer=payer, wanted_ucredits=10**6, min_ucredits=500_000)
+    )
+    await store.books.settle(
+        Settlement(
+            batch="b1",
+            process="x",
+            calls=(an_escrow_call("e-charged"), replace(an_escrow_call("e-lost"), meter=None)),
+            returns=(Return(escrow=EscrowId("e1"), granted_ucredits=400_000),),
+        )
+    )
     assert await store.books.mismatches() == []
 
 
@@ -84,6 +101,18 @@ async def a_busy_ledger(store: Store) -> None:
         ("UPDATE transfers SET amount = amount + 1 WHERE transfer_id = 'held/hold'", "user:u/held"),
         ("UPDATE call_usages SET cost_pusd = 0 WHERE call = 'settled'", "settled"),
         ("UPDATE budgets SET committed_ucredits = 0", "p1"),
+        ("UPDATE budgets SET committed_ucredits = 0", f"token:{TOKEN}"),
+        ("UPDATE escrows SET granted_ucredits = granted_ucredits + 1", "e1"),
+        ("UPDATE escrows SET charged_ucredits = charged_ucredits + 1", "user:u/held"),
+        ("UPDATE escrows SET ended_at = now()", "e1"),
+        ("DELETE FROM escrows", "e-charged"),
+        ("DELETE FROM escrow_calls WHERE call = 'e-charged'", "e1"),
+        ("DELETE FROM escrow_calls WHERE call = 'e-lost'", "b1"),
+        ("UPDATE escrow_calls SET cost_pusd = cost_pusd + 1 WHERE call = 'e-charged'", "b1"),
+        ("UPDATE escrow_calls SET loss_pusd = loss_pusd - 1 WHERE call = 'e-lost'", "b1"),
+        ("DELETE FROM transfers WHERE transfer_id = 'e1/b1/charge'", "e1"),
+        ("DELETE FROM transfers WHERE transfer_id = 'b1/deepseek/loss'", "b1"),
+        ("UPDATE escrow_calls SET call = 'held' WHERE call = 'e-lost'", "held"),
         ("DELETE FROM call_ends WHERE call = 'settled'", "settled"),
         ("DELETE FROM call_holds WHERE call = 'held'", "user:u/held"),
         (
@@ -155,6 +184,56 @@ async def test_views__show_the_specifications_tables_exactly(store: Store) -> No
     assert await sql(store, "SELECT count(*) FROM usage_ledger") == [(1,)]
 
 
+async def test_views__show_calls_under_an_escrow_like_any_other(store: Store) -> None:
+    await a_busy_ledger(store)
+    query = "SELECT request_id, project_id, actual_cost_usd, outcome FROM api_key_usage WHERE request_id LIKE 'e-%'"
+    assert sorted(await sql(store, query)) == [
+        ("e-charged", "p1", Decimal("0.000420000000"), "ok"),
+        ("e-lost", "p1", Decimal("0.001960000000"), "interrupted_unknown"),
+    ]
+    query = (
+        "SELECT credits_amount, real_cost_associated_usd FROM credit_transactions WHERE api_key_usage_id = 'e-charged'"
+    )
+    assert await sql(store, query) == [(Decimal("-0.063000"), Decimal("0.000420000000"))]
+    ((total,),) = await sql(store, "SELECT sum(credits_amount) FROM credit_transactions WHERE user_id = 'u'")
+    assert total * 10**6 == (await store.books.balance(USER)).balance_ucredits
+
+
+async def test_escrows__are_what_they_were_after_a_restart(store: Store) -> None:
+    await a_busy_ledger(store)
+    balance, tokens = await store.books.balance(USER), await store.books.tokens(USER)
+    await store.close()
+    await store.open()
+    assert (await store.books.balance(USER), await store.books.tokens(USER)) == (balance, tokens)
+    draw = Draw(
+        escrow=EscrowId("e1"), process="x", payer=Payer(USER, PROJECT, TOKEN), wanted_ucredits=10**8, min_ucredits=10**8
+    )
+    assert (await store.books.draw(draw)).granted_ucredits == 400_000
+    repeated = Settlement(batch="b1", process="x", calls=(an_escrow_call("e-charged"), an_escrow_call("e-new")))
+    await store.books.settle(replace(repeated, batch="b2"))
+    assert (await store.books.balance(USER)).balance_ucredits == balance.balance_ucredits - 63_000
+    assert await store.books.mismatches() == []
+
+
+async def test_escrow_of_the_same_id_in_one_group__is_drawn_once(store: Store) -> None:
+    draw = Draw(escrow=EscrowId("e"), process="x", payer=Payer(USER), wanted_ucredits=10**6, min_ucredits=1)
+    granted = await asyncio.gather(*(store.books.draw(draw) for _ in range(50)))
+    assert {escrow.granted_ucredits for escrow in granted} == {10**6}
+    assert (await store.books.balance(USER)).held_ucredits == 10**6
+
+
+async def test_settlements_at_once__that_share_calls_charge_each_once(store: Store) -> None:
+    draw = Draw(escrow=EscrowId("e1"), process="x", payer=Payer(USER), wanted_ucredits=10**7, min_ucredits=10**7)
+    await store.books.draw(draw)
+    batches = [
+        Settlement(batch=f"b{n}", process="x", calls=tuple(an_escrow_call(f"c{m}") for m in range(n, n + 20)))
+        for n in range(30)
+    ]
+    await asyncio.gather(*(store.books.settle(batch) for batch in batches), store.books.hold(a_hold("another")))
+    assert (await store.books.balance(USER)).balance_ucredits == 100 * 10**6 - 49 * 63_000
+    assert await store.books.mismatches() == []
+
+
 async def test_prices__keep_their_history_and_an_id_never_changes_its_meaning(store: Store) -> None:
     old = PriceRow(pricing_id="m@1", provider="x", model="m", input_udollars_per_mtok=10, output_udollars_per_mtok=20)
     new = replace(old, pricing_id="m@2", input_udollars_per_mtok=5)
@@ -193,7 +272,15 @@ async def test_absurd_counts__are_refused(store: Store) -> None:
 
 async def test_token_that_is_malformed__is_refused(store: Store) -> None:
     good = NewToken(token_sha256="a" * 64, user=USER, kind="user", label="")
-    for bad in (replace(good, token_sha256="mb-secret"), replace(good, kind="task"), replace(good, run=RUN)):
+    for bad in (
+        replace(good, token_sha256="mb-secret"),
+        replace(good, kind="task"),
+        replace(good, run=RUN),
+        replace(good, kind="project"),
+        replace(good, project=PROJECT),
+        replace(good, terms=TokenTerms(budget_ucredits=-1)),
+        replace(good, terms=TokenTerms(requests_per_minute=0)),
+    ):
         with pytest.raises(BadInputError):
             await store.books.add_token(bad)
 

@@ -1,5 +1,5 @@
-"""Random holds, meters, settlements, losses and repeats, in any order and across restarts: the books on disk must say
-what plain arithmetic over the calls says, and their sums must add up."""
+"""Random holds, meters, escrows, settlements, losses and repeats, in any order and across restarts: the books on disk
+must say what plain arithmetic over the calls says, and their sums must add up."""
 
 import asyncio
 import shutil
@@ -19,7 +19,18 @@ from runtime.errors import RefusedError
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
 from runtime.ledger.books import Books
 from runtime.ledger.money import Price, Tariff
-from runtime.ledger.port import Hold, Meter
+from runtime.ledger.port import (
+    Draw,
+    EscrowCall,
+    EscrowId,
+    Hold,
+    Meter,
+    NewToken,
+    Payer,
+    Return,
+    Settlement,
+    TokenTerms,
+)
 from runtime.store import transaction
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
@@ -40,6 +51,68 @@ calls = st.sampled_from([CallId(f"c{n}") for n in range(12)])
 tokens = st.integers(0, 1_500)
 prices = st.sampled_from([Price(pricing_id=f"p{n}", input_udollars_per_mtok=n * 331, output_udollars_per_mtok=n * 997)
                           for n in (0, 1, 400)])  # fmt: skip
+PAYERS = [
+    Payer(USERS[0]),
+    Payer(USERS[0], PROJECTS[0]),
+    Payer(USERS[1], PROJECTS[1], "a" * 64),
+    Payer(USERS[1], None, "b" * 64),
+]
+payers = st.sampled_from(PAYERS)
+escrows = st.sampled_from([EscrowId(f"e{n}") for n in range(6)])
+processes = st.sampled_from(["x", "y"])
+returns = st.lists(
+    st.builds(Return, escrow=escrows, granted_ucredits=st.integers(0, GRANT), ends=st.booleans()), max_size=2
+)
+
+
+@st.composite
+def settlements(draw: Any) -> Settlement:
+    """Of calls that may have been settled before, under escrows that may have ended or never been."""
+    batch = draw(st.integers(0, 10_000))
+    made = {
+        number: EscrowCall(
+            escrow=draw(escrows),
+            hold=escrow_hold(number, draw(payers), draw(st.tuples(tokens, tokens)), draw(prices)),
+            meter=draw(st.none() | st.builds(escrow_meter, st.just(number), tokens, tokens, st.booleans())),
+            held_at=NOON,
+        )
+        for number in draw(st.lists(st.integers(0, 30), max_size=5))
+    }
+    return Settlement(
+        batch=f"b{batch}-{sorted(made)}",
+        process=draw(processes),
+        calls=tuple(made.values()),
+        returns=tuple(draw(returns)),
+        process_ended=draw(st.integers(0, 9)) == 0,
+    )
+
+
+def escrow_hold(number: int, payer: Payer, bounds: tuple[int, int], price: Price) -> Hold:
+    return Hold(
+        call=CallId(f"gw-{number}"),
+        user=payer.user,
+        run=None,
+        task_type="chat",
+        provider=f"provider{number % 2}",
+        model="m",
+        input_tokens_max=bounds[0],
+        output_tokens_max=bounds[1],
+        price=price,
+        project=payer.project,
+        token_sha256=payer.token_sha256,
+    )
+
+
+def escrow_meter(number: int, input_tokens: int, output_tokens: int, failed: bool) -> Meter:
+    return Meter(
+        call=CallId(f"gw-{number}"),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        response_time_ms=1,
+        key_id="k",
+        provider_failed=failed,
+        estimated=number % 3 == 0,
+    )
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -57,6 +130,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.both("claim", Claim(host="h", incarnation="i", partitions=partitions), journal=True)
         for user in USERS:
             self.both("open_wallet", user, False)
+        for digit in "ab":
+            terms = TokenTerms(budget_ucredits=GRANT // 3 if digit == "a" else None)
+            token = NewToken(token_sha256=digit * 64, user=USERS[1], kind="user", label="", terms=terms)
+            self.both("add_token", token)
 
     @rule(run=runs, user=users, project=projects)
     def begin_run(self, run: RunId, user: UserId, project: ProjectId) -> None:
@@ -82,6 +159,8 @@ class LedgerMachine(RuleBasedStateMachine):
             input_tokens_max=bounds[0],
             output_tokens_max=bounds[1],
             price=price,
+            token_sha256="a" * 64 if call == "c0" else "",
+            project=PROJECTS[0] if call == "c1" else None,
         )
         known = self.model._calls.get(call)
         if known is not None and run is None:
@@ -99,6 +178,40 @@ class LedgerMachine(RuleBasedStateMachine):
             provider_failed=failed,
         )
         self.both("meter", meter)
+
+    @rule(
+        escrow=escrows,
+        process=processes,
+        payer=payers,
+        least=st.integers(0, GRANT),
+        more=st.integers(0, GRANT),
+        given=returns,
+    )
+    def draw(self, escrow: EscrowId, process: str, payer: Payer, least: int, more: int, given: list[Return]) -> None:
+        known = self.model._escrows.get(escrow)
+        if known is not None:
+            process, payer = known.draw.process, known.draw.payer
+        own = tuple(each for each in given if each.escrow != escrow and each.escrow in self.model._escrows)
+        draw = Draw(
+            escrow=escrow,
+            process=process,
+            payer=payer,
+            wanted_ucredits=least + more,
+            min_ucredits=least,
+            returns=own if known is None else (),
+        )
+        self.both("draw", draw)
+
+    @rule(settlement=settlements(), times=st.integers(1, 2))
+    def settle(self, settlement: Settlement, times: int) -> None:
+        for _ in range(times):
+            self.both("settle", settlement)
+
+    @rule()
+    def expire_escrows(self) -> None:
+        self.run(self.books.expire_escrows(0.0))
+        for process in "xy":
+            self.run(self.model.settle(Settlement(batch="", process=process, process_ended=True)))
 
     @rule()
     def restart(self) -> None:
@@ -118,6 +231,11 @@ class LedgerMachine(RuleBasedStateMachine):
             for lines in ("charged", "losses", "pending"):
                 assert by_call(getattr(receipt, lines)) == by_call(getattr(expected, lines))
             assert receipt.total_ucredits == expected.total_ucredits
+        spent, expected_spent = (
+            {row.token_id: row.spent_ucredits for row in self.run(which.tokens(None))}
+            for which in (self.books, self.model)
+        )
+        assert spent == expected_spent
 
     def teardown(self) -> None:
         assert self.run(self.books.mismatches()) == []
@@ -136,6 +254,7 @@ class LedgerMachine(RuleBasedStateMachine):
             initial_free_ucredits=GRANT,
             identity_salt=b"salt",
             clock=lambda: NOON,
+            recall_wait_s=0.0,
         )
 
     def append(self, project: ProjectId, **moves: Any) -> None:

@@ -1,6 +1,6 @@
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runtime.config import Settings
 from runtime.errors import (
+    AllProvidersFailedError,
     BadInputError,
     NotEnoughCreditsError,
     ProviderError,
+    ProviderRefusedError,
     ReplyRejectedError,
     StoreUnavailableError,
     UnavailableError,
@@ -18,23 +20,37 @@ from runtime.errors import (
 )
 from runtime.ids import CallId, RunId, UserId
 from runtime.ledger.port import Hold, Meter
-from runtime.providers.calls import RETRIES_MAX, CallOrder, ModelCalls, longest_call_s
+from runtime.providers.attempts import RETRIES_MAX
+from runtime.providers.calls import ModelCalls, longest_call_s
 from runtime.providers.catalogue import CATALOGUE
+from runtime.providers.chat import (
+    ChatEvent,
+    ChatReply,
+    ChatRequest,
+    Finish,
+    Finished,
+    Message,
+    Text,
+    TextDelta,
+    UsageSoFar,
+)
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
-from runtime.providers.keys import KeyRing, ProviderKey
-from runtime.providers.openai_compatible import Completion, Part
+from runtime.providers.key_ring import KeyRing
+from runtime.providers.keys import ProviderKey
+from runtime.providers.market import Market
+from runtime.providers.order import CallOrder
+from runtime.providers.routes import Routes
 from runtime.providers.usage import Usage
 
 SETTINGS = Settings()
-BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
+HI = ChatRequest(system=(), messages=(Message(role="user", parts=(Text(text="hi"),)),), output_tokens_max=100)
 USED = Usage(input_tokens=11, output_tokens=5)
 ORDER = CallOrder(
     call=CallId("project:p/plan#1/1"),
     user=UserId("ann"),
     run=RunId("project:p/plan#1"),
     task_type="planning",
-    provider="openai",
-    model="gpt-4o",
+    model="openai/gpt-4o",
 )
 
 
@@ -67,17 +83,20 @@ class FakeLedger:
 
 
 class FakeAdapter:
-    """Plays a script: an exception is raised, a Completion is returned, a list of parts and exceptions is streamed."""
+    """Plays a script: an exception is raised, a reply is returned, a list of events and exceptions is streamed."""
 
     def __init__(self, story: list[str], *script: Any) -> None:
         self.story = story
         self.script = list(script)
-        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+        self.asked: list[tuple[str, str, ChatRequest]] = []
         self.closed = 0
         self.was_asked = asyncio.Event()
 
-    async def complete(self, lease: Any, call: CallId, body: Any) -> Completion:
-        self._note(lease, call, body)
+    def of(self, provider: str) -> "FakeAdapter":
+        return self
+
+    async def complete(self, lease: Any, call: CallId, request: ChatRequest) -> ChatReply:
+        self._note(lease, call, request)
         step = self.script.pop(0)
         if isinstance(step, asyncio.Event):
             await step.wait()
@@ -85,8 +104,8 @@ class FakeAdapter:
             raise step
         return step
 
-    async def stream(self, lease: Any, call: CallId, body: Any) -> AsyncGenerator[Part, None]:
-        self._note(lease, call, body)
+    async def stream(self, lease: Any, call: CallId, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
+        self._note(lease, call, request)
         try:
             for step in self.script.pop(0):
                 if isinstance(step, asyncio.Event):
@@ -101,51 +120,59 @@ class FakeAdapter:
     async def close(self) -> None:
         pass
 
-    def _note(self, lease: Any, call: CallId, body: Any) -> None:
-        self.asked.append((lease.key_id, call, dict(body)))
-        self.story.append("ask")
+    def _note(self, lease: Any, call: CallId, request: ChatRequest) -> None:
+        self.asked.append((lease.key_id, call, request))
+        self.story.append(f"ask {lease.provider}")
         self.was_asked.set()
 
 
 class Bench:
     """ModelCalls with a fake ledger and provider, a real key ring, and a clock that only sleeping moves."""
 
-    def __init__(self, *script: Any, keys: Sequence[str] = ("k1",)) -> None:
+    def __init__(self, *script: Any, keys: Sequence[str] = ("k1",), providers: Sequence[str] = ("openai",)) -> None:
         self.story: list[str] = []
         self.now_s = 0.0
         self.slept: list[float] = []
         self.ledger = FakeLedger(self.story)
         self.adapter = FakeAdapter(self.story, *script)
         ring = KeyRing(
-            [ProviderKey(provider="openai", key_id=name, base_url="http://x/v1", key="sk") for name in keys],
+            [
+                ProviderKey(provider=provider, key_id=name, base_url="http://x/v1", key="sk")
+                for provider in providers
+                for name in (keys if len(providers) == 1 else [f"{provider}-{key}" for key in keys])
+            ],
             cooldown_s=60,
             clock=lambda: self.now_s,
             sleep=self.sleep,
         )
+        self.keys = ring
         self.calls = ModelCalls(
-            self.ledger, ring, CATALOGUE, SETTINGS, adapter=self.adapter, clock=lambda: self.now_s, sleep=self.sleep
+            self.ledger,
+            ring,
+            Market(Routes(CATALOGUE), configured=providers),
+            SETTINGS,
+            adapters=self.adapter,  # type: ignore[arg-type]
+            clock=lambda: self.now_s,
+            sleep=self.sleep,
         )
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now_s += seconds
 
-    async def streamed(self, body: dict[str, Any]) -> list[Any]:
-        events = [event async for event in self.calls.stream(ORDER, {**body, "stream": True})]
-        lines = b"".join(events).decode().split("\n\n")
-        return [line if line == "data: [DONE]" else json.loads(line.removeprefix("data: ")) for line in lines if line]
+    def stream(self, order: CallOrder = ORDER) -> AsyncGenerator[ChatEvent, None]:
+        return self.calls.stream(order, HI)
 
 
-def reply(text: str = "hello", usage: Usage = USED, finish_reason: str = "stop") -> Completion:
-    body = {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}]}
-    return Completion(body=body, usage=usage)
+def reply(text: str = "hello", usage: Usage = USED, finish: Finish = "stop") -> ChatReply:
+    return ChatReply(id="r", model="gpt-4o", parts=(Text(text=text),), finish=finish, usage=usage)
 
 
-def text_part(text: str, usage: Usage | None = None) -> Part:
-    return Part(chunk={"choices": [{"delta": {"content": text}}], "usage": None}, usage=usage, only_usage=False)
+def said(text: str) -> TextDelta:
+    return TextDelta(text=text)
 
 
-USAGE_PART = Part(chunk={"choices": [], "usage": {"prompt_tokens": 11}}, usage=USED, only_usage=True)
+END = Finished(finish="stop", usage=USED)
 
 
 def limited(after_s: float | None) -> RateLimitedError:
@@ -157,13 +184,13 @@ def limited(after_s: float | None) -> RateLimitedError:
 
 async def test_complete__holds_the_worst_case_then_asks_then_meters_real_usage():
     bench = Bench(reply())
-    answered = await bench.calls.complete(ORDER, BODY)
-    assert answered["choices"][0]["message"]["content"] == "hello"
-    assert bench.story == ["hold", "ask", "meter"]
+    answered = await bench.calls.complete(ORDER, HI)
+    assert answered.text == "hello"
+    assert bench.story == ["hold", "ask openai", "meter"]
     (hold,) = bench.ledger.holds
     assert (hold.call, hold.run, hold.user) == (ORDER.call, ORDER.run, ORDER.user)
     assert hold.output_tokens_max == 100
-    assert hold.input_tokens_max >= len(json.dumps(BODY))
+    assert hold.input_tokens_max >= len("hi")
     assert hold.price == CATALOGUE.price("openai", "gpt-4o")
     (meter,) = bench.ledger.meters
     assert (meter.call, meter.input_tokens, meter.output_tokens, meter.key_id) == (ORDER.call, 11, 5, "k1")
@@ -173,9 +200,9 @@ async def test_complete__holds_the_worst_case_then_asks_then_meters_real_usage()
 async def test_complete__of_an_unpriced_model_or_a_bad_request_holds_and_asks_nothing():
     bench = Bench()
     with pytest.raises(UnpricedModelError):
-        await bench.calls.complete(CallOrder(**{**_fields(ORDER), "model": "gpt-9"}), BODY)
+        await bench.calls.complete(replace(ORDER, model="openai/gpt-9"), HI)
     with pytest.raises(BadInputError):
-        await bench.calls.complete(ORDER, {})
+        await bench.calls.complete(replace(ORDER, model="nonsense"), HI)
     assert bench.story == []
 
 
@@ -183,14 +210,14 @@ async def test_complete__asks_nothing_when_the_hold_is_refused():
     bench = Bench()
     bench.ledger.refuses = NotEnoughCreditsError("too little")
     with pytest.raises(NotEnoughCreditsError):
-        await bench.calls.complete(ORDER, BODY)
+        await bench.calls.complete(ORDER, HI)
     assert bench.adapter.asked == []
     assert bench.ledger.meters == []
 
 
 async def test_rate_limit__is_waited_out_as_long_as_the_provider_asks_under_the_same_call():
     bench = Bench(limited(7), limited(3), reply())
-    await bench.calls.complete(ORDER, BODY)
+    await bench.calls.complete(ORDER, HI)
     assert bench.slept == [7, 3]
     assert {call for _, call, _ in bench.adapter.asked} == {ORDER.call}
     assert len(bench.ledger.holds) == len(bench.ledger.meters) == 1
@@ -198,7 +225,7 @@ async def test_rate_limit__is_waited_out_as_long_as_the_provider_asks_under_the_
 
 async def test_rate_limit__moves_to_another_key_without_waiting():
     bench = Bench(limited(60), reply(), keys=("k1", "k2"))
-    await bench.calls.complete(ORDER, BODY)
+    await bench.calls.complete(ORDER, HI)
     assert [key for key, _, _ in bench.adapter.asked] == ["k1", "k2"]
     assert bench.slept == []
     assert bench.ledger.meters[0].key_id == "k2"
@@ -207,7 +234,7 @@ async def test_rate_limit__moves_to_another_key_without_waiting():
 async def test_rate_limit__longer_than_a_call_may_wait_gives_the_hold_back_and_says_how_long():
     bench = Bench(limited(3600))
     with pytest.raises(UnavailableError, match="3600 s"):
-        await bench.calls.complete(ORDER, BODY)
+        await bench.calls.complete(ORDER, HI)
     assert bench.slept == []
     assert [meter.provider_failed for meter in bench.ledger.meters] == [True]
 
@@ -215,7 +242,7 @@ async def test_rate_limit__longer_than_a_call_may_wait_gives_the_hold_back_and_s
 async def test_rate_limit__again_and_again_ends_within_the_bound():
     bench = Bench(*[limited(0)] * 1000)
     with pytest.raises(UnavailableError):
-        await bench.calls.complete(ORDER, BODY)
+        await bench.calls.complete(ORDER, HI)
     assert len(bench.adapter.asked) <= 20
     assert bench.now_s <= longest_call_s(SETTINGS)
     assert bench.ledger.meters[0].provider_failed
@@ -223,18 +250,18 @@ async def test_rate_limit__again_and_again_ends_within_the_bound():
 
 async def test_refused_key__is_replaced_by_another_and_without_one_gives_the_hold_back():
     bench = Bench(KeyRefusedError("401"), reply(), keys=("k1", "k2"))
-    await bench.calls.complete(ORDER, BODY)
+    await bench.calls.complete(ORDER, HI)
     assert [key for key, _, _ in bench.adapter.asked] == ["k1", "k2"]
     alone = Bench(KeyRefusedError("401"))
     with pytest.raises(ProviderError, match="refuses every key"):
-        await alone.calls.complete(ORDER, BODY)
+        await alone.calls.complete(ORDER, HI)
     assert [meter.provider_failed for meter in alone.ledger.meters] == [True]
 
 
 async def test_outage__is_tried_three_times_more_with_growing_pauses_and_then_given_back():
     bench = Bench(*[OutageError("500")] * 10)
     with pytest.raises(OutageError):
-        await bench.calls.complete(ORDER, BODY)
+        await bench.calls.complete(ORDER, HI)
     assert len(bench.adapter.asked) == 1 + RETRIES_MAX
     assert bench.slept == [0.5, 1.0, 2.0]
     (meter,) = bench.ledger.meters
@@ -244,7 +271,7 @@ async def test_outage__is_tried_three_times_more_with_growing_pauses_and_then_gi
 
 async def test_outage__that_passes_is_charged_once():
     bench = Bench(OutageError("500"), OutageError("timeout", retry_after_s=4.0), reply())
-    await bench.calls.complete(ORDER, BODY)
+    await bench.calls.complete(ORDER, HI)
     assert bench.slept == [0.5, 4.0]
     assert [meter.provider_failed for meter in bench.ledger.meters] == [False]
 
@@ -252,7 +279,7 @@ async def test_outage__that_passes_is_charged_once():
 async def test_refused_request__is_not_sent_again():
     bench = Bench(ProviderError("openai refused the request (400): too long"))
     with pytest.raises(ProviderError, match="too long"):
-        await bench.calls.complete(ORDER, BODY)
+        await bench.calls.complete(ORDER, HI)
     assert len(bench.adapter.asked) == 1
     assert bench.ledger.meters[0].provider_failed
 
@@ -260,7 +287,7 @@ async def test_refused_request__is_not_sent_again():
 async def test_broken_reply__costs_the_user_nothing_and_its_usage_is_told_to_the_ledger():
     bench = Bench(BrokenReplyError("empty", usage=USED))
     with pytest.raises(BrokenReplyError):
-        await bench.calls.complete(ORDER, BODY)
+        await bench.calls.complete(ORDER, HI)
     (meter,) = bench.ledger.meters
     assert meter.provider_failed
     assert (meter.input_tokens, meter.output_tokens) == (11, 5)
@@ -270,18 +297,18 @@ async def test_reply__is_not_handed_over_when_it_could_not_be_metered():
     bench = Bench(reply())
     bench.ledger.breaks = StoreUnavailableError("disk full")
     with pytest.raises(StoreUnavailableError):
-        await bench.calls.complete(ORDER, BODY)
+        await bench.calls.complete(ORDER, HI)
 
 
-async def test_cancelled_call__leaves_its_hold_because_nobody_knows_what_was_used():
+async def test_cancelled_call__costs_the_user_nothing_and_an_estimate_is_the_platforms_loss():
     bench = Bench(asyncio.Event())
-    task = asyncio.create_task(bench.calls.complete(ORDER, BODY))
+    task = asyncio.create_task(bench.calls.complete(ORDER, HI))
     await bench.adapter.was_asked.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert len(bench.ledger.holds) == 1
-    assert bench.ledger.meters == []
+    (meter,) = bench.ledger.meters
+    assert (meter.provider_failed, meter.estimated) == (True, True)
 
 
 async def test_call_cancelled_while_it_waits_for_a_key__gives_its_hold_back():
@@ -292,8 +319,8 @@ async def test_call_cancelled_while_it_waits_for_a_key__gives_its_hold_back():
         asleep.set()
         await asyncio.Event().wait()
 
-    bench.calls._keys._sleep = sleep_for_ever
-    task = asyncio.create_task(bench.calls.complete(ORDER, BODY))
+    bench.keys._sleep = sleep_for_ever
+    task = asyncio.create_task(bench.calls.complete(ORDER, HI))
     await asleep.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -304,7 +331,7 @@ async def test_call_cancelled_while_it_waits_for_a_key__gives_its_hold_back():
 async def test_metering__goes_through_when_the_caller_is_cancelled_meanwhile():
     bench = Bench(reply())
     bench.ledger.may_meter.clear()
-    task = asyncio.create_task(bench.calls.complete(ORDER, BODY))
+    task = asyncio.create_task(bench.calls.complete(ORDER, HI))
     await bench.ledger.metering.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -318,91 +345,147 @@ async def test_metering__goes_through_when_the_caller_is_cancelled_meanwhile():
 
 
 async def test_stream__is_metered_before_its_end_is_told():
-    bench = Bench([text_part("he"), text_part("llo"), USAGE_PART])
-    events = bench.calls.stream(ORDER, {**BODY, "stream": True})
-    assert b"he" in await anext(events)
-    assert b"llo" in await anext(events)
+    bench = Bench([said("he"), said("llo"), END])
+    events = bench.stream()
+    assert await anext(events) == said("he")
+    assert await anext(events) == said("llo")
     assert bench.ledger.meters == []
-    assert await anext(events) == b"data: [DONE]\n\n"
-    assert [meter.output_tokens for meter in bench.ledger.meters] == [5]
-
-
-async def test_stream__shows_usage_only_to_a_client_that_asked():
-    plain = await Bench([text_part("hi", USED), USAGE_PART]).streamed(BODY)
-    assert plain == [{"choices": [{"delta": {"content": "hi"}}]}, "data: [DONE]"]
-    asked = await Bench([text_part("hi"), USAGE_PART]).streamed({**BODY, "stream_options": {"include_usage": True}})
-    assert asked[0] == {"choices": [{"delta": {"content": "hi"}}], "usage": None}
-    assert asked[1:] == [USAGE_PART.chunk, "data: [DONE]"]
-
-
-async def test_stream__meters_the_last_of_several_reports():
-    early = Usage(input_tokens=11, output_tokens=1)
-    bench = Bench([text_part("a", early), text_part("b", USED)])
-    await bench.streamed(BODY)
+    assert await anext(events) == END
     assert [meter.output_tokens for meter in bench.ledger.meters] == [5]
 
 
 async def test_stream__that_fails_before_its_first_piece_is_begun_again():
-    bench = Bench([OutageError("cut")], [limited(2)], [], [text_part("hi"), USAGE_PART])
-    assert (await bench.streamed(BODY))[-1] == "data: [DONE]"
+    bench = Bench([OutageError("cut")], [limited(2)], [], [said("hi"), END])
+    assert [event async for event in bench.stream()][-1] == END
     assert len(bench.ledger.holds) == len(bench.ledger.meters) == 1
 
 
-async def test_stream__cut_off_after_its_first_piece_is_never_begun_again_and_keeps_its_hold():
-    bench = Bench([text_part("he"), OutageError("cut")], [text_part("other text")])
-    events = bench.calls.stream(ORDER, BODY)
+async def test_stream__cut_off_after_its_first_piece_is_never_begun_again_and_costs_the_user_nothing():
+    bench = Bench([said("hello there"), OutageError("cut")], [said("other text")])
+    events = bench.stream()
     await anext(events)
     with pytest.raises(OutageError):
         await anext(events)
     assert len(bench.adapter.asked) == 1
-    assert bench.ledger.meters == []
+    (meter,) = bench.ledger.meters
+    assert (meter.provider_failed, meter.estimated) == (True, True)
+    assert meter.output_tokens == len("hello there") // 4
 
 
-async def test_stream__cut_off_when_usage_is_known_is_metered_and_says_so():
-    bench = Bench([text_part("he", USED), OutageError("cut")])
-    events = bench.calls.stream(ORDER, BODY)
+async def test_stream__cut_off_when_some_usage_is_known_costs_the_user_nothing_either():
+    bench = Bench([UsageSoFar(usage=Usage(input_tokens=40, output_tokens=1)), said("hello there"), OutageError("cut")])
+    events = bench.stream()
+    await anext(events)
     await anext(events)
     with pytest.raises(OutageError) as cut:
         await anext(events)
-    assert [meter.output_tokens for meter in bench.ledger.meters] == [5]
-    assert cut.value.charged != "Nothing was charged."
+    (meter,) = bench.ledger.meters
+    assert meter.provider_failed
+    assert meter.estimated
+    assert (meter.input_tokens, meter.output_tokens) == (40, len("hello there") // 4)
+    assert cut.value.charged == "Nothing was charged."
 
 
-async def test_stream__that_never_reports_usage_is_an_error_and_is_not_charged_a_guess():
-    bench = Bench([text_part("hello")])
-    events = bench.calls.stream(ORDER, BODY)
+async def test_stream__that_the_client_leaves_before_anything_was_said_costs_nothing():
+    bench = Bench([UsageSoFar(usage=Usage(input_tokens=40, output_tokens=1)), said("hello")])
+    events = bench.stream()
     await anext(events)
-    with pytest.raises(OutageError, match="how many tokens"):
-        await anext(events)
-    assert bench.ledger.meters == []
+    await events.aclose()
+    (meter,) = bench.ledger.meters
+    assert meter.provider_failed
+    assert meter.estimated
 
 
-async def test_stream__closed_by_the_client_closes_the_providers_and_keeps_its_hold():
-    bench = Bench([text_part("he"), text_part("llo"), USAGE_PART])
-    events = bench.calls.stream(ORDER, BODY)
+async def test_stream__closed_by_the_client_closes_the_providers_and_charges_an_estimate_of_what_came():
+    bench = Bench([said("hello"), said(" dear"), END])
+    events = bench.stream()
     await anext(events)
     await events.aclose()
     assert bench.adapter.closed == 1
-    assert bench.ledger.meters == []
+    (meter,) = bench.ledger.meters
+    assert (meter.provider_failed, meter.estimated) == (False, True)
+    assert meter.output_tokens == len("hello") // 4
 
 
-async def test_stream__closed_by_the_client_when_usage_is_known_is_metered():
-    bench = Bench([text_part("he", USED), text_part("llo")])
-    events = bench.calls.stream(ORDER, BODY)
+async def test_stream__closed_by_the_client_charges_the_input_that_is_known():
+    bench = Bench([UsageSoFar(usage=Usage(input_tokens=40, output_tokens=1)), said("hello there"), said("llo")])
+    events = bench.stream()
+    await anext(events)
     await anext(events)
     await events.aclose()
-    assert [meter.output_tokens for meter in bench.ledger.meters] == [5]
+    (meter,) = bench.ledger.meters
+    assert (meter.input_tokens, meter.output_tokens, meter.estimated) == (40, len("hello there") // 4, True)
 
 
 async def test_stream__that_drips_for_ever_is_cut_off():
-    bench = Bench([text_part("x")] * 10)
-    events = bench.calls.stream(ORDER, BODY)
+    bench = Bench([said("x")] * 10)
+    events = bench.stream()
     for _ in range(5):
         await anext(events)
         bench.now_s += SETTINGS.call_timeout_s + 1
     with pytest.raises(OutageError, match="in time"):
         await anext(events)
     assert bench.adapter.closed == 1
+
+
+# A route of several models
+
+SMART = replace(ORDER, run=None, model="smart")
+
+
+async def test_route__moves_on_at_an_outage_and_each_model_is_held_and_given_back_under_its_own_id():
+    bench = Bench(OutageError("500"), reply(), providers=("deepseek", "gemini", "groq"))
+    await bench.calls.complete(SMART, HI)
+    assert [hold.call for hold in bench.ledger.holds] == [ORDER.call, f"{ORDER.call}~2"]
+    assert [hold.provider for hold in bench.ledger.holds] == ["deepseek", "gemini"]
+    assert [(meter.call, meter.provider_failed) for meter in bench.ledger.meters] == [
+        (ORDER.call, True),
+        (f"{ORDER.call}~2", False),
+    ]
+    assert bench.slept == []
+
+
+async def test_route__that_fails_everywhere_tells_each_attempts_own_error():
+    bench = Bench(
+        OutageError("one is down"),
+        BrokenReplyError("two says nothing"),
+        *[OutageError("three is down")] * 4,
+        providers=("deepseek", "gemini", "groq"),
+    )
+    with pytest.raises(AllProvidersFailedError) as failed:
+        await bench.calls.complete(SMART, HI)
+    for text in ("one is down", "two says nothing", "three is down", "deepseek", "gemini", "groq"):
+        assert text in str(failed.value)
+    assert [meter.provider_failed for meter in bench.ledger.meters] == [True] * 3
+
+
+async def test_route__is_not_followed_where_the_request_itself_is_refused():
+    bench = Bench(ProviderRefusedError("no such tool"), providers=("deepseek", "gemini"))
+    with pytest.raises(ProviderRefusedError):
+        await bench.calls.complete(SMART, HI)
+    assert len(bench.adapter.asked) == 1
+
+
+async def test_route__skips_a_provider_that_failed_three_times_and_tries_it_again_later():
+    bench = Bench(
+        *[step for _ in range(3) for step in (OutageError("500"), reply())],
+        reply(),
+        reply(),
+        providers=("deepseek", "gemini"),
+    )
+    for number in range(4):
+        await bench.calls.complete(replace(SMART, call=CallId(f"c{number}")), HI)
+    assert [hold.provider for hold in bench.ledger.holds] == ["deepseek", "gemini"] * 3 + ["gemini"]
+    bench.now_s += 31
+    await bench.calls.complete(replace(SMART, call=CallId("c5")), HI)
+    assert bench.ledger.holds[-1].provider == "deepseek"
+
+
+async def test_route__of_one_is_asked_even_after_failures():
+    bench = Bench(*[OutageError("500")] * 4, reply())
+    with pytest.raises(OutageError):
+        await bench.calls.complete(ORDER, HI)
+    await bench.calls.complete(replace(ORDER, call=CallId("again")), HI)
 
 
 # JSON
@@ -423,11 +506,13 @@ async def _ask(bench: Bench, order: CallOrder = ORDER) -> Colour:
 async def test_ask_json__gives_the_parsed_reply_and_sends_the_schema():
     bench = Bench(reply('{"name": "teal", "hue": 180}'))
     assert await _ask(bench) == Colour(name="teal", hue=180)
-    ((_, call, body),) = bench.adapter.asked
+    ((_, call, request),) = bench.adapter.asked
     assert call == ORDER.call
-    assert body["response_format"]["json_schema"]["schema"]["properties"].keys() == {"name", "hue"}
-    assert body["messages"][0]["content"].startswith("task line\n")
-    assert body["max_tokens"] == 50
+    assert request.json is not None
+    assert request.json.schema is not None
+    assert request.json.schema["properties"].keys() == {"name", "hue"}
+    assert request.system[0].startswith("task line\n")
+    assert request.output_tokens_max == 50
 
 
 async def test_ask_json__shows_a_reply_that_does_not_fit_to_the_model_once_as_a_second_call():
@@ -435,8 +520,8 @@ async def test_ask_json__shows_a_reply_that_does_not_fit_to_the_model_once_as_a_
     assert (await _ask(bench)).hue == 99
     first, second = bench.adapter.asked
     assert second[1] == f"{ORDER.call}/2"
-    assert [message["role"] for message in second[2]["messages"]] == ["system", "user", "assistant", "user"]
-    assert "hue: Input should be less than or equal to 359" in second[2]["messages"][3]["content"]
+    assert [message.role for message in second[2].messages] == ["user", "assistant", "user"]
+    assert "hue: Input should be less than or equal to 359" in last_text(second[2])
     assert [hold.call for hold in bench.ledger.holds] == [first[1], second[1]]
     assert len(bench.ledger.meters) == 2
 
@@ -449,20 +534,12 @@ async def test_ask_json__gives_up_after_the_second_reply_that_does_not_fit():
 
 
 async def test_ask_json__tells_a_model_that_was_cut_off_to_be_shorter():
-    bench = Bench(reply('{"name": "te', finish_reason="length"), reply('{"name": "teal", "hue": 1}'))
+    bench = Bench(reply('{"name": "te', finish="length"), reply('{"name": "teal", "hue": 1}'))
     await _ask(bench)
-    assert "cut off at 50 tokens" in bench.adapter.asked[1][2]["messages"][3]["content"]
+    assert "cut off at 50 tokens" in last_text(bench.adapter.asked[1][2])
 
 
-async def test_ask_json__puts_the_schema_into_the_prompt_where_the_service_knows_none():
-    bench = Bench(reply('{"name": "teal", "hue": 1}'))
-    ring = KeyRing([ProviderKey(provider="deepseek", key_id="d", base_url="http://x", key="sk")], cooldown_s=1)
-    bench.calls._keys = ring
-    await _ask(bench, CallOrder(**{**_fields(ORDER), "provider": "deepseek", "model": "deepseek-chat"}))
-    body = bench.adapter.asked[0][2]
-    assert body["response_format"] == {"type": "json_object"}
-    assert '"hue"' in body["messages"][0]["content"]
-
-
-def _fields(order: CallOrder) -> dict[str, Any]:
-    return {name: getattr(order, name) for name in CallOrder.__dataclass_fields__}
+def last_text(request: ChatRequest) -> str:
+    (part,) = request.messages[-1].parts
+    assert isinstance(part, Text)
+    return part.text

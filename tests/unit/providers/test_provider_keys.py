@@ -6,10 +6,13 @@ from hypothesis import strategies as st
 
 from runtime.entity.vitals import KeyPoolVitals
 from runtime.errors import BadInputError, NoProviderError, ProviderError, UnavailableError
+from runtime.ids import UserId
 from runtime.providers.endpoints import Endpoint
-from runtime.providers.keys import KeyOutcome, KeyRing, ProviderKey, open_key, provider_key, seal_key
+from runtime.providers.key_ring import KeyRing
+from runtime.providers.keys import KeyOutcome, ProviderKey, Wish, open_key, provider_key, seal_key
 
 MASTER = bytes(range(32))
+WISH = Wish(provider="openai", model="gpt-4o-mini", user=UserId("u-1"))
 LIMITED = KeyOutcome(kind="rate_limited", retry_after_s=30)
 
 
@@ -35,60 +38,60 @@ def ring(time: Time, *names: str, provider: str = "openai") -> KeyRing:
 
 async def test_lease__goes_round_the_keys():
     keys = ring(Time(), "a", "b", "c")
-    assert [(await keys.lease("openai", 0)).key_id for _ in range(6)] == ["a", "b", "c", "a", "b", "c"]
+    assert [(await keys.lease(WISH, 0)).key_id for _ in range(6)] == ["a", "b", "c", "a", "b", "c"]
 
 
 async def test_lease__passes_over_a_limited_key_until_its_time_is_up():
     time = Time()
     keys = ring(time, "a", "b")
-    await keys.report(await keys.lease("openai", 0), LIMITED)
-    assert {(await keys.lease("openai", 0)).key_id for _ in range(3)} == {"b"}
+    keys.report(await keys.lease(WISH, 0), LIMITED)
+    assert {(await keys.lease(WISH, 0)).key_id for _ in range(3)} == {"b"}
     time.now_s += 30
-    assert {(await keys.lease("openai", 0)).key_id for _ in range(2)} == {"a", "b"}
+    assert {(await keys.lease(WISH, 0)).key_id for _ in range(2)} == {"a", "b"}
 
 
 async def test_lease__waits_for_the_first_key_to_cool_down():
     time = Time()
     keys = ring(time, "a")
-    await keys.report(await keys.lease("openai", 0), LIMITED)
-    assert (await keys.lease("openai", 45)).key_id == "a"
+    keys.report(await keys.lease(WISH, 0), LIMITED)
+    assert (await keys.lease(WISH, 45)).key_id == "a"
     assert time.slept == [30]
 
 
 async def test_lease__says_at_once_that_a_wait_would_be_too_long():
     time = Time()
     keys = ring(time, "a")
-    await keys.report(await keys.lease("openai", 0), LIMITED)
+    keys.report(await keys.lease(WISH, 0), LIMITED)
     with pytest.raises(UnavailableError, match="another 30 s"):
-        await keys.lease("openai", 29)
+        await keys.lease(WISH, 29)
     assert time.slept == []
 
 
 async def test_limit__without_a_hint_lasts_the_usual_cooldown():
     time = Time()
     keys = ring(time, "a")
-    await keys.report(await keys.lease("openai", 0), KeyOutcome(kind="rate_limited"))
-    await keys.lease("openai", 120)
+    keys.report(await keys.lease(WISH, 0), KeyOutcome(kind="rate_limited"))
+    await keys.lease(WISH, 120)
     assert time.slept == [60]
 
 
 async def test_limit__is_never_shortened_by_a_later_and_smaller_hint():
     time = Time()
     keys = ring(time, "a")
-    lease = await keys.lease("openai", 0)
-    await keys.report(lease, LIMITED)
-    await keys.report(lease, KeyOutcome(kind="rate_limited", retry_after_s=0))
-    await keys.lease("openai", 60)
+    lease = await keys.lease(WISH, 0)
+    keys.report(lease, LIMITED)
+    keys.report(lease, KeyOutcome(kind="rate_limited", retry_after_s=0))
+    await keys.lease(WISH, 60)
     assert sum(time.slept) == 30
 
 
 async def test_refused_key__is_never_leased_again_and_the_last_one_says_which():
     keys = ring(Time(), "a", "b")
-    await keys.report(await keys.lease("openai", 0), KeyOutcome(kind="key_refused"))
-    assert {(await keys.lease("openai", 0)).key_id for _ in range(3)} == {"b"}
-    await keys.report(await keys.lease("openai", 0), KeyOutcome(kind="key_refused"))
+    keys.report(await keys.lease(WISH, 0), KeyOutcome(kind="key_refused"))
+    assert {(await keys.lease(WISH, 0)).key_id for _ in range(3)} == {"b"}
+    keys.report(await keys.lease(WISH, 0), KeyOutcome(kind="key_refused"))
     with pytest.raises(ProviderError, match=r"refuses every key .*\(a, b\)") as refused:
-        await keys.lease("openai", 0)
+        await keys.lease(WISH, 0)
     assert "sk-a" not in str(refused.value)
 
 
@@ -102,27 +105,27 @@ async def test_vitals__count_keys_that_rest_and_calls_that_wait():
         await time.sleep(seconds)
 
     keys._sleep = sleep
-    await keys.report(await keys.lease("openai", 0), KeyOutcome(kind="key_refused"))
-    await keys.report(await keys.lease("openai", 0), LIMITED)
-    assert keys.vitals("openai") == KeyPoolVitals(provider="openai", keys=3, cooling=2, waiting=0)
-    await keys.report(await keys.lease("openai", 0), LIMITED)
-    await keys.lease("openai", 60)
-    assert counts == [KeyPoolVitals(provider="openai", keys=3, cooling=3, waiting=1)]
+    keys.report(await keys.lease(WISH, 0), KeyOutcome(kind="key_refused"))
+    keys.report(await keys.lease(WISH, 0), LIMITED)
+    assert keys.vitals("openai") == KeyPoolVitals(provider="openai", keys=3, cooling=2, waiting=0, refused=("a",))
+    keys.report(await keys.lease(WISH, 0), LIMITED)
+    await keys.lease(WISH, 60)
+    assert counts == [KeyPoolVitals(provider="openai", keys=3, cooling=3, waiting=1, refused=("a",))]
     assert keys.vitals("openai").waiting == 0
 
 
 async def test_lease__without_any_key_says_how_to_add_one():
     with pytest.raises(NoProviderError, match="export OPENAI_API_KEY"):
-        await ring(Time()).lease("openai", 10)
+        await ring(Time()).lease(WISH, 10)
 
 
 async def test_lease__knows_providers_by_their_aliases():
-    assert (await ring(Time(), "a", provider="grok").lease("xAI", 0)).key_id == "a"
+    assert (await ring(Time(), "a", provider="grok").lease(replace(WISH, provider="xAI"), 0)).key_id == "a"
 
 
 async def test_report__for_a_key_that_is_gone_does_no_harm():
-    lease = await ring(Time(), "a").lease("openai", 0)
-    await ring(Time(), "b").report(lease, LIMITED)
+    lease = await ring(Time(), "a").lease(WISH, 0)
+    ring(Time(), "b").report(lease, LIMITED)
 
 
 @given(st.text(st.characters(codec="ascii", min_codepoint=33), min_size=1, max_size=300))
@@ -131,9 +134,7 @@ def test_sealed_key__opens_to_what_was_sealed_and_holds_neither_key_nor_address(
     sealed = seal_key(endpoint, MASTER)
     assert open_key(sealed, MASTER) == provider_key(endpoint)
     assert len(key) < 4 or key.encode() not in sealed.sealed
-    assert (
-        key not in repr(open_key(sealed, MASTER)) or key in "openai http://127.0.0.1:1/v1 ProviderKey" or len(key) < 4
-    )
+    assert repr(open_key(sealed, MASTER)) == repr(replace(open_key(sealed, MASTER), key="another"))
 
 
 def test_sealed_key__does_not_open_when_altered_moved_or_under_another_master_key():

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,13 @@ from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Mismatc
 from runtime.project.messages import Describe, OpenProject, PackageView, ProjectView, Status, TaskView
 from runtime.providers.calls import ModelCalls
 from runtime.providers.catalogue import CATALOGUE
-from runtime.providers.keys import KeyRing, ProviderKey
-from runtime.providers.openai_compatible import Completion, Part
-from runtime.providers.usage import Usage
+from runtime.providers.key_ring import KeyRing
+from runtime.providers.keys import ProviderKey
+from runtime.providers.market import Market
+from runtime.providers.routes import Routes
 from runtime.store.keeping import BackupReport, CompactReport
 from runtime.tokens import token_hash
-from serve_apps import api_routes, gateway_routes
+from serve_apps import api_routes
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 ANN, BOB = UserId("ann"), UserId("bob")
@@ -206,41 +207,6 @@ class FakeJournal:
         return [head for head in every if owner in (None, head.owner)]
 
 
-class FakeAdapter:
-    """Answers `reply`, or raises it; a stream's items likewise. `asked` holds what was sent."""
-
-    def __init__(self) -> None:
-        body = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini"}
-        message = {"role": "assistant", "content": "hello"}
-        body["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]  # type: ignore[assignment]
-        body["usage"] = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}  # type: ignore[assignment]
-        self.reply: Any = Completion(body=body, usage=Usage(input_tokens=9, output_tokens=3))
-        self.pieces: list[Any] = [piece("hel"), piece("lo", "stop"), USAGE]
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.closed = asyncio.Event()
-
-    async def complete(self, lease: Any, call: str, body: Any) -> Completion:
-        self.asked.append((call, dict(body)))
-        if isinstance(self.reply, Exception):
-            raise self.reply
-        return self.reply
-
-    async def stream(self, lease: Any, call: str, body: Any) -> AsyncGenerator[Part, None]:
-        self.asked.append((call, dict(body)))
-        try:
-            for item in self.pieces:
-                if isinstance(item, Exception):
-                    raise item
-                if item is None:
-                    await asyncio.Event().wait()
-                yield item
-        finally:
-            self.closed.set()
-
-    async def close(self) -> None:
-        pass
-
-
 class FakeKeeper:
     """`finds` is what the check answers; `raises`, what everything does."""
 
@@ -274,7 +240,6 @@ class FakeSystem:
     journal: FakeJournal = field(default_factory=FakeJournal)
     keeper: FakeKeeper = field(default_factory=FakeKeeper)
     quarantine: set[EntityId] = field(default_factory=set)
-    adapter: FakeAdapter = field(default_factory=FakeAdapter)
     settings: Settings = field(default_factory=lambda: Settings(brief_bytes_max=2000))
     found: dict[str, str] = field(default_factory=lambda: {"ledger": "ok", "provider": "openai, deepseek"})
 
@@ -287,9 +252,8 @@ class FakeSystem:
         self.calls = ModelCalls(
             self.ledger,  # type: ignore[arg-type]
             keys,
-            CATALOGUE,
+            Market(Routes(CATALOGUE), configured=("openai",)),
             self.settings,
-            adapter=self.adapter,
             sleep=no_sleep,
         )
 
@@ -327,32 +291,10 @@ def view(project: ProjectId, owner: UserId, *, status: Status = Status.IMPLEMENT
     )
 
 
-def piece(content: str, finish: str | None = None) -> Part:
-    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish}
-    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
-    return Part(chunk=chunk, usage=None, only_usage=False)
-
-
-USAGE = Part(
-    chunk={
-        "id": "c",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": "m",
-        "choices": [],
-        "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
-    },
-    usage=Usage(input_tokens=9, output_tokens=3),
-    only_usage=True,
-)
-
-
 @pytest.fixture
 def names() -> SimpleNamespace:
     """What the fakes call things, and the makers of what they say."""
-    return SimpleNamespace(
-        project=PROJECT, bobs=BOBS, run=RUN, package=PACKAGE, package_view=_package_view(), piece=piece, usage=USAGE
-    )
+    return SimpleNamespace(project=PROJECT, bobs=BOBS, run=RUN, package=PACKAGE, package_view=_package_view())
 
 
 def _package_view() -> PackageView:
@@ -369,13 +311,6 @@ async def door(system: FakeSystem) -> AsyncIterator[httpx.AsyncClient]:
     """The API as Ann sees it."""
     app = api_routes.create_app(system, operator_sha256=token_hash("operator-token"))  # type: ignore[arg-type]
     async for client in _client(app, "http://api"):
-        yield client
-
-
-@pytest.fixture
-async def model_door(system: FakeSystem) -> AsyncIterator[httpx.AsyncClient]:
-    """The gateway as Ann sees it."""
-    async for client in _client(gateway_routes.create_app(system), "http://gateway"):  # type: ignore[arg-type]
         yield client
 
 

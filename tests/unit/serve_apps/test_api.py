@@ -18,7 +18,9 @@ from runtime.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
+from runtime.ledger.port import TokenTerms
 from runtime.project.messages import Answer, Cancel, Confirm, OpenProject, Resume
+from runtime.tokens import token_hash
 from serve_apps import admin_routes
 from serve_apps.api_routes import router
 
@@ -468,3 +470,10 @@ def _routes():
     routes = [route for route in every if route.path not in ("/live", "/health")]
     assert len(routes) == 16
     return [(method, route.path) for route in routes for method in route.methods]
+
+
+async def test_token_with_terms__opens_no_build_that_would_spend_past_them(door, system) -> None:
+    token = token_hash("ann-token")
+    system.ledger.tokens[token] = replace(system.ledger.tokens[token], terms=TokenTerms(budget_ucredits=1))
+    assert (await door.post("/api/v1/projects", json={"brief": "A list."})).status_code == 403
+    assert (await door.get("/api/v1/me")).status_code == 403

@@ -96,7 +96,8 @@ async def test_secrets__are_in_a_backup_only_when_asked_for(store, an_append, tm
     await store.backup(tmp_path / "with", with_secrets=True)
     assert not (tmp_path / "without" / "secrets.json").exists()
     files = [path for path in (tmp_path / "with").rglob("*") if path.is_file()]
-    assert len(files) >= 3 and {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert len(files) >= 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
     assert "secrets.json" in json.loads((tmp_path / "with" / "manifest.json").read_text())["files"]
 
     restore(tmp_path / "with", tmp_path / "a")

@@ -27,6 +27,7 @@ KEY = bytes(range(32))
 class UserRow:
     user_id: str
     is_admin: bool
+    role: str = "DEMO"
 
 
 FLAGS: Kind[bool] = Kind(name="flag", query="select_user", read=lambda rows: rows[0][1] if rows else None)
@@ -288,7 +289,7 @@ async def test_migrations__are_applied_once(database: Database) -> None:
     await asyncio.to_thread(database.close)
     await asyncio.to_thread(database.open)
     rows = await database.read(lambda connection: connection.execute(sql("applied_migrations")).fetchall())
-    assert sorted(rows) == [("001_initial.sql",), ("002_entities.sql",)]
+    assert sorted(rows) == [("001_initial.sql",), ("002_entities.sql",), ("003_escrows.sql",)]
 
 
 FULL_DISK = """
@@ -302,6 +303,7 @@ from runtime.store.database import Database
 class UserRow:
     user_id: str
     is_admin: bool
+    role: str = "DEMO"
 
 async def main():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -9,7 +9,8 @@ import duckdb
 
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Claim, Ownership
-from runtime.ids import EntityId, partition_of
+from runtime.ids import CallId, EntityId, ProjectId, UserId, partition_of
+from runtime.ledger.port import Identity, Meter
 from runtime.store import schema
 from runtime.store.queries import sql
 from runtime.store.seal import Seal
@@ -76,5 +77,67 @@ async def test_migration_cut_off__leaves_the_first_release(tmp_path: Path) -> No
         assert connection.execute("SELECT count(*) FROM events").fetchall() == [(306,)]
     store = Store(Settings(data_dir=tmp_path), secrets)
     await asyncio.gather(store.open())
+    assert await store.check() == []
+    await store.close()
+
+
+MONEY = """
+INSERT INTO users VALUES ('local-admin', true, now()), ('u', false, now());
+INSERT INTO grants VALUES ('x', now());
+INSERT INTO accounts VALUES ('platform:promotions', 'credit', -1000), ('user:u', 'credit', 400),
+    ('user:u/held', 'credit', 500), ('platform:revenue', 'credit', 100),
+    ('platform:cost', 'usd', -7), ('provider:openai', 'usd', 7);
+INSERT INTO transfers VALUES
+    ('x/grant', 'credit', 'platform:promotions', 'user:u', 1000, 'grant', NULL, 'u', NULL, now()),
+    ('c1/hold', 'credit', 'user:u', 'user:u/held', 100, 'hold', 'c1', 'u', 'p', now()),
+    ('c1/charge', 'credit', 'user:u/held', 'platform:revenue', 100, 'charge', 'c1', 'u', 'p', now()),
+    ('c1/cost', 'usd', 'platform:cost', 'provider:openai', 7, 'cost', 'c1', 'u', 'p', now()),
+    ('c2/hold', 'credit', 'user:u', 'user:u/held', 500, 'hold', 'c2', 'u', 'p', now());
+INSERT INTO budgets VALUES ('p', 2000, 600);
+INSERT INTO runs VALUES ('r1', 'u', 'p', 'T', 1, now()), ('r2', 'u', 'p', 'T', 2, now());
+INSERT INTO run_ends VALUES ('r1', 'settled', now());
+INSERT INTO call_holds VALUES
+    ('c1', 'u', 'r1', 'p', 'T', 1, 'coding', 'openai', 'm', 'm-1', 1, 1, 9, 9, 18, 100, now()),
+    ('c2', 'u', 'r2', 'p', 'T', 2, 'coding', 'openai', 'm', 'm-1', 1, 1, 9, 9, 18, 500, now());
+INSERT INTO call_usages VALUES ('c1', 3, 4, 7, 100, false, 5, 'k1', now());
+INSERT INTO call_ends VALUES ('c1', 'settled', now());
+INSERT INTO api_keys VALUES ('k1', 'openai', 'environment', 'sealed', true, now());
+"""
+
+
+async def test_second_release__keeps_its_money_people_and_keys(tmp_path: Path) -> None:
+    secrets = Secrets.load(tmp_path, {})
+    seal = Seal(secrets.data_encryption_key)
+    with duckdb.connect(str(tmp_path / schema.DATABASE)) as connection:
+        connection.execute(sql("make_migrations"))
+        for step in ("001_initial.sql", "002_entities.sql"):
+            connection.execute(files("runtime.store.migrations").joinpath(step).read_text())
+            connection.execute(sql("add_migration"), {"name": step})
+        connection.execute(sql("add_cluster"), {"cluster_id": "c1", "key_check": seal.close(b"c1", "cluster")})
+        connection.execute(MONEY)
+        label = seal.close(b"mine", f"token {'a' * 64}")
+        connection.execute(
+            "INSERT INTO tokens VALUES (?, 'local-admin', 'user', ?, NULL, NULL, NULL, now())", ["a" * 64, label]
+        )
+    store = Store(Settings(data_dir=tmp_path), secrets)
+    for _ in range(2):
+        await store.open()
+        assert await store.check() == []
+        balance = await store.books.balance(UserId("u"))
+        assert (balance.balance_ucredits, balance.held_ucredits) == (900, 500)
+        identity = await store.books.authenticate("a" * 64)
+        assert identity == Identity(
+            user=UserId("local-admin"), is_admin=True, kind="user", role="ADMIN", token_sha256="a" * 64
+        )
+        assert [row.label for row in await store.books.tokens(None)] == ["mine"]
+        assert [key.key_id for key in await store.books.keys("openai")] == ["k1"]
+        assert [(use.key_id, use.calls) for use in await store.books.key_uses()] == [("k1", 1)]
+        receipt = await store.books.receipt(ProjectId("p"))
+        assert [row.outcome for row in receipt.charged] == ["ok"]
+        await store.close()
+    await store.open()
+    meter = Meter(call=CallId("c2"), input_tokens=0, output_tokens=0, response_time_ms=1, key_id="k1")
+    await store.books.meter(meter)
+    assert (await store.books.balance(UserId("u"))).held_ucredits == 0
     assert await store.check() == []
     await store.close()

@@ -1,0 +1,36 @@
+"""What a token must be, and whom it speaks for."""
+
+from runtime.errors import BadInputError
+from runtime.ledger.port import Identity, NewToken, Role, TokenTerms
+
+TOKEN_ID_DIGITS = 12
+
+
+def check_token(token: NewToken) -> None:
+    """Raises BadInputError."""
+    if len(token.token_sha256) != 64 or not set(token.token_sha256) <= set("0123456789abcdef"):
+        raise BadInputError("A token is known by its SHA-256: 64 hex digits.")
+    if (token.kind == "task") != (token.run is not None):
+        raise BadInputError("A task's token names its run; no other token has one.")
+    if (token.kind == "project") != (token.project is not None):
+        raise BadInputError("A project's token names its project; no other token has one.")
+    terms = token.terms
+    if terms.budget_ucredits is not None and terms.budget_ucredits < 0:
+        raise BadInputError("A token's budget cannot be negative.")
+    if terms.requests_per_minute is not None and terms.requests_per_minute < 1:
+        raise BadInputError("A token allows at least one request per minute.")
+
+
+def identity_of(token: NewToken, *, role: Role, is_admin: bool) -> Identity:
+    """A token with terms was made to be given away: it administers nothing, even if it is an administrator's."""
+    return Identity(
+        user=token.user,
+        is_admin=is_admin and token.kind == "user" and token.terms == TokenTerms(),
+        kind=token.kind,
+        run=token.run,
+        role=role,
+        project=token.project,
+        token_sha256=token.token_sha256,
+        terms=token.terms,
+        expires_at=token.expires_at,
+    )

@@ -1,0 +1,30 @@
+"""Which adapter speaks to which provider."""
+
+from collections.abc import Mapping
+
+from runtime.providers.adapter import Adapter
+from runtime.providers.adapters.anthropic_sdk import AnthropicSdk
+from runtime.providers.adapters.gemini_sdk import GeminiSdk
+from runtime.providers.adapters.openai_sdk import OpenAISdk
+from runtime.providers.endpoints import SERVICES, Family, Service
+from runtime.providers.model import canonical_provider
+
+
+class Adapters:
+    """One adapter a wire format. `services` tells the formats; whoever is not among them speaks OpenAI's."""
+
+    def __init__(self, *, timeout_s: float, services: Mapping[str, Service] = SERVICES) -> None:
+        self._services = services
+        self._by_family: Mapping[Family, Adapter] = {
+            "openai": OpenAISdk(timeout_s=timeout_s, services=services),
+            "anthropic": AnthropicSdk(timeout_s=timeout_s),
+            "gemini": GeminiSdk(timeout_s=timeout_s),
+        }
+
+    def of(self, provider: str) -> Adapter:
+        service = self._services.get(canonical_provider(provider))
+        return self._by_family[service.family if service else "openai"]
+
+    async def close(self) -> None:
+        for adapter in self._by_family.values():
+            await adapter.close()

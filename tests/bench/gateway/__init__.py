@@ -1,0 +1,1 @@
+"""The gateway beside other gateways: one upstream, one load, one machine."""
