@@ -64,8 +64,13 @@ class KeyPoolActor:
         """Reads the keys again, because they were changed."""
         desk = self._desk or await self._load()
         assert self._pool is not None
-        self._pool.set_keys(await self._keys())
-        desk.turn()
+        try:
+            self._pool.set_keys(await self._keys())
+        except BadInputError:
+            self._pool.set_keys(())
+            raise
+        finally:
+            desk.turn()
 
     async def vitals(self) -> KeyPoolVitals:
         await self._load()

@@ -87,5 +87,8 @@ def ray_environment(
         # Our applications never block: a thread of their own, with its queues, would cost more than what they do.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+        # Every process of Serve counts and looks around ten times a second otherwise, busy or not.
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": BIND_HOOK,
     }

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import click
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from cluster.project_commands import json_option
 from cluster.terminal import Terminal, pass_terminal, print_json
@@ -81,7 +81,17 @@ def list_keys(terminal: Terminal, as_json: bool) -> None:
     if not found.keys:
         click.echo("There are no keys. Add one with `masterbuilder keys add PROVIDER`.")
         return
-    table = Table("id", "label", "state", "in flight", "calls/min", "tokens/min", "calls", "last used", "limits")
+    table = Table(
+        Column("id", no_wrap=True),
+        "label",
+        "state",
+        "in flight",
+        "calls/min",
+        "tokens/min",
+        "calls",
+        "last used",
+        "limits",
+    )
     table.box, table.pad_edge = None, False
     for line in found.keys:
         table.add_row(*_cells(line))

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 from pydantic import ValidationError
-from rich.table import Table
+from rich.table import Column, Table
 
 from cluster.project_commands import json_option
 from cluster.terminal import Terminal, pass_terminal, print_json
@@ -60,7 +60,9 @@ def list_models(terminal: Terminal, provider: str | None, as_json: bool) -> None
     if as_json:
         print_json(found)
         return
-    table = Table("model", "input", "output", "window", "can", "plays", "since", box=None, pad_edge=False)
+    table = Table(
+        Column("model", no_wrap=True), "input", "output", "window", "can", "plays", "since", box=None, pad_edge=False
+    )
     for line in (*found.models, *found.upcoming):
         table.add_row(*_cells(line))
     terminal.console.print(table)

@@ -5,6 +5,7 @@ import os
 from ray import serve
 from starlette.types import ASGIApp
 
+from actors.process import prepare_process
 from actors.system import connect
 from runtime.config import Settings
 from serve_apps.door import log_to_stderr
@@ -27,5 +28,6 @@ class Gateway:
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Runs once, in the replica, before its first request; Serve starts another replica where it raises."""
+        prepare_process()
         log_to_stderr()
         return create_app(await connect(self._settings), under_serve=True)

@@ -125,6 +125,8 @@ class ModelDoor:
             await exchange.begin_stream(await anext(pieces))
             try:
                 await exchange.pass_on(pieces)
+            except _GoneError:
+                raise
             except MasterbuilderError as error:
                 await exchange.piece(answers.refusal_event(error, asked.wire, exchange.request_id))
             except Exception as error:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -61,7 +62,8 @@ class Tokens:
             if clock_s >= self._unknown.get(sha256, -UNKNOWN_S_MAX) + UNKNOWN_S_MAX:
                 bearer = await asyncio.shield(self._ask(sha256))
         elif clock_s >= bearer.asked_s + REFRESH_AFTER_S:
-            self._ask(sha256)
+            with suppress(OverloadedError):
+                self._ask(sha256)
         if bearer is None or self._has_expired(bearer.identity):
             raise not_authenticated()
         return bearer

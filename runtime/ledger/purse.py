@@ -9,7 +9,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from runtime.errors import ConflictError, MasterbuilderError, OverloadedError, StoreUnavailableError, UnavailableError
+from runtime.errors import (
+    ConflictError,
+    MasterbuilderError,
+    NotEnoughCreditsError,
+    OverloadedError,
+    StoreUnavailableError,
+    UnavailableError,
+)
 from runtime.ids import CallId
 from runtime.ledger.escrows import charge_of
 from runtime.ledger.money import Tariff
@@ -204,7 +211,9 @@ class Purse:
                 self._give_back(known)
         for known in account.escrows:
             self._give_back(known)
-        returns = tuple(self._returns[known.name] for known in account.escrows if known.name in self._returns)
+        # The ledger asks other processes only: what this one holds of the same wallet comes from here.
+        same = [known for known in self._escrows.values() if known.account.payer.user == account.payer.user]
+        returns = tuple(self._returns[known.name] for known in same if known.name in self._returns)
         draw = Draw(
             escrow=EscrowId(f"e-{secrets.token_hex(8)}"),
             process=self._spool.process,
@@ -216,6 +225,14 @@ class Purse:
         self._has_drawn = True
         try:
             granted = (await self._ledger.draw(draw)).granted_ucredits
+        except NotEnoughCreditsError:
+            idle = [known for known in same if known.free > 0]
+            if not idle:
+                raise
+            for known in idle:
+                self._give_back(known)
+            await self._draw(account, bound)
+            return
         except UnavailableError:
             # It may have been drawn all the same.
             self._returns[draw.escrow] = Return(escrow=draw.escrow, granted_ucredits=0, ends=True)

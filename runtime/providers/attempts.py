@@ -11,6 +11,7 @@ nothing served                   the holds are given back, every attempt's own e
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Literal, Self, TypeVar
 
 from runtime.config import Settings
@@ -135,7 +136,8 @@ class Served:
 
     As a context it decides what an end before that means:
         nothing in flight                            nothing is owed; what a broken reply used is the platform's loss
-        the client left after the first piece        an estimate of what was sent is charged, and flagged
+        the client left after the first piece        an estimate of what was sent is charged, and flagged;
+                                                     so is a whole answer whose provider tells no usage
         cut off otherwise                            an estimate is the platform's loss
     """
 
@@ -158,6 +160,8 @@ class Served:
         self.said_bytes = 0
         """Of text and tool calls, passed on to the client so far."""
         self.limits: KeyLimits | None = None
+        self.is_left = False
+        """The client took too long to read, which is as if it had left."""
         self._credit = credit
         self._keys = keys
         self._metering = metering
@@ -215,9 +219,16 @@ class Served:
         self._wasted = wasted
 
     async def meter(self, usage: Usage) -> None:
+        """Once: what a provider says after its end changes nothing."""
+        if self._metered:
+            return
         tokens = usage.input_tokens + usage.output_tokens
         self._report(KeyOutcome(kind="ok", tokens=tokens, limits=self.limits, heard_s_ago=self._heard_s_ago()))
         await self._finish(usage)
+
+    async def end(self, usage: Usage | None) -> None:
+        """Of an answer that came whole: without a word of the provider an estimate of it is charged, and flagged."""
+        await self.meter(usage if usage is not None else replace(self._estimate(), estimated=True))
 
     async def close(self, error: BaseException) -> None:
         """Ends a call that was not metered, for this reason."""
@@ -226,7 +237,7 @@ class Served:
         if self._lease is None:
             await self._finish(self._wasted, provider_failed=True)
             return
-        ours = isinstance(error, MasterbuilderError)
+        ours = isinstance(error, MasterbuilderError) and not self.is_left
         kind: Literal["failed", "ok"] = "failed" if ours else "ok"
         self._report(KeyOutcome(kind=kind, limits=self.limits, heard_s_ago=self._heard_s_ago()))
         if isinstance(error, BrokenReplyError) and error.usage is not None:

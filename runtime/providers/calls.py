@@ -17,7 +17,7 @@ from runtime.config import Settings
 from runtime.ids import CallId
 from runtime.ledger.port import Credit, Identity
 from runtime.providers.adapters.adapters import Adapters
-from runtime.providers.attempts import Attempts, first_answer_s
+from runtime.providers.attempts import Attempts, Served, first_answer_s
 from runtime.providers.bounds import BYTES_PER_TOKEN, Size, size_of, size_of_texts
 from runtime.providers.breaker import Breakers
 from runtime.providers.catalogue import Catalogue
@@ -121,7 +121,7 @@ class ModelCalls:
         route = await self._route(order, request, size)
         served, (events, first) = await self._attempts.serve(order, route, size, begin)
         async with served, aclosing(events):
-            end_s = self._longest_stream_ends_s()
+            end_s, client_s = self._longest_stream_ends_s(), 0.0
             event: ChatEvent | None = first
             while event is not None:
                 match event:
@@ -132,8 +132,10 @@ class ModelCalls:
                         served.usage = usage
                     case TextDelta(text=text) | ToolCallDelta(arguments=text):
                         served.said_bytes += len(text.encode(errors="replace"))
+                given_s = self._clock()
                 yield event
-                self._check_time(end_s)
+                client_s += self._clock() - given_s
+                self._check_time(served, end_s, client_s)
                 event = await anext(events, None)
 
     async def embed(self, order: CallOrder, request: EmbedRequest) -> Embeddings:
@@ -159,7 +161,7 @@ class ModelCalls:
 
         async def ask(lease: Lease, call: CallId, model: Model) -> Forwarded:
             if self._market.family(model.provider) == asked.wire:
-                return await self._forwarder.complete(lease, call, asked.sent(model.name), asked.path)
+                return await self._forwarder.complete(lease, call, asked.sent(model.provider, model.name), asked.path)
             return await translated.complete(self._adapters.of(model.provider), lease, call, model)
 
         route = await self._route_of(order, asked)
@@ -176,7 +178,7 @@ class ModelCalls:
         async def begin(lease: Lease, call: CallId, model: Model) -> _Begun:
             passage: Passage | Rendering
             if self._market.family(model.provider) == asked.wire:
-                body = asked.sent(model.name)
+                body = asked.sent(model.provider, model.name)
                 passage = await self._forwarder.stream(lease, call, body, asked.path, wants_usage=asked.wants_usage)
             else:
                 passage = translated.stream(self._adapters.of(model.provider), lease, call, model)
@@ -189,17 +191,18 @@ class ModelCalls:
         route = await self._route_of(order, asked)
         served, (passage, pieces, first) = await self._attempts.serve(order, route, asked.size, begin)
         async with served, aclosing(pieces):
-            end_s = self._longest_stream_ends_s()
+            end_s, client_s = self._longest_stream_ends_s(), 0.0
             piece: bytes | None = first
             while piece is not None:
                 served.usage, served.said_bytes, served.limits = passage.usage, passage.said_bytes, passage.limits
-                if passage.finished and passage.usage is not None:
-                    await served.meter(passage.usage)
+                if passage.finished:
+                    await served.end(passage.usage)
+                given_s = self._clock()
                 yield piece
-                self._check_time(end_s)
+                client_s += self._clock() - given_s
+                self._check_time(served, end_s, client_s)
                 piece = await anext(pieces, None)
-            if passage.usage is not None:
-                await served.meter(passage.usage)
+            await served.end(passage.usage)
 
     async def ask_json(
         self, order: CallOrder, *, system: str, user: str, schema: type[Parsed], max_output_tokens: int
@@ -252,8 +255,12 @@ class ModelCalls:
     def _longest_stream_ends_s(self) -> float:
         return self._clock() + STREAM_TIMEOUTS_MAX * self._settings.call_timeout_s
 
-    def _check_time(self, end_s: float) -> None:
-        if self._clock() > end_s:
+    def _check_time(self, served: Served, end_s: float, client_s: float) -> None:
+        now_s = self._clock()
+        if now_s > end_s:
+            if now_s - client_s <= end_s:
+                served.is_left = True
+                raise OutageError("The reply was not read in time.", "Read it faster.", "What was sent is charged.")
             raise OutageError("The reply did not come to an end in time.", "Ask for a shorter one.")
 
 

@@ -179,6 +179,12 @@ def family(provider: str) -> Family:
     return service.family if service else "openai"
 
 
+def limit_name(provider: str) -> str:
+    """How a service that speaks OpenAI's wire calls the output limit. One it does not know it ignores, as DeepSeek does
+    with the new name; OpenAI's newer models refuse the old one."""
+    return "max_completion_tokens" if provider == "openai" else "max_tokens"
+
+
 def json_mode(provider: str) -> JsonMode:
     service = SERVICES.get(canonical_provider(provider))
     return service.json_mode if service else "json_object"

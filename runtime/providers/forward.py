@@ -19,7 +19,7 @@ from runtime.ids import CallId
 from runtime.providers.failures import TRY_LATER, BrokenReplyError, OutageError, limits_of, refusal
 from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.splice import WIRES, Path, Wire
-from runtime.providers.usage import TOKENS_MAX, Usage
+from runtime.providers.usage import TOKENS_MAX, Usage, with_thoughts
 
 CONNECT_S_MAX = 10.0
 REPLY_BYTES_MAX = 64 << 20
@@ -149,9 +149,10 @@ class Passage:
         self._stopped = False
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Whole server-sent events, as many at a time as came together.
+        """Whole server-sent events, each on its own, however they came.
 
-        Raises OutageError where the provider breaks off, BrokenReplyError after an end without content or usage.
+        Raises OutageError where the provider breaks off, BrokenReplyError after an end without content. Some services
+        end without a word about usage: that is no reason to spoil a whole answer.
         Closing it hangs up on the provider.
         """
         rest = b""
@@ -170,8 +171,8 @@ class Passage:
                 piece = self._look_at(events[: failed.start()] if failed else events)
                 if self.finished and not self.said_pieces:
                     break
-                if piece:
-                    yield piece
+                for event in _EVENTS.findall(piece):
+                    yield event
                 if failed:
                     raise OutageError(f"{self._lease.provider} broke its reply off with an error.", TRY_LATER)
         finally:
@@ -181,8 +182,6 @@ class Passage:
             raise OutageError(f"{provider} broke its reply off.", TRY_LATER)
         if not self.said_pieces:
             raise BrokenReplyError(f"{provider} answered without any content.", TRY_LATER, usage=self.usage)
-        if self.usage is None:
-            raise BrokenReplyError(f"{provider} did not say how many tokens it used.", TRY_LATER)
 
     def close(self) -> None:
         """Hangs up, unless all has come: then the connection serves the next call."""
@@ -193,7 +192,15 @@ class Passage:
 
     def _look_at(self, events: bytes) -> bytes:
         """Takes note of what they say; returns what the client is to see of them."""
+        seen: set[bytes] = set()
+        end = 0
         for said in _SAID.finditer(events):
+            if events.find(b"\n", end, said.start()) >= 0:
+                seen.clear()  # Another line is another event.
+            end = said.end()
+            if said[1] in seen:
+                continue  # Some services tell a thought twice: `reasoning` and `reasoning_details`.
+            seen.add(said[1])
             self.said_pieces += 1
             self.said_bytes += _text_bytes(said[1])
         self._stopped = self._stopped or _STOPPED.search(events) is not None
@@ -218,12 +225,20 @@ class Passage:
         return not (self._drops_usage and chunk.choices == [])
 
 
+class _Details(Struct):
+    reasoning_tokens: int | None = None
+
+
 class _OpenAIUsage(Struct):
     prompt_tokens: int
     completion_tokens: int
+    total_tokens: int | None = None
+    completion_tokens_details: _Details | None = None
 
     def counted(self, before: Usage | None) -> Usage | None:
-        return _usage(self.prompt_tokens, self.completion_tokens)
+        thoughts = self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else None
+        written = with_thoughts(self.prompt_tokens, self.completion_tokens, thoughts, self.total_tokens)
+        return _usage(self.prompt_tokens, written)
 
 
 class _EmbeddingsUsage(Struct):

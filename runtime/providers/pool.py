@@ -37,7 +37,8 @@ BLOCK_KEYS = 4
 START = 8
 """Permits given in advance for a model whose limits nobody has told yet; more with every call that was answered."""
 TTL_S = 1.0
-TTL_UNLIMITED_S = 10.0
+TTL_UNLIMITED_S = 2.0
+"""So long may a process go on with a key that was taken away."""
 PATIENCE_S = 5.0
 """A call too large for what is free waits so long before a key is kept for it until it fits."""
 SCAN_MAX = 64

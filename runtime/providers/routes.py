@@ -60,7 +60,8 @@ class Need:
 
     def met_by(self, model: Model) -> bool:
         is_large_enough = self.embeddings or model.context_tokens >= self.context_tokens
-        return is_large_enough and model.abilities.issuperset(self.abilities)
+        is_charged = not (self.images and model.image_udollars)  # A price by the picture is not charged yet.
+        return is_large_enough and is_charged and model.abilities.issuperset(self.abilities)
 
 
 class Routes:
@@ -149,8 +150,9 @@ class Routes:
             )
         own = self._models(profile, [profile])
         rules.check_reachable(profile, own, names)
-        for models in (own, self._models(profile, PROFILES)):
-            if able := [model for model in models if rules.permit(model, names) and rules.need.met_by(model)]:
+        others = [name for name in names if name != profile]  # A token for `eco` alone is none for what is dearer.
+        for models, by in ((own, names), (self._models(profile, PROFILES), others)):
+            if able := [model for model in models if rules.permit(model, by) and rules.need.met_by(model)]:
                 return able
         raise self._unable(rules, profile, own)
 

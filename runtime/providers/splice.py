@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 
 from runtime.errors import BadInputError
 from runtime.providers.bounds import Size
+from runtime.providers.endpoints import limit_name
 
 Wire = Literal["openai", "anthropic"]
 Path = Literal["/chat/completions", "/embeddings", "/messages"]
@@ -73,9 +74,12 @@ class Spliced:
     def wire(self) -> Wire:
         return WIRES[self.path]
 
-    def sent(self, model: str) -> bytes:
-        """For this model of a provider. Everything else stays as the client wrote it."""
+    def sent(self, provider: str, model: str) -> bytes:
+        """For this model of a provider. Everything else stays as the client wrote it, but for the name of the output
+        limit where the provider would not know it: what is held must be a limit there too."""
         fields: dict[str, Any] = {**self.fields, "model": model}
+        if limit_name(provider) == "max_tokens" and fields.pop("max_completion_tokens", None) is not None:
+            fields["max_tokens"] = self.size.output_tokens_max
         if self.streams and self.wire == "openai":
             options = msgspec.json.decode(self.fields["stream_options"]) if "stream_options" in self.fields else None
             fields["stream_options"] = {**(options or {}), "include_usage": True}
@@ -85,8 +89,8 @@ class Spliced:
         """The whole of it, for a provider of another wire."""
         try:
             document: dict[str, Any] = json.loads(self.body)
-        except RecursionError:
-            raise BadInputError("The request is nested too deep.", CORRECT) from None
+        except (ValueError, RecursionError):
+            raise BadInputError("A number of the request is too long, or it is nested too deep.", CORRECT) from None
         return document
 
     def last_user_text(self) -> str:

@@ -1,7 +1,7 @@
 """How many tokens a call used, as the provider reports it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 TOKENS_MAX = 10**9
 """A report above this is a lie or a bug, and is treated as no report."""
@@ -21,10 +21,19 @@ def usage_of(reply: dict[str, Any]) -> Usage | None:
     reported = reply.get("usage")
     if not isinstance(reported, dict):
         return None
-    tokens = reported.get("prompt_tokens"), reported.get("completion_tokens")
-    if not all(_is_count(count) for count in tokens):
+    prompt, completion = reported.get("prompt_tokens"), reported.get("completion_tokens")
+    if not (_is_count(prompt) and _is_count(completion)):
         return None
-    return Usage(input_tokens=reported["prompt_tokens"], output_tokens=reported["completion_tokens"])
+    details = reported.get("completion_tokens_details")
+    thoughts = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    written = with_thoughts(prompt, completion, thoughts if _is_count(thoughts) else None, reported.get("total_tokens"))
+    return Usage(input_tokens=prompt, output_tokens=written)
+
+
+def with_thoughts(prompt: int, completion: int, thoughts: int | None, total: int | None) -> int:
+    """Output tokens. Some services (xAI) count a model's thoughts beside the completion: the total tells."""
+    is_beside = thoughts is not None and total == prompt + completion + thoughts
+    return completion + thoughts if is_beside and thoughts is not None else completion
 
 
 def anthropic_usage_of(reply: dict[str, Any], before: Usage | None = None) -> Usage | None:
@@ -45,5 +54,5 @@ def anthropic_usage_of(reply: dict[str, Any], before: Usage | None = None) -> Us
     return Usage(input_tokens=min(sum(count or 0 for count in inputs), TOKENS_MAX), output_tokens=output)
 
 
-def _is_count(count: Any) -> bool:
+def _is_count(count: Any) -> TypeGuard[int]:
     return type(count) is int and 0 <= count <= TOKENS_MAX

@@ -67,9 +67,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_haproxy__is_what_listens_and_its_files_go_with_the_instance(service: Service) -> None:
-    assert {process.name() for process in owned(service.instance) if _listens(process, service.http_port)} == {
-        "haproxy"
-    }
+    deadline = time.monotonic() + 20.0  # It is replaced when its configuration changes.
+    while not (names := _listening(service)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert names == {"haproxy"}
     assert service.record.proxy == "haproxy"
 
 
@@ -98,6 +100,10 @@ def test_refusal__comes_through_in_the_doors_own_words_under_the_clients_request
     assert refused.status_code == 400
     assert refused.json()["request_id"] == refused.headers["request-id"] == "mine"
     assert refused.headers["x-request-id"] == "mine"
+
+
+def _listening(service: Service) -> set[str]:
+    return {process.name() for process in owned(service.instance) if _listens(process, service.http_port)}
 
 
 def _listens(process: psutil.Process, port: int) -> bool:

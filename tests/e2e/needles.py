@@ -7,6 +7,9 @@ from pathlib import Path
 import psutil
 
 _BLOCK_BYTES = 8 << 20
+_PIECE_BYTES = 1 << 20
+_OVERLAP_BYTES = 4 << 10
+_ZEROS = bytes(_PIECE_BYTES + _OVERLAP_BYTES)
 
 
 def forms(secret: str) -> tuple[bytes, ...]:
@@ -57,16 +60,19 @@ class Haystack:
 
 
 def memory_of(process: psutil.Process) -> Iterator[bytes]:
-    """What a core dump would hold: every readable mapping that is not a file's unchanged content, region by region."""
+    """What a core dump would hold: all that can be written, in pieces that overlap, without those that are zeros."""
     folder = Path(f"/proc/{process.pid}")
     with (folder / "mem").open("rb", buffering=0) as memory:
         for line in (folder / "maps").read_text().splitlines():
             span, permissions, *rest = line.split(maxsplit=5)
-            if permissions[:2] != "rw" or (rest and rest[-1].startswith(("[v", "/dev/nvidia"))):
+            if permissions[:2] != "rw" or (rest and rest[-1].startswith("[v")):
                 continue
             start, end = (int(edge, 16) for edge in span.split("-"))
-            try:
-                memory.seek(start)
-                yield memory.read(end - start)
-            except (OSError, OverflowError, MemoryError):
-                continue  # Reserved and never used, or gone meanwhile.
+            for at in range(start, end, _PIECE_BYTES):
+                try:
+                    memory.seek(at)
+                    piece = memory.read(min(_PIECE_BYTES + _OVERLAP_BYTES, end - at))
+                except OSError:
+                    break  # Reserved and never used, or gone meanwhile.
+                if piece != _ZEROS[: len(piece)]:
+                    yield piece

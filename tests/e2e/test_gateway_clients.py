@@ -24,6 +24,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
+from runtime.providers.pool import TTL_UNLIMITED_S
 from tests.e2e.aimock import aimock, missing_programs
 from tests.e2e.live import Live
 from tests.e2e.upstream import CLAUDE, GEMINI, GPT, MODELS, simulated, three_wires
@@ -435,24 +436,8 @@ def third_party(up: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with aimock(tmp_path_factory.mktemp("aimock"), FIXTURES) as url:
         started = up.run("up", **three_wires(url, ("third-openai", "third-anthropic", "third-gemini")))
         assert started.returncode == 0, started.stderr
-        _await_new_keys(up)
+        time.sleep(TTL_UNLIMITED_S + 0.5)  # So long a process may go on with the permits it has in stock.
         yield url
-
-
-def _await_new_keys(up: Live) -> None:
-    """A process goes on for up to ten seconds with permits it has in stock."""
-    deadline = time.monotonic() + 30.0
-    greeting: Any = [{"role": "user", "content": "greet"}]
-    with OpenAI(base_url=f"{up.url}/v1", api_key=up.client_token, max_retries=0) as client:
-        waiting = list(MODELS)
-        while waiting:
-            try:
-                client.chat.completions.create(model=waiting[-1], messages=greeting, max_tokens=9)
-            except openai.BadRequestError:
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
-            else:
-                waiting.pop()
 
 
 @pytest.mark.parametrize("model", MODELS)

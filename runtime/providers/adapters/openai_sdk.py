@@ -43,7 +43,7 @@ from runtime.providers.chat import (
     ToolResult,
     UsageSoFar,
 )
-from runtime.providers.endpoints import SERVICES, JsonMode, Service
+from runtime.providers.endpoints import SERVICES, JsonMode, Service, limit_name
 from runtime.providers.failures import TRY_LATER, BrokenReplyError, OutageError, clean, limits_of, refusal
 from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.usage import TOKENS_MAX, Usage, usage_of
@@ -199,10 +199,8 @@ def body_of(request: ChatRequest, lease: Lease, mode: JsonMode) -> dict[str, Any
         )
     if shape:
         body["response_format"] = _response_format(shape, mode)
-    # OpenAI's newer models refuse the old name, which is the only one that most other services know.
-    limit_name = "max_completion_tokens" if lease.provider == "openai" else "max_tokens"
     optional = {
-        limit_name: request.output_tokens_max,
+        limit_name(lease.provider): request.output_tokens_max,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "stop": list(request.stop) or None,

@@ -15,8 +15,16 @@ TOKENS = 24
 TOKEN_EVERY_S = 0.01
 PROMPT_TOKENS = 12
 
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-ratelimit-remaining-requests: 99999\r\n"
-_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_LIMITS = b"".join(
+    b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: 2ms\r\n"
+    % (subject, 10**8, subject, 10**8 - 1, subject)
+    for subject in (b"requests", b"tokens")
+)
+"""As the real service sends them, and far above what is asked of it here."""
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + _LIMITS
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n" + _LIMITS + b"\r\n"
+)
 _USAGE = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": TOKENS, "total_tokens": PROMPT_TOKENS + TOKENS}
 
 

@@ -63,7 +63,8 @@ def test_haproxy__lets_nobody_tell_serve_what_to_do(tmp_path, binary):
     environment = haproxy.prepare(binary, Settings(), tmp_path)
     _, config = started(environment)
     frontend = config.partition("frontend http_frontend\n")[2].partition("    bind")[0]
-    assert frontend.count("http-request del-header ") == 5
+    assert frontend.count("http-request del-header ") == 4
+    assert frontend.count("http-request set-header ") == 1
     assert "timeout http-request " in frontend
 
 

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,6 +91,7 @@ class FakeAdapter:
         self.asked: list[tuple[str, str, ChatRequest]] = []
         self.closed = 0
         self.was_asked = asyncio.Event()
+        self.on_piece: Callable[[], None] = lambda: None
 
     def of(self, provider: str) -> "FakeAdapter":
         return self
@@ -113,6 +114,7 @@ class FakeAdapter:
                 elif isinstance(step, Exception):
                     raise step
                 else:
+                    self.on_piece()
                     yield step
         finally:
             self.closed += 1
@@ -146,6 +148,8 @@ class Bench:
             sleep=self.sleep,
         )
         self.keys = ring
+        self.drip_s = 0.0
+        self.adapter.on_piece = self._drip
         self.calls = ModelCalls(
             self.ledger,
             ring,
@@ -159,6 +163,9 @@ class Bench:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now_s += seconds
+
+    def _drip(self) -> None:
+        self.now_s += self.drip_s
 
     def stream(self, order: CallOrder = ORDER) -> AsyncGenerator[ChatEvent, None]:
         return self.calls.stream(order, HI)
@@ -419,13 +426,25 @@ async def test_stream__closed_by_the_client_charges_the_input_that_is_known():
 
 async def test_stream__that_drips_for_ever_is_cut_off():
     bench = Bench([said("x")] * 10)
+    bench.drip_s = SETTINGS.call_timeout_s + 1
     events = bench.stream()
-    for _ in range(5):
+    for _ in range(6):
         await anext(events)
-        bench.now_s += SETTINGS.call_timeout_s + 1
-    with pytest.raises(OutageError, match="in time"):
+    with pytest.raises(OutageError, match="come to an end in time"):
         await anext(events)
     assert bench.adapter.closed == 1
+    assert bench.ledger.meters[0].provider_failed
+
+
+async def test_stream__that_its_client_does_not_read_is_charged_an_estimate_of_what_it_was_sent():
+    bench = Bench([said("hello there")] * 10)
+    events = bench.stream()
+    await anext(events)
+    bench.now_s += 6 * SETTINGS.call_timeout_s
+    with pytest.raises(OutageError, match="not read in time"):
+        await anext(events)
+    (meter,) = bench.ledger.meters
+    assert (meter.provider_failed, meter.estimated, meter.output_tokens) == (False, True, len("hello there") // 4)
 
 
 # A route of several models

@@ -26,7 +26,7 @@ def claude(**fields: Any) -> bytes:
 
 def test_request__keeps_every_byte_but_the_models_name():
     odd = b'{ "temperature":1.000, "model" : "x/y", "messages":[ {"role":"user", "content":"\\u0041 \\n\xc3\xa9"} ]}'
-    sent = splice(odd, CHAT).sent("gpt-4o")
+    sent = splice(odd, CHAT).sent("openai", "gpt-4o")
     assert (
         sent
         == b'{"temperature":1.000,"model":"gpt-4o","messages":[ {"role":"user", "content":"\\u0041 \\n\xc3\xa9"} ]}'
@@ -36,17 +36,20 @@ def test_request__keeps_every_byte_but_the_models_name():
 def test_null__is_a_field_that_is_not_there():
     """Some services refuse a null where OpenAI takes one, and LiteLLM's client sends it."""
     body = json.dumps({"model": "m", "input": "x", "encoding_format": None, "user": None}).encode()
-    assert json.loads(splice(body, EMBED).sent("n")) == {"model": "n", "input": "x"}
+    assert json.loads(splice(body, EMBED).sent("openai", "n")) == {"model": "n", "input": "x"}
     assert not splice(chat(functions=None), CHAT).tools
 
 
 def test_stream__always_asks_the_provider_for_usage_and_remembers_whether_the_client_did():
     request = splice(chat(stream=True, stream_options={"include_obfuscation": False}), CHAT)
-    assert json.loads(request.sent("m"))["stream_options"] == {"include_obfuscation": False, "include_usage": True}
+    assert json.loads(request.sent("openai", "m"))["stream_options"] == {
+        "include_obfuscation": False,
+        "include_usage": True,
+    }
     assert (request.streams, request.wants_usage) == (True, False)
     assert splice(chat(stream=True, stream_options={"include_usage": True}), CHAT).wants_usage
-    assert "stream_options" not in json.loads(splice(chat(), CHAT).sent("m"))
-    assert "stream_options" not in json.loads(splice(claude(stream=True), CLAUDE).sent("m"))
+    assert "stream_options" not in json.loads(splice(chat(), CHAT).sent("openai", "m"))
+    assert "stream_options" not in json.loads(splice(claude(stream=True), CLAUDE).sent("openai", "m"))
 
 
 def test_size__counts_every_byte_but_the_pictures_data():
@@ -178,7 +181,7 @@ def test_request__of_any_junk_is_bounded_or_refused(data, path):
     except BadInputError:
         return
     assert 0 < request.size.text_bytes <= len(body)
-    assert json.loads(request.sent("other")).pop("model") == "other"
+    assert json.loads(request.sent("openai", "other")).pop("model") == "other"
     assert isinstance(request.last_user_text(), str)
     assert request.document()["model"] == request.model
 
@@ -190,3 +193,10 @@ def test_bytes__of_any_kind_are_read_or_refused(body):
     except BadInputError:
         return
     raise AssertionError("Sixty random bytes are no request.")
+
+
+@pytest.mark.parametrize(("provider", "name"), [("openai", "max_completion_tokens"), ("deepseek", "max_tokens")])
+def test_output_limit__is_sent_under_the_name_that_the_provider_knows(provider: str, name: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 1}
+    sent = json.loads(splice(json.dumps(body).encode(), "/chat/completions").sent(provider, "m"))
+    assert {field: sent[field] for field in sent if field.startswith("max_")} == {name: 1}
