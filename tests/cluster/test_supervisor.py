@@ -152,6 +152,8 @@ def test_down__leaves_no_process_no_folder_and_free_ports(service: Service) -> N
 def test_up__names_the_port_that_is_taken(service: Service) -> None:
     down(service.instance, service.said.append)
     with socket.socket() as other:
+        # Connections that HAProxy has closed linger for a minute and bar a port to whoever does not say this.
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", service.http_port))
         other.listen()
         with pytest.raises(BadInputError, match=str(service.http_port)) as refused:
