@@ -177,6 +177,7 @@ class CallChaos:
         calls = sum(count for end, count in ends.items() if not end.startswith("unreachable"))
         charged, unknown = record.of_outcome(*CHARGED), record.of_outcome(UNKNOWN)
         estimated = record.of_outcome("estimated")
+        untold = sum(entry.kind == "answered" and entry.usage is None for entry in record.diary)
         in_flight = len(record.cut_off)
         lost_pusd = sum(call.cost_pusd for call in unknown)
         below_zero = sum(min(each.balance_ucredits, each.free_ucredits) < 0 for each in record.books.balances.values())
@@ -197,8 +198,8 @@ class CallChaos:
             ),
             self._figure("estimated loss of these", round(lost_pusd / 1e12, 6), "USD"),
             self._figure(
-                "aborted streams charged by an estimate", len(estimated), "calls",
-                f"of {ends['left']} that their client left",
+                "calls charged by a flagged estimate", len(estimated), "calls",
+                f"{ends['left']} were left by their client, {untold} were answered without usage",
             ),
             self._figure(
                 "wallets below zero", below_zero, "wallets", f"{empty} calls met an empty one", target=0,

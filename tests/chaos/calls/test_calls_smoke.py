@@ -80,6 +80,13 @@ def test_verdict__finds_nothing_in_books_that_agree() -> None:
     assert list(differences(record([]))) == []
 
 
+def test_verdict__wants_an_estimate_for_an_answer_without_usage() -> None:
+    diary = [entry(1, "answered"), entry(2, "left"), entry(3, "cut", at=99.5)]
+    estimated = booked(1, (10, 19), "estimated")
+    assert list(differences(record([estimated], diary=diary))) == []
+    assert any("its client was told None" in each for each in differences(record([], diary=diary)))
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [

@@ -123,7 +123,8 @@ def _unsettled(record: Record) -> Iterator[str]:
 
 
 def _clients(record: Record) -> Iterator[str]:
-    """Whoever was answered was charged for just what he was told; whoever was not, for nothing, unless he left."""
+    """Whoever was answered was charged for just what he was told, or by an estimate where the provider told nothing;
+    whoever was not, for nothing, unless he left."""
     calls_of: dict[str, list[str]] = {}
     for call, lines in record.served.items():
         for name in {line.tag for line in lines}:
@@ -133,7 +134,7 @@ def _clients(record: Record) -> Iterator[str]:
             record.books.calls[call] for call in calls_of.get(tag(entry.number), ()) if call in record.books.calls
         ]
         charged = [each for each in booked if each.outcome in CHARGED]
-        if entry.kind == "answered" and [(each.outcome, each.tokens) for each in charged] != [("ok", entry.usage)]:
+        if entry.kind == "answered" and not _agrees(entry, charged):
             yield f"call {entry.number}: its client was told {entry.usage}, the ledger has {booked}"
         was_cut_off = entry.number in record.cut_off
         if entry.kind not in ("answered", "left") and charged and not was_cut_off:
@@ -163,6 +164,12 @@ def _wallets(record: Record) -> Iterator[str]:
             yield f"the token of {user} says that {spent} ucredits were spent, the calls say {charged[user]}"
         if spent > record.budgets_ucredits.get(user, spent):
             yield f"the token of {user} spent {spent} ucredits, and may spend {record.budgets_ucredits[user]}"
+
+
+def _agrees(entry: Entry, charged: Sequence[Booked]) -> bool:
+    if entry.usage is None:
+        return [each.outcome for each in charged] == ["estimated"]
+    return [(each.outcome, each.tokens) for each in charged] == [("ok", entry.usage)]
 
 
 def _was_under_way(entry: Entry, at: float) -> bool:
