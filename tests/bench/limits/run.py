@@ -44,6 +44,9 @@ class Limits:
     """In the first minute all users ask for the same, together for just what there is. That fills the keys' windows
     evenly: from then on whatever is given late is lost, and nobody has anything to make up for. That minute is not
     judged, except that limits hold in it too.
+
+    Without it all keys are used up in the first seconds, by whoever asks most, and every minute repeats that: calls
+    wait too shortly for anybody to be preferred, so fairness and small users are then worse off.
     """
 
     def __init__(self, *, folder: Path, seed: int, say: Callable[[str], None]) -> None:

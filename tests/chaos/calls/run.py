@@ -179,6 +179,7 @@ class CallChaos:
         estimated = record.of_outcome("estimated")
         untold = sum(entry.kind == "answered" and entry.usage is None for entry in record.diary)
         in_flight = len(record.cut_off)
+        just_left = sum(entry.kind == "left" and entry.number in record.cut_off for entry in record.diary)
         lost_pusd = sum(call.cost_pusd for call in unknown)
         below_zero = sum(min(each.balance_ucredits, each.free_ucredits) < 0 for each in record.books.balances.values())
         empty = sum(code == "not_enough_credits" for code in (entry.code for entry in record.diary))
@@ -193,7 +194,8 @@ class CallChaos:
                 target=calls // 2, holds=len(charged) >= calls // 2,
             ),
             self._figure(
-                "calls unsettled", len(unknown), "calls", f"{in_flight} in flight at the kills", target=in_flight,
+                "calls unsettled", len(unknown), "calls",
+                f"{in_flight} in flight at the kills, {just_left} of them just left by their client", target=in_flight,
                 holds=len(unknown) <= in_flight,
             ),
             self._figure("estimated loss of these", round(lost_pusd / 1e12, 6), "USD"),

@@ -173,6 +173,8 @@ def _agrees(entry: Entry, charged: Sequence[Booked]) -> bool:
 
 
 def _was_under_way(entry: Entry, at: float) -> bool:
+    if entry.kind in ("answered", "refused", "failed"):
+        return False  # It had come to its end: the dead tell nothing.
     return entry.began_at <= at <= entry.ended_at + (LEAVES_S_MAX if entry.kind == "left" else NOTED_S_MAX)
 
 
