@@ -37,7 +37,7 @@ format: setup-tests ## rewrite the code as the formatter wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup-tests ## make bench NAME=runtime|gateway|ledger|builder|index
+bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|index
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))
 
 chaos: setup-tests ## make chaos SECONDS=120 SEED=1: kill -9 at random under load and builds; FLAGS=--heavy for Ray itself too
