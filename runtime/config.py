@@ -18,7 +18,9 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from runtime.errors import BadInputError
+from runtime.files import write_beside
 from runtime.ledger.money import PUSD_PER_USD, UCREDITS_PER_CREDIT, Tariff
+from runtime.validation import problems
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+/\S+$")]
 """`provider/model`"""
@@ -83,9 +85,9 @@ class Settings(BaseModel):
         try:
             settings = cls(**{**given, **overrides})
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]).upper()
-            raise BadInputError(f"{name} is not usable: {first['msg']}.", f"Correct {name} and start again.") from error
+            where, what = problems(error)[0]
+            name = where.upper()
+            raise BadInputError(f"{name} is not usable: {what}.", f"Correct {name} and start again.") from error
         _check_providers(settings)
         return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
 
@@ -180,12 +182,18 @@ def _fresh_secrets() -> dict[str, str]:
     }
 
 
-def _key_bytes(text: str, name: str) -> bytes:
+def key_of(text: str) -> bytes | None:
+    """32 bytes from base64; None where it is something else, or a placeholder."""
     try:
         key = base64.b64decode(text, validate=True)
     except ValueError:
-        key = b""
-    if len(key) != 32 or len(set(key)) < 8:
+        return None
+    return key if len(key) == 32 and len(set(key)) >= 8 else None
+
+
+def _key_bytes(text: str, name: str) -> bytes:
+    key = key_of(text)
+    if key is None:
         raise BadInputError(
             f"{name} is not a key: it must be 32 random bytes in base64.",
             "Make one with `openssl rand -base64 32`, or unset it to have one made.",
@@ -194,13 +202,8 @@ def _key_bytes(text: str, name: str) -> bytes:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all: written beside, fsynced, linked into place; the first of two writers wins."""
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    """Linked into place: the first of two writers wins."""
+    beside = write_beside(path, text)
     try:
         os.link(beside, path)
     except FileExistsError:

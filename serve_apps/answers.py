@@ -47,6 +47,10 @@ def status_of(error: MasterbuilderError) -> int:
 
 
 def answer(error: MasterbuilderError, request_id: str) -> JSONResponse:
+    return JSONResponse(error_body(error, request_id), status_of(error), headers_of(error))
+
+
+def headers_of(error: MasterbuilderError) -> dict[str, str]:
     status = status_of(error)
     headers = {}
     if status == 401:
@@ -57,7 +61,7 @@ def answer(error: MasterbuilderError, request_id: str) -> JSONResponse:
         headers["retry-after"] = str(retry_after_s(error))
     if status == 502:
         headers["x-should-retry"] = "false"  # What could be retried was; OpenAI's SDKs would do it all again.
-    return JSONResponse(error_body(error, request_id), status, headers)
+    return headers
 
 
 def retry_after_s(error: MasterbuilderError) -> int:

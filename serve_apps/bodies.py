@@ -22,6 +22,7 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 from runtime.errors import BadInputError, TooLargeError
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.schemas import Text, Topic
+from runtime.validation import problems
 
 CREDITS_MAX = 10**9
 DEPTH_MAX = 50
@@ -110,21 +111,12 @@ async def read_body(request: Request, model: type[Parsed], bytes_max: int) -> Pa
     return checked(await asyncio.to_thread(_document, data, is_json), model)
 
 
-async def read_json(request: Request, bytes_max: int) -> dict[str, Any]:
-    """A JSON object, unchecked. Raises BadInputError, TooLargeError."""
-    data = await read_bytes(request, bytes_max)
-    return await asyncio.to_thread(_document, data, True)
-
-
 def checked(document: dict[str, Any], model: type[Parsed]) -> Parsed:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        named = "; ".join(problem[:PROBLEM_CHARACTERS_MAX] for problem in problems[:PROBLEMS_MAX])
+        told = [f"{where}: {what.removeprefix('Value error, ')}" for where, what in problems(error)]
+        named = "; ".join(problem[:PROBLEM_CHARACTERS_MAX] for problem in told[:PROBLEMS_MAX])
         raise BadInputError(f"The request does not fit: {named}.", CORRECT) from None
 
 

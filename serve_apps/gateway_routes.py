@@ -23,6 +23,7 @@ from runtime.providers.model import Model
 from runtime.providers.order import CallOrder
 from runtime.providers.splice import WIRES, Path, Spliced, Wire, splice
 from serve_apps import gateway_answers as answers
+from serve_apps.auth import TOKEN_CHARACTERS_MAX
 from serve_apps.door import REQUEST_ID, log_unforeseen
 from serve_apps.gateway_answers import Header
 from serve_apps.gateway_log import RequestLog
@@ -36,7 +37,6 @@ BODY_BYTES_SMALL = 64 << 10
 """A body up to here always finds room: who sends large ones keeps nobody out but others who do."""
 BODY_S_MAX = 60.0
 """How long a body may take to come whole, so that nobody keeps the room by stopping in the middle."""
-TOKEN_CHARACTERS_MAX = 512
 READER_S_MAX = 60.0
 """How long a client may leave the next piece of its stream unread."""
 GONE = 499

@@ -29,6 +29,7 @@ from runtime.ledger.postings import (
     check_counts,
     commit,
     held,
+    known_or_refused,
     post,
     room,
     shortage,
@@ -94,11 +95,7 @@ def draw(tx: Transaction, asked: Draw, now: datetime, *, sparing: bool) -> Escro
     if known is None:
         for given in asked.returns:
             take_back(tx, given, now)
-        refusal = shortage(tx, asked.payer, asked.min_ucredits)
-        if refusal is not None:
-            known = tx.get(ESCROWS, asked.escrow)
-            if known is None:
-                raise refusal
+        known = known_or_refused(tx, ESCROWS, asked.escrow, shortage(tx, asked.payer, asked.min_ucredits))
     if known is not None:
         return _same(known, asked)
 

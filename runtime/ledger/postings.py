@@ -14,6 +14,7 @@ as the events it belongs to. Source: DESIGN §4, spec/builder.md §9.
 
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from runtime.entity.journal import BeginRun
 from runtime.errors import (
@@ -45,6 +46,8 @@ from runtime.ledger.records import (
     call_of,
 )
 from runtime.store.transaction import Kind, Transaction, first_as
+
+Row = TypeVar("Row")
 
 TOKENS_MAX = 10**12
 PRICE_UDOLLARS_MAX = 10**12
@@ -162,11 +165,7 @@ def hold(tx: Transaction, asked: Hold, tariff: Tariff, now: datetime) -> None:
     known = tx.peek(CALLS, asked.call)
     if known is None:
         call = _new_call(asked, run, tariff, now)
-        refusal = shortage(tx, call.payer, call.hold_ucredits)
-        if refusal is not None:
-            known = tx.get(CALLS, asked.call)
-            if known is None:
-                raise refusal
+        known = known_or_refused(tx, CALLS, asked.call, shortage(tx, call.payer, call.hold_ucredits))
     if known is not None:
         check_same(known, asked, run)
         return
@@ -175,6 +174,16 @@ def hold(tx: Transaction, asked: Hold, tariff: Tariff, now: datetime) -> None:
     _keep_open(tx, call)
     commit(tx, call.payer, call.hold_ucredits)
     _move(tx, call, wallet(call.user), held(call.user), call.hold_ucredits, "hold", now)
+
+
+def known_or_refused(tx: Transaction, kind: Kind[Row], name: str, refusal: RefusedError | None) -> Row | None:
+    """What memory did not know is looked for on disk before a refusal is raised, and only then."""
+    if refusal is None:
+        return None
+    known = tx.get(kind, name)
+    if known is None:
+        raise refusal
+    return known
 
 
 def hold_again(tx: Transaction, asked: Hold) -> None:

@@ -40,6 +40,11 @@ class Size:
     said_bytes: int | None = None
     """UTF-8 bytes of what is said alone, where `text_bytes` also counts what it is wrapped in."""
 
+    @property
+    def context_tokens(self) -> int:
+        """An estimate that is rather low than high, of the question alone."""
+        return estimated_tokens(self.text_bytes)
+
     def bounds(self, model: Model) -> Bounds:
         limit = self.output_tokens_max if self.output_tokens_max is not None else model.output_tokens_max
         frames_tokens = FRAME_TOKENS_MAX * (self.frames + self.tools) + (TOOLS_TOKENS_MAX if self.tools else 0)

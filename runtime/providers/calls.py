@@ -18,7 +18,7 @@ from runtime.ids import CallId
 from runtime.ledger.port import Credit, Identity
 from runtime.providers.adapters.adapters import Adapters
 from runtime.providers.attempts import Attempts, Served, first_answer_s
-from runtime.providers.bounds import BYTES_PER_TOKEN, Size, size_of, size_of_texts
+from runtime.providers.bounds import Size, size_of, size_of_texts
 from runtime.providers.breaker import Breakers
 from runtime.providers.catalogue import Catalogue
 from runtime.providers.chat import (
@@ -145,7 +145,7 @@ class ModelCalls:
             return await self._adapters.of(model.provider).embed(lease, call, request)
 
         size = size_of_texts(request)
-        route = await self._market.route(order, Need(embeddings=True, context_tokens=_context_tokens(size)), str)
+        route = await self._market.route(order, Need(embeddings=True, context_tokens=size.context_tokens), str)
         served, embeddings = await self._attempts.serve(order, route, size, ask)
         async with served:
             served.limits = embeddings.limits
@@ -238,7 +238,7 @@ class ModelCalls:
         need = Need(
             tools=bool(request.tools),
             images=size.images > 0,
-            context_tokens=_context_tokens(size),
+            context_tokens=size.context_tokens,
         )
         return await self._market.route(order, need, lambda: last_user_text(request))
 
@@ -248,7 +248,7 @@ class ModelCalls:
             images=asked.images,
             json_schema=asked.json_schema,
             embeddings=asked.path == "/embeddings",
-            context_tokens=_context_tokens(asked.size),
+            context_tokens=asked.size.context_tokens,
         )
         return await self._market.route(order, need, asked.last_user_text)
 
@@ -262,7 +262,3 @@ class ModelCalls:
                 served.is_left = True
                 raise OutageError("The reply was not read in time.", "Read it faster.", "What was sent is charged.")
             raise OutageError("The reply did not come to an end in time.", "Ask for a shorter one.")
-
-
-def _context_tokens(size: Size) -> int:
-    return size.text_bytes // BYTES_PER_TOKEN

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runtime.errors import BadInputError, NoProviderError
 from runtime.providers.model import PROVIDER_ALIASES, canonical_provider
+from runtime.validation import problems
 
 Family = Literal["openai", "anthropic", "gemini"]
 """Whose wire format a service speaks."""
@@ -132,9 +133,8 @@ def services(environment: Mapping[str, str]) -> Mapping[str, Service]:
     try:
         more = _MORE.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _not_services(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        where, what = problems(error)[0]
+        raise _not_services(f"{where}: {what}" if where else what) from None
     found = dict(SERVICES)
     for entry in more:
         if entry.id in found or entry.id in PROVIDER_ALIASES:
@@ -173,9 +173,9 @@ def variables(environment: Mapping[str, str]) -> frozenset[str]:
     return frozenset(names | {MORE_SERVICES})
 
 
-def family(provider: str) -> Family:
-    """Whose wire format a provider speaks; every one that is not named here speaks OpenAI's."""
-    service = SERVICES.get(canonical_provider(provider))
+def family(provider: str, known: Mapping[str, Service] = SERVICES) -> Family:
+    """Whose wire format a provider speaks; every one that is not among the known speaks OpenAI's."""
+    service = known.get(canonical_provider(provider))
     return service.family if service else "openai"
 
 
@@ -185,8 +185,8 @@ def limit_name(provider: str) -> str:
     return "max_completion_tokens" if provider == "openai" else "max_tokens"
 
 
-def json_mode(provider: str) -> JsonMode:
-    service = SERVICES.get(canonical_provider(provider))
+def json_mode(provider: str, known: Mapping[str, Service] = SERVICES) -> JsonMode:
+    service = known.get(canonical_provider(provider))
     return service.json_mode if service else "json_object"
 
 

@@ -136,6 +136,18 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds())
 
 
+def timed_out(lease: Lease) -> OutageError:
+    return OutageError(f"{lease.provider} did not answer in time.", TRY_LATER)
+
+
+def no_connection(lease: Lease) -> OutageError:
+    return OutageError(f"{lease.provider} could not be reached, or broke the connection.", TRY_LATER)
+
+
+def no_content(lease: Lease, usage: Usage | None) -> BrokenReplyError:
+    return BrokenReplyError(f"{lease.provider} answered without any content.", TRY_LATER, usage=usage)
+
+
 def limits_of(headers: Mapping[str, str], now: datetime | None = None) -> KeyLimits | None:
     """What the headers of an answer say of the key's limits; None where they say nothing that can be believed.
 

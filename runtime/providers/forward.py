@@ -16,7 +16,16 @@ from msgspec import Raw, Struct
 from yarl import URL
 
 from runtime.ids import CallId
-from runtime.providers.failures import TRY_LATER, BrokenReplyError, OutageError, limits_of, refusal
+from runtime.providers.failures import (
+    TRY_LATER,
+    BrokenReplyError,
+    OutageError,
+    limits_of,
+    no_connection,
+    no_content,
+    refusal,
+    timed_out,
+)
 from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.splice import WIRES, Path, Wire
 from runtime.providers.usage import TOKENS_MAX, Usage, with_thoughts
@@ -72,7 +81,7 @@ class Forwarder:
         if usage is None:
             raise BrokenReplyError(f"{lease.provider} did not say how many tokens it used.", TRY_LATER)
         if not reply.says_something():
-            raise BrokenReplyError(f"{lease.provider} answered without any content.", TRY_LATER, usage=usage)
+            raise no_content(lease, usage)
         return Forwarded(body=answer, usage=usage, limits=limits)
 
     async def stream(self, lease: Lease, call: CallId, body: bytes, path: Path, *, wants_usage: bool) -> "Passage":
@@ -181,7 +190,7 @@ class Passage:
         if not self.finished and not self._stopped:
             raise OutageError(f"{provider} broke its reply off.", TRY_LATER)
         if not self.said_pieces:
-            raise BrokenReplyError(f"{provider} answered without any content.", TRY_LATER, usage=self.usage)
+            raise no_content(self._lease, self.usage)
 
     def close(self) -> None:
         """Hangs up, unless all has come: then the connection serves the next call."""
@@ -373,8 +382,8 @@ _BROKEN = (TimeoutError, aiohttp.ClientError, OSError, ValueError)
 def _outage(lease: Lease, error: Exception) -> OutageError:
     """Without the key and without the request, which the client's own errors may quote."""
     if isinstance(error, TimeoutError):
-        return OutageError(f"{lease.provider} did not answer in time.", TRY_LATER)
-    return OutageError(f"{lease.provider} could not be reached, or broke the connection.", TRY_LATER)
+        return timed_out(lease)
+    return no_connection(lease)
 
 
 async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from runtime.errors import ReplyRejectedError
 from runtime.providers.chat import ChatReply, ChatRequest, JsonShape, Message, Text
+from runtime.validation import problems
 
 PROBLEMS_MAX = 20
 PROBLEM_CHARACTERS_MAX = 300
@@ -55,10 +56,10 @@ class JsonQuestion(Generic[Parsed]):
         try:
             return self.schema.model_validate_json(reply.text)
         except ValidationError as error:
-            problems = _in_words(error)
+            told = _in_words(error)
             if reply.finish == "length":
-                problems = f"it was cut off at {self.max_output_tokens} tokens; be shorter.\n{problems}"
-            raise RejectedReplyError(reply.text, problems) from None
+                told = f"it was cut off at {self.max_output_tokens} tokens; be shorter.\n{told}"
+            raise RejectedReplyError(reply.text, told) from None
 
     def _request(self, *messages: Message) -> ChatRequest:
         return ChatRequest(
@@ -74,8 +75,6 @@ def _says(role: Literal["user", "assistant"], text: str) -> Message:
 
 
 def _in_words(error: ValidationError) -> str:
-    problems = [
-        f"- {'.'.join(map(str, problem['loc'])) or 'the reply'}: {problem['msg']}"[:PROBLEM_CHARACTERS_MAX]
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)[:PROBLEMS_MAX]
-    ]
-    return "\n".join(problems)
+    return "\n".join(
+        f"- {where or 'the reply'}: {what}"[:PROBLEM_CHARACTERS_MAX] for where, what in problems(error)[:PROBLEMS_MAX]
+    )

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, TypeAd
 from runtime.errors import BadInputError
 from runtime.providers.endpoints import Endpoint, Service, configured, endpoint_of, services, variables
 from runtime.providers.quotas import parse_quotas
+from runtime.validation import problems
 
 KEYS_MAX = 1_000
 FILE_BYTES_MAX = 1 << 20
@@ -93,10 +94,9 @@ def _parsed(variable: str, text: str) -> list[_Entry]:
     try:
         return _LIST.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
+        where, what = problems(error)[0]
         raise BadInputError(
-            f"{variable} is not a list of keys: {where}: {first['msg']}.",
+            f"{variable} is not a list of keys: {where or 'it'}: {what}.",
             'Give it as \'[{"key": "...", "active": true}]\', or as the path of a file that holds this.',
         ) from None
 

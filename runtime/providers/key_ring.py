@@ -66,15 +66,7 @@ class KeyRing:
             raise answer
         key = pool.key(answer.key_id)
         assert key is not None, "keys of a ring are never exchanged"
-        return Lease(
-            provider=key.provider,
-            model=wish.model,
-            key_id=key.key_id,
-            base_url=key.base_url,
-            key=key.key,
-            tokens_max=wish.tokens_max,
-            permit=answer.id,
-        )
+        return key.lease(wish, answer.id)
 
     def report(self, lease: Lease, outcome: KeyOutcome) -> None:
         pool = self._pools.get(lease.provider)

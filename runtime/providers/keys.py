@@ -30,6 +30,17 @@ class ProviderKey:
     key: str = field(repr=False)
     quotas: KeyQuotas = KeyQuotas()
 
+    def lease(self, wish: "Wish", permit: int) -> "Lease":
+        return Lease(
+            provider=self.provider,
+            model=wish.model,
+            key_id=self.key_id,
+            base_url=self.base_url,
+            key=self.key,
+            tokens_max=wish.tokens_max,
+            permit=permit,
+        )
+
 
 Priority = Literal["interactive", "background"]
 

@@ -9,7 +9,7 @@ from runtime.errors import NoProviderError, UnavailableError, UnpricedModelError
 from runtime.ledger.port import ModelRow, Role, SealedKey
 from runtime.providers.catalogue import Catalogue
 from runtime.providers.difficulty import classify
-from runtime.providers.endpoints import SERVICES, Family, Service
+from runtime.providers.endpoints import SERVICES, Family, Service, family
 from runtime.providers.model import Model
 from runtime.providers.order import CallOrder
 from runtime.providers.routes import AUTO, Need, Routes
@@ -66,7 +66,7 @@ class Market:
 
     def family(self, provider: str) -> Family:
         """Whose wire format it speaks."""
-        return self._services[provider].family if provider in self._services else "openai"
+        return family(provider, self._services)
 
     async def route(self, order: CallOrder, need: Need, last_user_text: Callable[[], str]) -> Sequence[Model]:
         """The models to try for an order, in order. Raises like `Routes.plan`."""

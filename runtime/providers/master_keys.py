@@ -18,8 +18,9 @@ from typing import Any, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from runtime.config import Secrets
+from runtime.config import Secrets, key_of
 from runtime.errors import BadInputError
+from runtime.files import sync, write_beside
 
 VARIABLE = "API_KEY_ENCRYPTION_KEY"
 LINK_FILE = "master_keys.json"
@@ -69,11 +70,8 @@ def fingerprint(master: bytes) -> str:
 
 def parse_master(text: str) -> bytes:
     """32 bytes in base64. Raises BadInputError."""
-    try:
-        master = base64.b64decode(text.strip(), validate=True)
-    except ValueError:
-        master = b""
-    if len(master) != 32 or len(set(master)) < 8:
+    master = key_of(text.strip())
+    if master is None:
         raise BadInputError(
             "This is not a master key: it must be 32 random bytes in base64.",
             "Make one with `openssl rand -base64 32`.",
@@ -131,16 +129,6 @@ def _follow(link: dict[str, str], master: bytes) -> bytes:
 
 
 def _replace_private(path: Path, document: dict[str, Any]) -> None:
-    """Whole or not at all, on disk when it returns, mode 0600."""
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(document, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """On disk when it returns."""
+    os.replace(write_beside(path, json.dumps(document, indent=2)), path)
+    sync(path.parent)

@@ -159,16 +159,7 @@ class Permits:
             self._used[wish.model, wish.user] += 1
         number = next(self._numbers)
         self._leased[number] = block
-        key = block.key
-        return Lease(
-            provider=key.provider,
-            model=wish.model,
-            key_id=key.key_id,
-            base_url=key.base_url,
-            key=key.key,
-            tokens_max=wish.tokens_max,
-            permit=number,
-        )
+        return block.key.lease(wish, number)
 
     def report(self, lease: Lease, outcome: KeyOutcome) -> None:
         block = self._leased.pop(lease.permit, None)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from runtime.errors import BadInputError
+from runtime.validation import problems
 
 LIMITS_BYTES_MAX = 16 << 10
 MODELS_MAX = 200
@@ -44,10 +45,9 @@ def parse_quotas(text: str) -> KeyQuotas:
     try:
         read = _Limits.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "they"
+        where, what = problems(error)[0]
         raise BadInputError(
-            f"A key's limits cannot be read: {where}: {first['msg']}.",
+            f"A key's limits cannot be read: {where or 'they'}: {what}.",
             'Give them like {"requests_per_minute": 60, "tokens_per_minute": 90000, "concurrency": 8}.',
         ) from None
     return KeyQuotas(every=_quota(read), models={name: _quota(each) for name, each in read.models.items()})

@@ -32,11 +32,11 @@ class Translated:
             embeddings = await adapter.embed(lease, call, openai.embed_request_of(document))
             encoding = str(document.get("encoding_format") or "float")
             body = openai.embeddings_body(embeddings, encoding_format=encoding)
-            return Forwarded(body=_json(body), usage=embeddings.usage, limits=embeddings.limits)
+            return Forwarded(body=to_json(body), usage=embeddings.usage, limits=embeddings.limits)
         wire = WIRES[self.asked.wire]
         reply = await adapter.complete(lease, call, limited(wire.request_of(document), model))
         body = wire.reply_body(reply, created=int(time.time()))
-        return Forwarded(body=_json(body), usage=reply.usage, limits=reply.limits)
+        return Forwarded(body=to_json(body), usage=reply.usage, limits=reply.limits)
 
     def stream(self, adapter: Adapter, lease: Lease, call: CallId, model: Model) -> "Rendering":
         wire = WIRES[self.asked.wire]
@@ -79,5 +79,5 @@ def limited(request: ChatRequest, model: Model) -> ChatRequest:
     return replace(request, output_tokens_max=model.output_tokens_max)
 
 
-def _json(body: dict[str, object]) -> bytes:
+def to_json(body: dict[str, object]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

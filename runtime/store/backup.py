@@ -26,11 +26,12 @@ import duckdb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from runtime.errors import BadInputError, ConflictError
+from runtime.files import sync
 from runtime.store.database import Database, unavailable
 from runtime.store.keeping import BackupReport
 from runtime.store.lock import OwnerLock
 from runtime.store.queries import sql
-from runtime.store.schema import BLOBS, COPIES, DATABASE, RESTORING, SECRETS, quoted, sync
+from runtime.store.schema import BLOBS, COPIES, DATABASE, RESTORING, SECRETS, quoted
 
 MANIFEST = "manifest.json"
 

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 from runtime.errors import NotFoundError, StoreUnavailableError, TooLargeError
+from runtime.files import sync
 from runtime.ids import BlobId
 from runtime.ledger.port import Mismatch
 from runtime.store.database import Database, unavailable
-from runtime.store.schema import BLOBS, sync
+from runtime.store.schema import BLOBS
 
 BLOB_BYTES_MAX = 512 << 20
 

@@ -1,6 +1,5 @@
 """Makes a new database file, and brings an old one to the newest shape."""
 
-import os
 import shutil
 import uuid
 from importlib.resources import files
@@ -10,6 +9,7 @@ from typing import Any
 import duckdb
 
 from runtime.errors import StoreUnavailableError
+from runtime.files import sync
 from runtime.store.queries import sql
 from runtime.store.seal import Seal
 
@@ -95,15 +95,6 @@ def clear_unfinished(data_dir: Path) -> None:
     """Removes what a backup or restore left behind that was cut off. Only for the owner of a folder with a database."""
     for left_over in (COPIES, RESTORING):
         shutil.rmtree(data_dir / left_over, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Forces a file's bytes, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _not_ours(data_dir: Path, why: str) -> StoreUnavailableError:

@@ -11,6 +11,7 @@ from cluster.simulator.allowance import Allowance
 from cluster.simulator.chat import Chat, Embedding, WireName
 from cluster.simulator.refusal import Refusal
 from cluster.simulator.reply import Part, Reply
+from runtime.validation import problems
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -56,10 +57,9 @@ def fit(model: type[_Body], body: bytes) -> _Body:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
+        where, what = problems(error)[0]
         raise Refusal(
-            400, f"The request does not fit: {first['msg']} (at {param or 'its root'}).", param=param
+            400, f"The request does not fit: {what} (at {where or 'its root'}).", param=where or None
         ) from error
 
 

@@ -6,8 +6,7 @@ from runtime.providers.adapter import Adapter
 from runtime.providers.adapters.anthropic_sdk import AnthropicSdk
 from runtime.providers.adapters.gemini_sdk import GeminiSdk
 from runtime.providers.adapters.openai_sdk import OpenAISdk
-from runtime.providers.endpoints import SERVICES, Family, Service
-from runtime.providers.model import canonical_provider
+from runtime.providers.endpoints import SERVICES, Family, Service, family
 
 
 class Adapters:
@@ -22,8 +21,7 @@ class Adapters:
         }
 
     def of(self, provider: str) -> Adapter:
-        service = self._services.get(canonical_provider(provider))
-        return self._by_family[service.family if service else "openai"]
+        return self._by_family[family(provider, self._services)]
 
     async def close(self) -> None:
         for adapter in self._by_family.values():

@@ -19,8 +19,8 @@ from runtime.providers.adapters.clients import (
     as_record,
     as_records,
     broken_off,
+    call_headers,
     in_words,
-    no_connection,
     no_json,
     of_stream,
     turns,
@@ -46,10 +46,12 @@ from runtime.providers.chat import (
 from runtime.providers.failures import (
     TRY_LATER,
     BrokenReplyError,
-    OutageError,
     clean,
     limits_of,
+    no_connection,
+    no_content,
     refusal,
+    timed_out,
 )
 from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.tool_arguments import arguments_of
@@ -105,7 +107,9 @@ class AnthropicSdk:
 
         body, reply_tool = body_of(request, lease)
         async with answering(lease, self._timeout_s, _failure_of):
-            response = await client.post("/v1/messages", cast_to=httpx2.Response, body=body, options=_options(call))
+            response = await client.post(
+                "/v1/messages", cast_to=httpx2.Response, body=body, options={"headers": call_headers(call)}
+            )
             reply = response.json()
         if not isinstance(reply, dict):
             raise no_json(lease)
@@ -114,7 +118,7 @@ class AnthropicSdk:
             raise BrokenReplyError(f"{lease.provider} did not say how many tokens it used.", TRY_LATER)
         parts = [part for block in as_records(reply.get("content")) for part in _parts_of(block, reply_tool)]
         if not parts:
-            raise _empty(lease, usage)
+            raise no_content(lease, usage)
         return ChatReply(
             id=str(reply.get("id") or call),
             model=str(reply.get("model") or lease.model),
@@ -134,7 +138,7 @@ class AnthropicSdk:
                 "/v1/messages",
                 cast_to=object,
                 body={**body, "stream": True},
-                options=_options(call),
+                options={"headers": call_headers(call)},
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
@@ -295,7 +299,7 @@ class _Reader:
         if not self._ended or self._stop_reason is None:
             raise broken_off(lease)
         if not self._said:
-            raise _empty(lease, self._usage)
+            raise no_content(lease, self._usage)
         if self._usage is None or not self._is_final:
             raise BrokenReplyError(f"{lease.provider} did not say how many tokens it used.", TRY_LATER)
         finish = _finish_of(self._stop_reason, has_calls=self._calls > 0)
@@ -360,14 +364,6 @@ def _finish_of(reason: Any, *, has_calls: bool) -> Finish:
     return "stop" if finish == "tool_calls" and not has_calls else finish
 
 
-def _empty(lease: Lease, usage: Usage | None) -> BrokenReplyError:
-    return BrokenReplyError(f"{lease.provider} answered without any content.", TRY_LATER, usage=usage)
-
-
-def _options(call: CallId) -> Any:
-    return {"headers": {"X-Client-Request-Id": call}}
-
-
 def _failure_of(lease: Lease, error: Exception) -> MasterbuilderError | None:
     import anthropic
 
@@ -386,7 +382,7 @@ def _failure_of(lease: Lease, error: Exception) -> MasterbuilderError | None:
             headers=error.response.headers,
         )
     if isinstance(error, anthropic.APITimeoutError):
-        return OutageError(f"{lease.provider} did not answer in time.", TRY_LATER)
+        return timed_out(lease)
     if isinstance(error, anthropic.APIConnectionError):
         return no_connection(lease)
     if isinstance(error, anthropic.APIError):

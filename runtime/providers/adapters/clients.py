@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from runtime.errors import MasterbuilderError
+from runtime.ids import CallId
 from runtime.providers.chat import JsonShape, Message, Text, ToolCall, ToolResult
-from runtime.providers.failures import TRY_LATER, BrokenReplyError, LaterError, OutageError
+from runtime.providers.failures import TRY_LATER, BrokenReplyError, LaterError, OutageError, no_connection, timed_out
 from runtime.providers.keys import Lease
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ async def answering(
         async with asyncio.timeout(timeout_s):
             yield
     except TimeoutError:
-        raise OutageError(f"{lease.provider} did not answer in time.", TRY_LATER) from None
+        raise timed_out(lease) from None
     except MasterbuilderError:
         raise
     except Exception as error:
@@ -104,12 +105,13 @@ async def answering(
         raise failure from None
 
 
+def call_headers(call: CallId) -> dict[str, str]:
+    """By which a provider's log and ours know the call."""
+    return {"X-Client-Request-Id": call}
+
+
 def no_json(lease: Lease) -> BrokenReplyError:
     return BrokenReplyError(f"{lease.provider} answered something that is not JSON.", TRY_LATER)
-
-
-def no_connection(lease: Lease) -> OutageError:
-    return OutageError(f"{lease.provider} could not be reached, or broke the connection.", TRY_LATER)
 
 
 def broken_off(lease: Lease, why: str = "") -> OutageError:
@@ -170,7 +172,7 @@ def _transport_failure(lease: Lease, error: Exception) -> MasterbuilderError | N
     import httpx2
 
     if isinstance(error, httpx2.TimeoutException):
-        return OutageError(f"{lease.provider} did not answer in time.", TRY_LATER)
+        return timed_out(lease)
     if isinstance(error, httpx2.HTTPError):
         return no_connection(lease)
     if isinstance(error, ValueError | RecursionError):

@@ -22,6 +22,7 @@ from runtime.providers.adapters.clients import (
     as_record,
     as_records,
     broken_off,
+    call_headers,
     in_words,
     of_stream,
     turns,
@@ -317,7 +318,7 @@ async def _remember(answer: "httpx2.Response") -> None:
 
 
 def _options(lease: Lease, call: CallId) -> dict[str, Any]:
-    return {"headers": {"x-goog-api-key": lease.key, "X-Client-Request-Id": call}}
+    return {"headers": {"x-goog-api-key": lease.key, **call_headers(call)}}
 
 
 def _headers_of(response: Any) -> Mapping[str, str]:

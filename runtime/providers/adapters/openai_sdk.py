@@ -19,8 +19,8 @@ from runtime.providers.adapters.clients import (
     as_record,
     as_records,
     broken_off,
+    call_headers,
     in_words,
-    no_connection,
     no_json,
     of_stream,
 )
@@ -43,8 +43,18 @@ from runtime.providers.chat import (
     ToolResult,
     UsageSoFar,
 )
-from runtime.providers.endpoints import SERVICES, JsonMode, Service, limit_name
-from runtime.providers.failures import TRY_LATER, BrokenReplyError, OutageError, clean, limits_of, refusal
+from runtime.providers.endpoints import SERVICES, JsonMode, Service, json_mode, limit_name
+from runtime.providers.failures import (
+    TRY_LATER,
+    BrokenReplyError,
+    OutageError,
+    clean,
+    limits_of,
+    no_connection,
+    no_content,
+    refusal,
+    timed_out,
+)
 from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.usage import TOKENS_MAX, Usage, usage_of
 
@@ -72,7 +82,7 @@ class OpenAISdk:
 
     async def complete(self, lease: Lease, call: CallId, request: ChatRequest) -> ChatReply:
         reply, limits = await self._post(
-            lease, call, "/chat/completions", body_of(request, lease, self._json_mode(lease))
+            lease, call, "/chat/completions", body_of(request, lease, json_mode(lease.provider, self._services))
         )
         usage = usage_of(reply)
         if usage is None:
@@ -81,7 +91,7 @@ class OpenAISdk:
         message = as_record(choice.get("message"))
         parts: list[Text | ToolCall] = [*_texts_of(message), *_calls_of(message)]
         if not parts:
-            raise _empty(lease, usage)
+            raise no_content(lease, usage)
         has_calls = any(isinstance(part, ToolCall) for part in parts)
         return ChatReply(
             id=str(reply.get("id") or call),
@@ -97,7 +107,7 @@ class OpenAISdk:
         from openai import AsyncStream
 
         body = {
-            **body_of(request, lease, self._json_mode(lease)),
+            **body_of(request, lease, json_mode(lease.provider, self._services)),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -106,7 +116,7 @@ class OpenAISdk:
                 "/chat/completions",
                 cast_to=object,
                 body=body,
-                options=_options(call),
+                options={"headers": call_headers(call)},
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
@@ -155,15 +165,13 @@ class OpenAISdk:
         import httpx2
 
         async with answering(lease, self._timeout_s, _failure_of):
-            response = await client.post(path, cast_to=httpx2.Response, body=body, options=_options(call))
+            response = await client.post(
+                path, cast_to=httpx2.Response, body=body, options={"headers": call_headers(call)}
+            )
             reply = response.json()
         if not isinstance(reply, dict):
             raise no_json(lease)
         return reply, limits_of(response.headers)
-
-    def _json_mode(self, lease: Lease) -> JsonMode:
-        service = self._services.get(lease.provider)
-        return service.json_mode if service else "json_object"
 
     def _client(self, lease: Lease, http: "httpx2.AsyncClient") -> "AsyncOpenAI":
         from openai import AsyncOpenAI
@@ -289,7 +297,7 @@ class _Reader:
         if self._finish is None:
             raise broken_off(lease)
         if not self._said:
-            raise _empty(lease, self._usage)
+            raise no_content(lease, self._usage)
         if self._usage is None:
             raise BrokenReplyError(f"{lease.provider} did not say how many tokens it used.", TRY_LATER)
         silent = [index for index in range(len(self._calls)) if index not in self._with_arguments]
@@ -351,14 +359,6 @@ def _finish_of(reason: Any, *, has_calls: bool, refuses: bool) -> Finish:
     return "stop" if finish == "tool_calls" and not has_calls else finish
 
 
-def _empty(lease: Lease, usage: Usage | None) -> BrokenReplyError:
-    return BrokenReplyError(f"{lease.provider} answered without any content.", TRY_LATER, usage=usage)
-
-
-def _options(call: CallId) -> Any:
-    return {"headers": {"X-Client-Request-Id": call}}
-
-
 def _failure_of(lease: Lease, error: Exception) -> MasterbuilderError | None:
     import openai
 
@@ -373,7 +373,7 @@ def _failure_of(lease: Lease, error: Exception) -> MasterbuilderError | None:
             headers=error.response.headers,
         )
     if isinstance(error, openai.APITimeoutError):
-        return OutageError(f"{lease.provider} did not answer in time.", TRY_LATER)
+        return timed_out(lease)
     if isinstance(error, openai.APIConnectionError):
         return no_connection(lease)
     if isinstance(error, openai.APIError):

@@ -366,7 +366,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (b"brief: !!python/object/apply:os.system ['id']", "application/yaml", "YAML"),
         (BOMB.encode(), "application/yaml", "alias"),
         (b"&a [*a]", "application/yaml", "alias"),
-        (b"[" * 100_000, "application/yaml", "nested"),
+        (b"[" * 100_000, "application/yaml", "nest"),
         (b"[" * 100_000, "application/json", "nested"),
         (b'{"brief":' * 100_000, "application/json", "nested"),
         (b"brief: 2020-13-45", "application/yaml", "malformed"),

@@ -1,0 +1,25 @@
+"""Small private files that are there whole or not at all, also after the power failed."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_beside(path: Path, text: str) -> Path:
+    """A new file next to `path`, mode 0600 and on disk, to be put in its place. Raises OSError."""
+    beside = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return beside
+
+
+def sync(path: Path) -> None:
+    """Forces a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
