@@ -30,6 +30,11 @@ from cluster.simulator.wires.wire import Wire, fit
 from runtime.errors import NotFoundError
 
 BODY_BYTES_MAX = 32 << 20
+INTRODUCTION = (
+    "Hello! I am Masterbuilder's simulated provider: I play written scenarios and am no model. Your settings work. "
+    "For real answers configure a provider: see README.md, Build something."
+)
+"""To who says something that is no task of ours, asks for no form and offers no tools."""
 _BUCKET_S = 60.0
 _OPENAI, _ANTHROPIC, _GEMINI = OpenAI(), Anthropic(), Gemini()
 
@@ -92,12 +97,17 @@ class Doors:
         chat = wire.read(request, await request.read())
         order = read_order(chat.messages)
         asked = None if order else read_asked(chat.messages)
+        is_small_talk = not (order or asked or chat.tools) and chat.schema is None
         user = order.user if order and order.user else chat.user
         lane = self._traffic.lane(key, chat.model)
         arrival = lane.arrive(self._traffic.clock(), _call_id(request), user, chat.prompt_tokens)
         with _ended(lane, arrival):
-            speech = speech_for(order, chat) if order else self._scenario_speech(asked)
-            task, id, attempt = ("synthetic", order.kind, 1) if order else _task(asked)
+            if is_small_talk:
+                speech, (task, id, attempt) = Speech(text=INTRODUCTION), ("chat", "chat", 1)
+            elif order:
+                speech, (task, id, attempt) = speech_for(order, chat), ("synthetic", order.kind, 1)
+            else:
+                speech, (task, id, attempt) = self._scenario_speech(asked), _task(asked)
             call = Call(
                 request=request,
                 wire=wire,

@@ -117,14 +117,28 @@ async def test_key__that_does_not_start_with_sim_is_refused(simulator: Simulator
     assert refused.value.code == "invalid_api_key"
 
 
+async def test_request__that_is_small_talk_is_told_who_answers(client: AsyncOpenAI) -> None:
+    said = [{"role": "user", "content": "Say hello."}]
+    answer = await client.chat.completions.create(model="gpt-4o", messages=said)  # type: ignore[arg-type]
+
+    assert "simulated provider" in (answer.choices[0].message.content or "")
+
+
+async def test_request__without_a_task_line_that_asks_for_a_form_is_refused_with_advice(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.chat.completions.create(
+            model="gpt-4o",
+            messages=[{"role": "user", "content": "Hello, in JSON"}],
+            response_format={"type": "json_object"},
+        )
+
+    assert refused.value.code == "unknown_scenario"
+
+
 @pytest.mark.parametrize(
     "asked",
-    [
-        [{"role": "user", "content": "Hello"}],
-        messages("plan.stack", brief="A game of chess."),
-        messages("code.edit", id="T-099"),
-    ],
-    ids=["no task line", "unknown brief", "unknown id"],
+    [messages("plan.stack", brief="A game of chess."), messages("code.edit", id="T-099")],
+    ids=["unknown brief", "unknown id"],
 )
 async def test_request__without_a_scenario_is_refused_with_advice(client: AsyncOpenAI, asked: Any) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
