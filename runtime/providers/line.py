@@ -10,7 +10,7 @@ waited longest, so that an endless row of new users cannot starve anybody. A use
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from runtime.ids import UserId
@@ -55,6 +55,12 @@ class Line:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def is_shared(self) -> bool:
+        """More than one user called in the last minutes, or waits."""
+        users = set(self._used)
+        return len(users) > 1 or len(users.union(*(queue.users for queue in self._queues.values()))) > 1
 
     def add(self, waiter: Waiter) -> None:
         self._queues[waiter.priority].add(waiter, self._used.get(waiter.user, 0.0))
@@ -124,6 +130,10 @@ class _Queue:
 
     def __bool__(self) -> bool:
         return bool(self._users)
+
+    @property
+    def users(self) -> Collection[UserId]:
+        return self._users.keys()
 
     def add(self, waiter: Waiter, used: float) -> None:
         queue = self._users.get(waiter.user)

@@ -6,6 +6,9 @@ key's window from the moment it is given until it is reported; a call that was m
 from the latest moment at which it can have arrived; one that was not made gives it back at once. So no limit can be
 exceeded, whatever the processes, the network or the clocks of other machines do.
 
+Where several users share a key, half of its minute goes to whoever comes first, and the other half evenly over time:
+else the first seconds of every minute would take it all, by demand, and turns would decide nothing.
+
 Every change is also a *note*, and notes make the same pool again: a pool that was killed knows what it knew.
 """
 
@@ -190,12 +193,14 @@ class Pool:
     def take(self, session: str, model: str, permits: int, tokens_each: int, now: float) -> Sequence[Block]:
         """Up to so many permits in advance: none while anybody waits for the model, and never more than a share of
         what is left of a key."""
-        if permits <= 0 or self._lines.get(model):
+        line = self._lines.get(model)
+        if permits <= 0 or line:
             return ()
+        is_shared = line is not None and line.is_shared
         usable: list[tuple[_Key, Window, int]] = []
         for key in self._by_turn(model):
             window = self._window(key, model)
-            spare = self._spare(window, tokens_each, now)
+            spare = 0 if is_shared and window.is_scarce(now) else self._spare(window, tokens_each, now)
             if spare:
                 usable.append((key, window, spare))
                 if len(usable) == min(BLOCK_KEYS, permits):
@@ -416,7 +421,10 @@ class Pool:
         while line:
             found = self._match(model, line, now)
             if found is None:
-                self._still_until[model] = min((each.next_change(now) for each in self._live(model)), default=inf)
+                is_paced = line.is_shared
+                self._still_until[model] = min(
+                    (each.next_change(now, is_paced=is_paced) for each in self._live(model)), default=inf
+                )
                 return
             waiter, key, window = found
             line.serve(waiter)
@@ -429,11 +437,12 @@ class Pool:
     def _match(self, model: str, line: Line, now: float) -> tuple[Waiter, _Key, Window] | None:
         """Whose turn it is, and with which key; None while there is none."""
         kept = self._kept_for(model, now)
+        is_paced = line.is_shared
         free: list[tuple[_Key, Window, float]] = []
         for key in self._by_turn(model):
             window = self._window(key, model)
             requests, tokens = window.room(now)
-            if requests < 1:
+            if requests < 1 or (is_paced and not window.is_due(now)):
                 continue
             if kept is not None and window is kept[1]:
                 if kept[0].tokens <= tokens:
@@ -499,6 +508,7 @@ class Pool:
         block.ttl_s, block.is_roomy = ttl_s, window.tokens_max is None
         block.is_pressing = window.quota.concurrency is not None
         self._open(block, window)
+        window.pace(now, permits, permits * tokens_each)
         return block
 
     def _open(self, block: Block, window: Window) -> None:

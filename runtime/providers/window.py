@@ -18,6 +18,10 @@ STEP_S = 0.05
 """What leaves the window within one step leaves together, at its end: so a window holds some 1,200 figures at most."""
 REMEMBER_S = 5.0
 """How old a provider's count may be to be compared with ours."""
+PACE_S = 4.0
+"""Where users share a key, what is free and what becomes free within so many seconds is spread over them."""
+FREE_SHARE = 0.5
+"""So much of a key is given without a pace: a burst after silence waits for nothing."""
 
 Slot = tuple[float, int, int]
 """(when it is free, requests, tokens)"""
@@ -28,6 +32,7 @@ class Window:
     """Of one key and model. Times are of one monotonic clock, in seconds; `now` never goes back."""
 
     __slots__ = (
+        "_due_at",
         "_foreign",
         "_gone",
         "_past",
@@ -52,6 +57,7 @@ class Window:
         """Calls that are over and still count."""
         self.past_tokens = 0
         self.answered = 0
+        self._due_at = 0.0
         self._past: dict[int, list[int]] = {}
         self._steps: list[int] = []
         self._gone: deque[Slot] = deque()
@@ -119,6 +125,29 @@ class Window:
             tokens = tokens_max - self.open_tokens - self.past_tokens - foreign_tokens
         return (requests, tokens) if requests > 0 and tokens > 0 else _NOTHING
 
+    def is_due(self, now: float) -> bool:
+        return now >= self._due_at or not self.is_scarce(now)
+
+    def is_scarce(self, now: float) -> bool:
+        """More than `FREE_SHARE` of a limit is used up."""
+        self._forget(now)
+        return _is_above(self.open + self.past, self.requests_max) or _is_above(
+            self.open_tokens + self.past_tokens, self.tokens_max
+        )
+
+    def pace(self, now: float, requests: int, tokens: int) -> None:
+        """So much was just taken. The next is due when an even use of the coming seconds has come that far: else the
+        first seconds of a minute would take it all, and so those of every minute after it."""
+        room, room_tokens = self.room(now)
+        soon = soon_tokens = 0
+        last = (now + PACE_S) / STEP_S
+        for step, (of_requests, of_tokens) in self._past.items():
+            if step <= last:
+                soon += of_requests
+                soon_tokens += of_tokens
+        part = max(requests / max(room + soon, requests), tokens / max(room_tokens + soon_tokens, tokens, 1))
+        self._due_at = now + PACE_S * part
+
     def soonest(self, now: float, tokens: int) -> float:
         """No call of so many tokens can be made before: even if every permit came back unused. Infinite for never."""
         requests_max, tokens_max = self.requests_max, self.tokens_max
@@ -139,10 +168,12 @@ class Window:
                 return max(at, step * STEP_S)
         return at
 
-    def next_change(self, now: float) -> float:
+    def next_change(self, now: float, *, is_paced: bool) -> float:
         """When there may be more room though nobody reports anything."""
         if now < self.cool_until:
             return self.cool_until
+        if is_paced and not self.is_due(now) and self.room(now) != _NOTHING:
+            return self._due_at
         self._forget(now)
         change = self._steps[0] * STEP_S if self._steps else inf
         foreign, foreign_tokens, until = self._foreign
@@ -194,6 +225,10 @@ class Window:
             self._gone.append((step * STEP_S, requests, tokens))
         while self._gone and self._gone[0][0] < now - REMEMBER_S:
             self._gone.popleft()
+
+
+def _is_above(used: int, limit: int | None) -> bool:
+    return limit is not None and used > FREE_SHARE * limit
 
 
 def _least(one: int | None, other: int | None) -> int | None:

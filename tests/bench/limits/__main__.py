@@ -17,7 +17,7 @@ from tests.bench.limits.run import WARM_UP_S, Limits
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.limits", description=__doc__)
     parser.add_argument("--seconds", type=float, default=180.0, help="how long it is judged (default: 180)")
-    parser.add_argument("--warm-up", type=float, default=WARM_UP_S, help="how long before that (default: 60)")
+    parser.add_argument("--warm-up", type=float, default=WARM_UP_S, help="how long before that (default: none)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="a folder for data and logs, which then stay")
     given = parser.parse_args()

@@ -21,7 +21,7 @@ from tests.bench.limits.plan import FAULTS, SMALL_SHARE, USERS, VARIABLE, Plan, 
 from tests.bench.limits.weather import Sky, Weather
 from tests.e2e.live import Live
 
-WARM_UP_S = 60.0
+WARM_UP_S = 0.0
 KEY_WAIT_S = 2
 """How long a call waits for a key: four of five wait in vain, and as many wait at once as come in this time."""
 BUCKET_S = 0.5
@@ -41,12 +41,10 @@ class Seen:
 
 
 class Limits:
-    """In the first minute all users ask for the same, together for just what there is. That fills the keys' windows
-    evenly: from then on whatever is given late is lost, and nobody has anything to make up for. That minute is not
-    judged, except that limits hold in it too.
+    """From a cold start: the keys' windows are empty, and the first seconds of five times the demand could use them up.
 
-    Without it all keys are used up in the first seconds, by whoever asks most, and every minute repeats that: calls
-    wait too shortly for anybody to be preferred, so fairness and small users are then worse off.
+    With a warm-up all users ask for the same before that, together for just what there is; it is not judged, except
+    that limits hold in it too.
     """
 
     def __init__(self, *, folder: Path, seed: int, say: Callable[[str], None]) -> None:

@@ -197,9 +197,35 @@ def test_users__who_used_the_minute_up_come_after_those_who_got_nothing_of_it():
     for user in ("greedy", "other"):
         for _ in range(10):
             desk.ask(1, user=user)
-    grants = desk.grants(61)
+    grants = [block for now in range(61, 75) for block in desk.grants(now)]
     assert sum(11 <= block.wish <= 20 for block in grants) <= 2
     assert len(grants) == 10
+
+
+def test_users__that_share_a_key_get_half_of_its_minute_at_once_and_the_rest_evenly():
+    desk = Desk(key("a", requests_per_minute=60))
+    for number in range(200):
+        desk.ask(0, user=f"u{number % 2}", wait_s=300)
+    at_once = desk.grants(0)
+    assert 30 <= len(at_once) <= 31
+    by_second = [len(desk.grants(now)) for now in range(1, 50)]
+    assert sum(by_second) == 60 - len(at_once)
+    assert max(by_second) < 10
+
+
+def test_users__one_alone_gets_the_whole_minute_at_once():
+    desk = Desk(key("a", requests_per_minute=60))
+    for _ in range(80):
+        desk.ask(0, user="alone")
+    assert len(desk.grants(0)) == 60
+
+
+def test_users__that_share_a_key_get_nothing_of_its_second_half_in_advance():
+    desk = Desk(key("a", requests_per_minute=60))
+    desk.pool.used("m", "one", 1, 0)
+    desk.pool.used("m", "other", 1, 0)
+    in_advance = sum(block.permits for _ in range(20) for block in desk.pool.take("s", "m", 60, 10, 0))
+    assert 30 <= in_advance <= 40
 
 
 def test_users__are_not_starved_by_an_endless_row_of_new_ones():
