@@ -73,6 +73,8 @@ class Caller:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._call(call, ask)
+        except aiohttp.ConnectionTimeoutError as error:
+            return call.end("unreachable", told=str(error))
         except TimeoutError:
             return call.end("wrong", told=f"no end in {self._timeout_s:g} s")
         except aiohttp.ClientConnectorError as error:
