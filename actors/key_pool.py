@@ -14,22 +14,22 @@ from ray.actor import ActorHandle
 from actors.handles import call, ensure, find, names, once
 from actors.ledger import NODE_WITH_THE_DISK, LedgerHandle
 from actors.process import prepare_process
+from runtime.catalogue.endpoints import Endpoint, no_provider
+from runtime.catalogue.model import canonical_provider
 from runtime.config import Settings
 from runtime.entity.vitals import KeyPoolVitals
 from runtime.errors import BadInputError, MasterbuilderError, NotFoundError
+from runtime.keys import office
+from runtime.keys.desk import Answer, Ask, KeyDesk
+from runtime.keys.environment import FoundKey
+from runtime.keys.keys import KeyOutcome, Lease, ProviderKey, Wish, open_key, seal_key
+from runtime.keys.log import PoolLog
+from runtime.keys.masters import MasterKeys
+from runtime.keys.office import KeyFacts, Rotated
+from runtime.keys.permits import Permits
+from runtime.keys.pool import KeyState, Pool
 from runtime.ledger.port import KeyRotation
-from runtime.providers import key_store
 from runtime.providers.calls import longest_call_s
-from runtime.providers.endpoints import Endpoint, no_provider
-from runtime.providers.key_desk import Answer, Ask, KeyDesk
-from runtime.providers.key_import import FoundKey
-from runtime.providers.key_store import KeyFacts, Rotated
-from runtime.providers.keys import KeyOutcome, Lease, ProviderKey, Wish, open_key, seal_key
-from runtime.providers.master_keys import MasterKeys
-from runtime.providers.model import canonical_provider
-from runtime.providers.permits import Permits
-from runtime.providers.pool import KeyState, Pool
-from runtime.providers.pool_log import PoolLog
 
 NAME = "key-pool-"
 PROVIDER = re.compile(r"[a-z0-9][a-z0-9_.-]{0,60}")
@@ -85,7 +85,7 @@ class KeyPoolActor:
     async def add(self, endpoint: Endpoint, label: str, limits: str) -> str:
         """Seals and keeps a key, and uses it from now on. Its id."""
         data_dir = self._settings.data_dir
-        key_id = await key_store.add_key(self._ledger, data_dir, os.environ, endpoint, label, limits)
+        key_id = await office.add_key(self._ledger, data_dir, os.environ, endpoint, label, limits)
         await self.reload()
         return key_id
 
@@ -96,7 +96,7 @@ class KeyPoolActor:
 
     async def rotate(self, new_master: bytes | None) -> Rotated:
         """Seals the keys of all providers anew. Any pool can do it; pools that run need not be told."""
-        return await key_store.rotate(self._ledger, self._settings.data_dir, os.environ, new_master)
+        return await office.rotate(self._ledger, self._settings.data_dir, os.environ, new_master)
 
     async def _load(self) -> KeyDesk:
         async with self._loading:
@@ -198,7 +198,7 @@ class KeyPools:
         keys, uses, running = await asyncio.gather(ledger.all_keys(), ledger.key_uses(), self._running())
         states = await asyncio.gather(*(self._states(provider) for provider in running))
         answered = [provider for provider, of in zip(running, states, strict=True) if of is not None]
-        return key_store.facts(keys, uses, [state for of in states for state in of or ()], answered)
+        return office.facts(keys, uses, [state for of in states for state in of or ()], answered)
 
     async def rotations(self) -> Sequence[KeyRotation]:
         """Newest first."""

@@ -13,6 +13,7 @@ from ray.actor import ActorHandle
 
 from actors.handles import call, ensure, once
 from actors.process import prepare_process
+from runtime.catalogue.catalogue import CATALOGUE
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head, Journal, Loaded, Ownership
 from runtime.entity.vitals import StoreVitals
@@ -40,7 +41,6 @@ from runtime.ledger.port import (
 )
 from runtime.ledger.settling import settle_orphans
 from runtime.providers.calls import longest_call_s
-from runtime.providers.catalogue import CATALOGUE
 from runtime.routing.batcher import Batcher, Item, Result
 from runtime.store.keeping import BackupReport, CompactReport, Keeping
 from runtime.store.store import Store

@@ -1,16 +1,16 @@
 """Model calls as the processes of the cluster make them."""
 
 from actors.ledger import LedgerHandle
+from runtime.catalogue.access import Access
+from runtime.catalogue.catalogue import CATALOGUE
+from runtime.catalogue.endpoints import MORE_SERVICES, services
+from runtime.catalogue.market import Market
+from runtime.catalogue.routes import Routes
 from runtime.config import Settings
+from runtime.keys.keys import KeyLeases
 from runtime.ledger.port import Credit
-from runtime.providers.access import Access
 from runtime.providers.adapters.adapters import Adapters
 from runtime.providers.calls import ModelCalls
-from runtime.providers.catalogue import CATALOGUE
-from runtime.providers.endpoints import MORE_SERVICES, services
-from runtime.providers.keys import KeyLeases
-from runtime.providers.market import Market
-from runtime.providers.routes import Routes
 
 
 def model_calls(settings: Settings, ledger: LedgerHandle, keys: KeyLeases, credit: Credit) -> ModelCalls:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.wire import Receipt, ReceiptRow
+from runtime.catalogue.catalogue import CATALOGUE
 from runtime.errors import ConflictError
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.scratch import Scratch
 from runtime.implementer.work import Limits
-from runtime.providers.catalogue import CATALOGUE
 
 TEST_COMMAND = "python3 -m unittest tests/test_*.py"
 TESTS_MIN = 21

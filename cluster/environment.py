@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.instance import MARK, Instance
 from runtime.config import Secrets, Settings
-from runtime.providers.key_import import found_keys, import_variables
+from runtime.keys.environment import found_keys, import_variables
 
 _SECRET = re.compile(r"(^|_)(KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)
 _STATED = {"API_KEY_ENCRYPTION_KEY"}

@@ -62,7 +62,7 @@ def _import(keys_environment: Mapping[str, str]) -> None:
 
     from actors.key_pool import KeyPools
     from runtime.config import Settings
-    from runtime.providers.key_import import found_keys
+    from runtime.keys.environment import found_keys
 
     found = found_keys(keys_environment)
     if not found:

@@ -11,10 +11,10 @@ from rich.table import Column, Table
 from cluster.project_commands import json_option
 from cluster.terminal import Terminal, pass_terminal, print_json
 from cluster.wire import Answer
+from runtime.catalogue.files import FILE_BYTES_MAX, Form, models_in
+from runtime.catalogue.listing import ListedModel
+from runtime.catalogue.model import Ability, Profile, Tier
 from runtime.errors import BadInputError, TooLargeError
-from runtime.providers.listing import ListedModel
-from runtime.providers.model import Ability, Profile, Tier
-from runtime.providers.model_files import FILE_BYTES_MAX, Form, models_in
 
 _FORMS: Mapping[str, Form] = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".csv": "csv"}
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)

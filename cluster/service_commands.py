@@ -23,10 +23,10 @@ from cluster.project_commands import json_option
 from cluster.status import ServiceStatus
 from cluster.terminal import FAILED, OK, UNAVAILABLE, Terminal, pass_terminal, print_json
 from cluster.wire import Health
+from runtime.catalogue.endpoints import no_provider
 from runtime.config import Settings
 from runtime.errors import BadInputError, SandboxUnavailableError
 from runtime.project.schemas import SCHEMAS
-from runtime.providers.endpoints import no_provider
 
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "broken": "[red]✗[/]"}
 

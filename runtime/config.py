@@ -54,9 +54,9 @@ class Settings(BaseModel):
     brief_bytes_max: int = Field(default=64 << 10, ge=1)
     call_timeout_s: float = Field(default=120.0, gt=0)
     openai_compatible_json: str = ""
-    """More model services: see runtime/providers/endpoints.py."""
+    """More model services: see runtime/catalogue/endpoints.py."""
     provider_policy_json: str = ""
-    """Which providers are switched off, for everybody or for a role: see runtime/providers/access.py."""
+    """Which providers are switched off, for everybody or for a role: see runtime/catalogue/access.py."""
     key_cooldown_seconds: float = Field(default=60.0, ge=0)
     key_wait_seconds: float = Field(default=120.0, ge=0)
 
@@ -123,8 +123,8 @@ class Settings(BaseModel):
 
 def _check_providers(settings: Settings) -> None:
     """An actor whose constructor raises is gone for good, so what it would trip over is refused before."""
-    from runtime.providers.access import Access
-    from runtime.providers.endpoints import MORE_SERVICES, services
+    from runtime.catalogue.access import Access
+    from runtime.catalogue.endpoints import MORE_SERVICES, services
 
     Access.parse(settings.provider_policy_json, services({MORE_SERVICES: settings.openai_compatible_json}))
 

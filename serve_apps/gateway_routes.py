@@ -17,9 +17,9 @@ from typing import Self
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime.catalogue.model import Model
 from runtime.errors import BadInputError, MasterbuilderError, NotFoundError, OverloadedError, TooLargeError
 from runtime.ids import CallId, new_call_id
-from runtime.providers.model import Model
 from runtime.providers.order import CallOrder
 from runtime.providers.splice import WIRES, Path, Spliced, Wire, splice
 from serve_apps import gateway_answers as answers

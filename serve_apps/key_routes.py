@@ -7,13 +7,13 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field, StrictStr, TypeAdapter
 
+from runtime.catalogue.endpoints import MORE_SERVICES, SERVICES, Service, endpoint_of
+from runtime.catalogue.model import canonical_provider
 from runtime.errors import BadInputError
+from runtime.keys.masters import parse_master
+from runtime.keys.office import KeyFacts, KeyOffice, Rotated
+from runtime.keys.quotas import parse_quotas
 from runtime.ledger.port import KeyRotation
-from runtime.providers.endpoints import MORE_SERVICES, SERVICES, Service, endpoint_of
-from runtime.providers.key_store import KeyFacts, KeyOffice, Rotated
-from runtime.providers.master_keys import parse_master
-from runtime.providers.model import canonical_provider
-from runtime.providers.quotas import parse_quotas
 from serve_apps.auth import Admin
 from serve_apps.bodies import Body, read_body
 

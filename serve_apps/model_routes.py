@@ -10,12 +10,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from runtime.catalogue.catalogue import Catalogue
+from runtime.catalogue.files import MODELS_MAX
+from runtime.catalogue.listing import ListedModel, listed
+from runtime.catalogue.model import Model
 from runtime.errors import BadInputError
 from runtime.ledger.port import ModelRow
-from runtime.providers.catalogue import Catalogue
-from runtime.providers.listing import ListedModel, listed
-from runtime.providers.model import Model
-from runtime.providers.model_files import MODELS_MAX
 from serve_apps.auth import Admin, TheSystem
 from serve_apps.bodies import Body, read_body
 from serve_apps.system import System

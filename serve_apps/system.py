@@ -8,9 +8,9 @@ from runtime.entity.journal import Journal
 from runtime.entity.port import Entities
 from runtime.entity.vitals import SystemVitals
 from runtime.ids import EntityId
+from runtime.keys.office import KeyOffice
 from runtime.ledger.port import Ledger
 from runtime.providers.calls import ModelCalls
-from runtime.providers.key_store import KeyOffice
 from runtime.store.keeping import Keeping
 
 

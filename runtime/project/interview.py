@@ -1,5 +1,6 @@
 """From a brief to an explicit yes: questions, the scope, the quote."""
 
+from runtime.catalogue.catalogue import Catalogue
 from runtime.config import Settings
 from runtime.entity.activation import Activation
 from runtime.entity.journal import Moves
@@ -10,7 +11,6 @@ from runtime.project.architect import Architect
 from runtime.project.quote import quote_ucredits
 from runtime.project.schemas import InterviewReply
 from runtime.project.state import State
-from runtime.providers.catalogue import Catalogue
 
 
 class Interview:

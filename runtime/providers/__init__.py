@@ -1,1 +1,1 @@
-"""Model calls: the catalogue of models and prices, SDK adapters, key-pool rules."""
+"""Model calls: one typed request, the wires and SDKs it goes over, and what each failure leads to."""

@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from runtime.ids import CallId
+from runtime.keys.keys import Lease
 from runtime.providers.chat import ChatEvent, ChatReply, ChatRequest, Embeddings, EmbedRequest
-from runtime.providers.keys import Lease
 
 
 class Adapter(Protocol):

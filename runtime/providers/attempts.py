@@ -14,15 +14,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Literal, Self, TypeVar
 
+from runtime.catalogue.model import Model
 from runtime.config import Settings
 from runtime.errors import AllProvidersFailedError, MasterbuilderError, UnavailableError
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLeases, KeyLimits, KeyOutcome, Lease, Wish
 from runtime.ledger.port import Credit, Hold, Meter
 from runtime.providers.bounds import Bounds, Size, estimated_tokens
 from runtime.providers.breaker import Breakers
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
-from runtime.providers.keys import KeyLeases, KeyLimits, KeyOutcome, Lease, Wish
-from runtime.providers.model import Model
 from runtime.providers.order import CallOrder
 from runtime.providers.usage import Usage
 

@@ -3,8 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from runtime.catalogue.model import Model
 from runtime.providers.chat import ChatRequest, EmbedRequest, Image, Text, ToolCall, ToolResult
-from runtime.providers.model import Model
 
 BYTES_PER_TOKEN = 4
 """Of an estimate. English text has a little more, code and other scripts a little less."""

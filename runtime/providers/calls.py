@@ -13,14 +13,18 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from runtime.catalogue.catalogue import Catalogue
+from runtime.catalogue.market import Market
+from runtime.catalogue.model import Model
+from runtime.catalogue.routes import Need
 from runtime.config import Settings
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLeases, Lease
 from runtime.ledger.port import Credit, Identity
 from runtime.providers.adapters.adapters import Adapters
 from runtime.providers.attempts import Attempts, Served, first_answer_s
 from runtime.providers.bounds import Size, size_of, size_of_texts
 from runtime.providers.breaker import Breakers
-from runtime.providers.catalogue import Catalogue
 from runtime.providers.chat import (
     ChatEvent,
     ChatReply,
@@ -36,12 +40,8 @@ from runtime.providers.chat import (
 from runtime.providers.failures import OutageError
 from runtime.providers.forward import Forwarded, Forwarder, Passage
 from runtime.providers.json_reply import JsonQuestion, RejectedReplyError
-from runtime.providers.keys import KeyLeases, Lease
-from runtime.providers.market import Market
-from runtime.providers.model import Model
 from runtime.providers.order import CallOrder
 from runtime.providers.rendered import Rendering, Translated, limited
-from runtime.providers.routes import Need
 from runtime.providers.splice import Spliced
 
 STREAM_TIMEOUTS_MAX = 5

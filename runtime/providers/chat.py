@@ -6,7 +6,7 @@ Every wire format is translated into this shape and every provider's adapter out
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from runtime.providers.keys import KeyLimits
+from runtime.keys.keys import KeyLimits
 from runtime.providers.usage import Usage
 
 Finish = Literal["stop", "length", "tool_calls", "refused"]

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 
 from runtime.errors import MasterbuilderError, ProviderError, ProviderRefusedError
-from runtime.providers.keys import KeyLimits, Lease
+from runtime.keys.keys import KeyLimits, Lease
 from runtime.providers.usage import Usage
 
 NOTHING = "Nothing was charged."

@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 from yarl import URL
 
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLimits, Lease
 from runtime.providers.failures import (
     TRY_LATER,
     BrokenReplyError,
@@ -26,7 +27,6 @@ from runtime.providers.failures import (
     refusal,
     timed_out,
 )
-from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.splice import WIRES, Path, Wire
 from runtime.providers.usage import TOKENS_MAX, Usage, with_thoughts
 

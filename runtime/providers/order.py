@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from runtime.ids import CallId, ProjectId, RunId, UserId
+from runtime.keys.keys import Priority
 from runtime.ledger.port import Role, TaskType
-from runtime.providers.keys import Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

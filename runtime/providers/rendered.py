@@ -7,12 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import ModuleType
 
+from runtime.catalogue.model import Model
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLimits, Lease
 from runtime.providers.adapter import Adapter
 from runtime.providers.chat import ChatEvent, ChatRequest, Finished, TextDelta, ToolCallBegin, ToolCallDelta, UsageSoFar
 from runtime.providers.forward import Forwarded
-from runtime.providers.keys import KeyLimits, Lease
-from runtime.providers.model import Model
 from runtime.providers.splice import Spliced, Wire
 from runtime.providers.usage import Usage
 from runtime.providers.wires import anthropic, openai

@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from runtime.catalogue.endpoints import limit_name
 from runtime.errors import BadInputError
 from runtime.providers.bounds import Size
-from runtime.providers.endpoints import limit_name
 
 Wire = Literal["openai", "anthropic"]
 Path = Literal["/chat/completions", "/embeddings", "/messages"]

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from runtime.catalogue.catalogue import canonical_provider
+from runtime.catalogue.endpoints import no_provider
 from runtime.config import Settings
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord, Journal
@@ -16,8 +18,6 @@ from runtime.policy.admission import check_active, check_wallet
 from runtime.project.messages import OpenProject, ProjectView, Status
 from runtime.project.project import Begin
 from runtime.project.workshop import Implementers
-from runtime.providers.catalogue import canonical_provider
-from runtime.providers.endpoints import no_provider
 
 HAND_OVER_RETRY_S = 2.0
 

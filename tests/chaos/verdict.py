@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.client import Client
 from cluster.wire import Receipt
-from runtime.providers.catalogue import CATALOGUE
+from runtime.catalogue.catalogue import CATALOGUE
 from tests.chaos.builds import Build
 from tests.chaos.diary import Told
 from tests.chaos.plan import ACCOUNTS, OPENING, expected

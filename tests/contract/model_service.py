@@ -9,8 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from runtime.keys.keys import Lease
 from runtime.providers.chat import ChatRequest, Image, Message, Text, Tool, ToolCall, ToolResult
-from runtime.providers.keys import Lease
 
 KEY = "sk-very-secret-key-0123456789"
 CUT, HANG = object(), object()

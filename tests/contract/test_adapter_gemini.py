@@ -13,6 +13,7 @@ import pytest
 
 from runtime.errors import MasterbuilderError, ProviderError, ProviderRefusedError
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLimits
 from runtime.providers.adapters.gemini_sdk import NO_SIGNATURE, GeminiSdk
 from runtime.providers.chat import (
     ChatEvent,
@@ -27,7 +28,6 @@ from runtime.providers.chat import (
     UsageSoFar,
 )
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
-from runtime.providers.keys import KeyLimits
 from runtime.providers.usage import Usage
 from tests.contract.model_service import (
     CUT,

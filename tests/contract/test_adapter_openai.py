@@ -11,6 +11,7 @@ import pytest
 
 from runtime.errors import MasterbuilderError, ProviderError, ProviderRefusedError
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLimits
 from runtime.providers.adapters.openai_sdk import OpenAISdk
 from runtime.providers.chat import (
     ChatEvent,
@@ -26,7 +27,6 @@ from runtime.providers.chat import (
     UsageSoFar,
 )
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
-from runtime.providers.keys import KeyLimits
 from runtime.providers.usage import Usage
 from tests.contract.model_service import (
     CUT,

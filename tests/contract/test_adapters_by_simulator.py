@@ -14,6 +14,7 @@ from cluster.simulator.server import Simulator
 from cluster.simulator.usage import UsageFile
 from runtime.errors import ProviderRefusedError
 from runtime.ids import CallId
+from runtime.keys.keys import Lease
 from runtime.project.schemas import RequirementsReply, task_line
 from runtime.providers.adapter import Adapter
 from runtime.providers.adapters.adapters import Adapters
@@ -32,7 +33,6 @@ from runtime.providers.chat import (
     ToolResult,
 )
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
-from runtime.providers.keys import Lease
 from tests.contract.model_service import PIXEL, WEATHER
 
 BRIEF = Scenario.load(SCENARIOS / "expense_tracker").brief

@@ -17,16 +17,16 @@ import uvicorn
 from aiohttp import web
 from fastapi import FastAPI
 
+from runtime.catalogue.catalogue import CATALOGUE
+from runtime.catalogue.endpoints import Endpoint
+from runtime.catalogue.market import Market
+from runtime.catalogue.routes import Routes
 from runtime.config import Settings
 from runtime.ids import UserId
+from runtime.keys.keys import provider_key
+from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Hold, Identity, Meter
 from runtime.providers.calls import ModelCalls
-from runtime.providers.catalogue import CATALOGUE
-from runtime.providers.endpoints import Endpoint
-from runtime.providers.key_ring import KeyRing
-from runtime.providers.keys import provider_key
-from runtime.providers.market import Market
-from runtime.providers.routes import Routes
 from serve_apps.gateway_routes import create_app
 
 FAULTS = ("none", "none", "limited", "failed", "reset", "html", "empty", "no_usage")

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from git import GitCommandError, Repo
 
+from runtime.catalogue.catalogue import CATALOGUE
 from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.messages import Answer, Cancel, Status
 from runtime.project.schemas import TOPICS
-from runtime.providers.catalogue import CATALOGUE
 from tests.e2e.world import Crash, World, paid_by_call
 
 

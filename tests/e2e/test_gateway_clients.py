@@ -24,7 +24,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
-from runtime.providers.pool import TTL_UNLIMITED_S
+from runtime.keys.pool import TTL_UNLIMITED_S
 from tests.e2e.aimock import aimock, missing_programs
 from tests.e2e.live import Live
 from tests.e2e.upstream import CLAUDE, GEMINI, GPT, MODELS, simulated, three_wires

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.simulator.scenario import SCENARIOS
 from cluster.wire import Event, Receipt
-from runtime.providers.catalogue import CATALOGUE
+from runtime.catalogue.catalogue import CATALOGUE
 from tests.e2e.live import Live
 
 SCENARIO = SCENARIOS / "expense_tracker"

@@ -14,6 +14,10 @@ import yaml
 
 from cluster.simulator.scenario import SCENARIOS
 from cluster.simulator.server import Simulator
+from runtime.catalogue.catalogue import CATALOGUE
+from runtime.catalogue.endpoints import Endpoint
+from runtime.catalogue.market import Market
+from runtime.catalogue.routes import Routes
 from runtime.config import Secrets, Settings
 from runtime.entity.host import Host
 from runtime.entity.journal import Append, EventRecord
@@ -23,19 +27,15 @@ from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork
+from runtime.keys.keys import provider_key, seal_key
+from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Receipt
 from runtime.project.messages import OpenProject, ProjectView
 from runtime.project.project import Project
 from runtime.project.workshop import Workshop
 from runtime.providers.calls import ModelCalls
-from runtime.providers.catalogue import CATALOGUE
 from runtime.providers.chat import ChatRequest, Message, Text
-from runtime.providers.endpoints import Endpoint
-from runtime.providers.key_ring import KeyRing
-from runtime.providers.keys import provider_key, seal_key
-from runtime.providers.market import Market
 from runtime.providers.order import CallOrder
-from runtime.providers.routes import Routes
 from runtime.session.session import UserSession
 from runtime.store.store import Store
 from runtime.tokens import token_hash

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+from runtime.catalogue.endpoints import SERVICES, Family, Service, family
 from runtime.providers.adapter import Adapter
 from runtime.providers.adapters.anthropic_sdk import AnthropicSdk
 from runtime.providers.adapters.gemini_sdk import GeminiSdk
 from runtime.providers.adapters.openai_sdk import OpenAISdk
-from runtime.providers.endpoints import SERVICES, Family, Service, family
 
 
 class Adapters:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.errors import MasterbuilderError, ProviderRefusedError
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLimits, Lease
 from runtime.providers.adapters.clients import (
     Clients,
     answering,
@@ -53,7 +54,6 @@ from runtime.providers.failures import (
     refusal,
     timed_out,
 )
-from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.tool_arguments import arguments_of
 from runtime.providers.usage import Usage, anthropic_usage_of
 

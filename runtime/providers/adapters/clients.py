@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from runtime.errors import MasterbuilderError
 from runtime.ids import CallId
+from runtime.keys.keys import Lease
 from runtime.providers.chat import JsonShape, Message, Text, ToolCall, ToolResult
 from runtime.providers.failures import TRY_LATER, BrokenReplyError, LaterError, OutageError, no_connection, timed_out
-from runtime.providers.keys import Lease
 
 if TYPE_CHECKING:
     import httpx2

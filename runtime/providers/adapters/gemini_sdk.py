@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.errors import MasterbuilderError
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLimits, Lease
 from runtime.providers.adapters.clients import (
     Clients,
     answering,
@@ -48,7 +49,6 @@ from runtime.providers.chat import (
     UsageSoFar,
 )
 from runtime.providers.failures import TRY_LATER, BrokenReplyError, clean, limits_of, refusal
-from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.tool_arguments import arguments_of
 from runtime.providers.usage import TOKENS_MAX, Usage
 

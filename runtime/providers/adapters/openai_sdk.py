@@ -11,8 +11,10 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from runtime.catalogue.endpoints import SERVICES, JsonMode, Service, json_mode, limit_name
 from runtime.errors import MasterbuilderError
 from runtime.ids import CallId
+from runtime.keys.keys import KeyLimits, Lease
 from runtime.providers.adapters.clients import (
     Clients,
     answering,
@@ -43,7 +45,6 @@ from runtime.providers.chat import (
     ToolResult,
     UsageSoFar,
 )
-from runtime.providers.endpoints import SERVICES, JsonMode, Service, json_mode, limit_name
 from runtime.providers.failures import (
     TRY_LATER,
     BrokenReplyError,
@@ -55,7 +56,6 @@ from runtime.providers.failures import (
     refusal,
     timed_out,
 )
-from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.usage import TOKENS_MAX, Usage, usage_of
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from runtime.catalogue.catalogue import CATALOGUE
 from runtime.ledger.money import Tariff
 from runtime.ledger.port import Balance
-from runtime.providers.catalogue import CATALOGUE
 from tests.chaos.calls.books import Booked, Books, Line
 from tests.chaos.calls.load import Entry
 from tests.chaos.calls.run import CallChaos

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from runtime.catalogue.catalogue import CATALOGUE
 from runtime.ledger.money import Tariff
-from runtime.providers.catalogue import CATALOGUE
 from tests.chaos.calls.books import Booked, Books, Line
 from tests.chaos.calls.load import Entry
 from tests.chaos.calls.plan import tag

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.keys.keys import KeyLimits, Lease
 from runtime.providers.failures import OutageError, RateLimitedError, limits_of, refusal, retry_after
-from runtime.providers.keys import KeyLimits, Lease
 from runtime.providers.usage import Usage, anthropic_usage_of, usage_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

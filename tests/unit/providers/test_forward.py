@@ -10,9 +10,9 @@ import pytest
 
 from runtime.errors import ProviderRefusedError
 from runtime.ids import CallId
+from runtime.keys.keys import Lease
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
 from runtime.providers.forward import Forwarder, Passage
-from runtime.providers.keys import Lease
 from runtime.providers.usage import Usage
 
 CHAT, EMBED, CLAUDE = "/chat/completions", "/embeddings", "/messages"

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from runtime.catalogue.catalogue import CATALOGUE
+from runtime.catalogue.market import Market
+from runtime.catalogue.routes import Routes
 from runtime.config import Settings
 from runtime.errors import (
     AllProvidersFailedError,
@@ -19,10 +22,11 @@ from runtime.errors import (
     UnpricedModelError,
 )
 from runtime.ids import CallId, RunId, UserId
+from runtime.keys.keys import ProviderKey
+from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Hold, Meter
 from runtime.providers.attempts import RETRIES_MAX
 from runtime.providers.calls import ModelCalls, longest_call_s
-from runtime.providers.catalogue import CATALOGUE
 from runtime.providers.chat import (
     ChatEvent,
     ChatReply,
@@ -35,11 +39,7 @@ from runtime.providers.chat import (
     UsageSoFar,
 )
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
-from runtime.providers.key_ring import KeyRing
-from runtime.providers.keys import ProviderKey
-from runtime.providers.market import Market
 from runtime.providers.order import CallOrder
-from runtime.providers.routes import Routes
 from runtime.providers.usage import Usage
 
 SETTINGS = Settings()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import BadInputError
+from runtime.keys.keys import Lease
 from runtime.providers.adapters.anthropic_sdk import body_of
 from runtime.providers.chat import (
     ChatReply,
@@ -23,7 +24,6 @@ from runtime.providers.chat import (
     ToolResult,
     UsageSoFar,
 )
-from runtime.providers.keys import Lease
 from runtime.providers.usage import Usage
 from runtime.providers.wires.anthropic import ReplyStream, error_body, error_event, reply_body, request_of
 

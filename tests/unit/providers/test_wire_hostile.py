@@ -13,9 +13,9 @@ from test_wire_openai import FULL as OPENAI
 
 from runtime.errors import BadInputError
 from runtime.ids import CallId
+from runtime.keys.keys import Lease
 from runtime.providers.adapters import anthropic_sdk, gemini_sdk, openai_sdk
 from runtime.providers.chat import ChatRequest
-from runtime.providers.keys import Lease
 from runtime.providers.wires import anthropic, openai
 
 LEASE = Lease(provider="openai", model="claude-sonnet-4-5", key_id="k", base_url="http://x", key="k")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import BadInputError
+from runtime.keys.keys import Lease
 from runtime.providers.adapters.openai_sdk import body_of
 from runtime.providers.chat import (
     ChatReply,
@@ -25,7 +26,6 @@ from runtime.providers.chat import (
     ToolResult,
     UsageSoFar,
 )
-from runtime.providers.keys import Lease
 from runtime.providers.usage import Usage
 from runtime.providers.wires.openai import (
     DONE,

@@ -12,19 +12,19 @@ from typing import Any
 import httpx
 import pytest
 
+from runtime.catalogue.catalogue import CATALOGUE
+from runtime.catalogue.market import Market
+from runtime.catalogue.routes import Routes
 from runtime.config import Settings
 from runtime.entity.journal import EventRecord, Head
 from runtime.entity.vitals import HostVitals, PoolVitals, Quarantined, SystemVitals
 from runtime.errors import NotFoundError, QuarantinedError
 from runtime.ids import EntityId, ProjectId, RunId, UserId, project_entity, user_entity
+from runtime.keys.keys import ProviderKey
+from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Mismatch, Receipt
 from runtime.project.messages import Describe, OpenProject, PackageView, ProjectView, Status, TaskView
 from runtime.providers.calls import ModelCalls
-from runtime.providers.catalogue import CATALOGUE
-from runtime.providers.key_ring import KeyRing
-from runtime.providers.keys import ProviderKey
-from runtime.providers.market import Market
-from runtime.providers.routes import Routes
 from runtime.store.keeping import BackupReport, CompactReport
 from runtime.tokens import token_hash
 from serve_apps import api_routes

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from runtime.catalogue.model import Model
 from runtime.errors import (
     CeilingReachedError,
     ConflictError,
@@ -28,7 +29,6 @@ from runtime.ids import ProjectId, RunId, UserId
 from runtime.ledger.port import Identity, TokenTerms
 from runtime.providers.failures import OutageError
 from runtime.providers.forward import Forwarded
-from runtime.providers.model import Model
 from runtime.providers.order import CallOrder
 from runtime.providers.splice import Spliced
 from runtime.providers.usage import Usage

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from runtime.errors import BadInputError, NotFoundError
+from runtime.keys.office import KeyFacts, Rotated
 from runtime.ledger.port import KeyRotation
-from runtime.providers.key_store import KeyFacts, Rotated
 from serve_apps import key_routes
 from serve_apps.door import application
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from runtime.catalogue.catalogue import Catalogue
 from runtime.ids import UserId
 from runtime.ledger.port import Identity, ModelRow
-from runtime.providers.catalogue import Catalogue
 from runtime.tokens import token_hash
 from serve_apps import model_routes
 from serve_apps.door import application
