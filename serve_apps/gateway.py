@@ -28,6 +28,6 @@ class Gateway:
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Runs once, in the replica, before its first request; Serve starts another replica where it raises."""
-        prepare_process()
+        prepare_process(keeps_much=False)
         log_to_stderr()
         return create_app(await connect(self._settings), under_serve=True)

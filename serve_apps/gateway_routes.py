@@ -291,9 +291,12 @@ class _Presence:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watching.cancel()
+        answering = self._answering
+        # A task that was cancelled keeps its frames, which know this: who knows the task too is a cycle of them all.
+        del self._watching, self._answering
         if self._gone and kind is asyncio.CancelledError:
-            assert self._answering is not None
-            self._answering.uncancel()
+            assert answering is not None
+            answering.uncancel()
             raise _GoneError from None
 
     async def _watch(self) -> None:

@@ -303,6 +303,8 @@ class Permits:
             if waiting is not None and waiting.is_sent:
                 self._withdrawn.append(number)
                 self._gather()
+            # What it raised knows this frame, and the future knows what it raised: a cycle of all that the call holds.
+            del waiting, answer
 
     def _not_wanted(self, answer: "asyncio.Future[_Block]") -> None:
         if answer.done() and not answer.cancelled() and answer.exception() is None:

@@ -86,7 +86,7 @@ class Attempts:
                 self._breakers.report(model.provider, True)
                 return served, answer
         if len(failures) == 1:
-            raise failures[0][1]
+            raise failures.pop()[1]  # What is raised knows this frame, which must not know it.
         raise AllProvidersFailedError.of([(name, str(error)) for name, error in failures])
 
     async def close(self) -> None:
