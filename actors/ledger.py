@@ -20,7 +20,9 @@ from runtime.entity.vitals import StoreVitals
 from runtime.errors import MasterbuilderError, StoreUnavailableError
 from runtime.ids import BlobId, EntityId, ProjectId, UserId
 from runtime.ledger.port import (
+    Adjustment,
     Balance,
+    CallRefund,
     Draw,
     Escrow,
     EscrowId,
@@ -32,11 +34,16 @@ from runtime.ledger.port import (
     Meter,
     Mismatch,
     ModelRow,
+    Movement,
     NewToken,
+    Purchase,
     Receipt,
+    Repayment,
     Role,
     SealedKey,
     Settlement,
+    Spending,
+    StoppedAccount,
     TokenRow,
 )
 from runtime.ledger.settling import settle_orphans
@@ -209,6 +216,36 @@ class LedgerHandle:
 
     async def balance(self, user: UserId) -> Balance:
         return await self._ask(Ledger.balance, user)
+
+    async def adjust(self, adjustment: Adjustment) -> Balance:
+        return await self._ask(Ledger.adjust, adjustment)
+
+    async def purchase(self, purchase: Purchase) -> bool:
+        return await self._ask(Ledger.purchase, purchase)
+
+    async def repay(self, repayment: Repayment) -> int:
+        return await self._ask(Ledger.repay, repayment)
+
+    async def refund_call(self, refund: CallRefund) -> int:
+        return await self._ask(Ledger.refund_call, refund)
+
+    async def set_inviter(self, user: UserId, inviter: UserId) -> None:
+        await self._ask(Ledger.set_inviter, user, inviter)
+
+    async def statement(self, user: UserId, before: datetime | None, limit: int) -> Sequence[Movement]:
+        return await self._ask(Ledger.statement, user, before, limit)
+
+    async def spending(self, user: UserId) -> Spending:
+        return await self._ask(Ledger.spending, user)
+
+    async def stop_account(self, user: UserId, reason: str) -> None:
+        await self._ask(Ledger.stop_account, user, reason)
+
+    async def release_account(self, user: UserId) -> bool:
+        return await self._ask(Ledger.release_account, user)
+
+    async def stopped_accounts(self) -> Sequence[StoppedAccount]:
+        return await self._ask(Ledger.stopped_accounts)
 
     async def hold(self, hold: Hold) -> None:
         await self._ask(Ledger.hold, hold)

@@ -12,16 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, overload
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from runtime.catalogue.model import canonical_provider
 from runtime.errors import BadInputError
 from runtime.files import write_beside
+from runtime.ledger.caps import Caps
 from runtime.ledger.money import PUSD_PER_USD, UCREDITS_PER_CREDIT, Tariff
 from runtime.validation import problems
 
+_Usd = Annotated[Decimal, Field(ge=0, le=10**9)]
+_CAPS = TypeAdapter(dict[Annotated[str, Field(min_length=1, max_length=100)], _Usd])
+_MAY_BE_NONE = ("full_daily_usd_cap", "platform_daily_usd_cap")
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9_-]+/\S+$")]
 """`provider/model`"""
 
@@ -44,6 +49,14 @@ class Settings(BaseModel):
     markup_factor: Decimal = Field(default=Decimal("1.5"), gt=0)
     initial_free_credits: int = Field(default=100, ge=0)
     min_credits_to_start: int = Field(default=10, ge=0)
+    low_credit_threshold: int = Field(default=20, ge=0)
+    referral_bonus: int = Field(default=50, ge=0)
+    """Credits for whoever invited somebody, at their first purchase."""
+    full_daily_usd_cap: Decimal | None = Field(default=Decimal(5), ge=0)
+    """What a FULL_ACCESS user may call a day, builds apart; `none` for no cap."""
+    platform_daily_usd_cap: Decimal | None = Field(default=None, ge=0)
+    provider_daily_usd_cap_json: str = ""
+    """A JSON object of provider -> dollars a day, as `{"openai": 20}`."""
     quote_ceiling_factor: Decimal = Field(default=Decimal("1.5"), ge=1)
 
     max_active_projects_per_user: int = Field(default=1, ge=1)
@@ -81,7 +94,10 @@ class Settings(BaseModel):
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], **overrides: Any) -> Self:
         """Reads the fields' names in capitals; `overrides` win. Raises BadInputError naming the variable."""
-        given = {name: environment[name.upper()] for name in cls.model_fields if environment.get(name.upper())}
+        given: dict[str, Any] = {
+            name: environment[name.upper()] for name in cls.model_fields if environment.get(name.upper())
+        }
+        given |= {name: None for name in _MAY_BE_NONE if str(given.get(name, "")).lower() in ("none", "off")}
         try:
             settings = cls(**{**given, **overrides})
         except ValidationError as error:
@@ -117,8 +133,40 @@ class Settings(BaseModel):
         )
 
     @property
+    def caps(self) -> Caps:
+        """Raises BadInputError."""
+        return Caps(
+            user_ucredits=self._ucredits(self.full_daily_usd_cap),
+            platform_ucredits=self._ucredits(self.platform_daily_usd_cap),
+            providers_ucredits={
+                canonical_provider(name): self._ucredits(usd)
+                for name, usd in parse_caps(self.provider_daily_usd_cap_json).items()
+            },
+        )
+
+    @overload
+    def _ucredits(self, usd: Decimal) -> int: ...
+    @overload
+    def _ucredits(self, usd: Decimal | None) -> int | None: ...
+    def _ucredits(self, usd: Decimal | None) -> int | None:
+        """What may be charged for a cost of so many dollars."""
+        return None if usd is None else self.tariff.credits_for(int(usd * PUSD_PER_USD))
+
+    @property
     def initial_free_ucredits(self) -> int:
         return self.initial_free_credits * UCREDITS_PER_CREDIT
+
+
+def parse_caps(text: str) -> Mapping[str, Decimal]:
+    """Dollars a day by provider. Raises BadInputError."""
+    try:
+        return _CAPS.validate_json(text or "{}")
+    except ValidationError as error:
+        where, what = problems(error)[0]
+        raise BadInputError(
+            f"PROVIDER_DAILY_USD_CAP_JSON is not usable: {where or 'it'}: {what}.",
+            'Give dollars a day by provider, as {"openai": 20, "claude": 7.5}.',
+        ) from None
 
 
 def _check_providers(settings: Settings) -> None:
@@ -126,6 +174,7 @@ def _check_providers(settings: Settings) -> None:
     from runtime.catalogue.access import Access
     from runtime.catalogue.endpoints import MORE_SERVICES, services
 
+    _ = settings.caps
     Access.parse(settings.provider_policy_json, services({MORE_SERVICES: settings.openai_compatible_json}))
 
 

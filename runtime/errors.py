@@ -10,6 +10,7 @@
     │   ├── ConflictError            the thing is not in a state that allows this
     │   ├── NotEnoughCreditsError    the wallet cannot cover the worst case of the call
     │   ├── CeilingReachedError      the project's agreed ceiling cannot cover it
+    │   ├── AccountStoppedError      the account does not add up, so nothing is spent from it until somebody looked
     │   ├── UnpricedModelError       the model has no price, so it may not be called
     │   ├── ProviderRefusedError     the provider says this very request can never work
     │   ├── StaleWriterError         a newer owner or another append was first
@@ -17,7 +18,8 @@
     └── UnavailableError             something outside did not answer; the same request may work later
         ├── MovedError               the entity lives elsewhere now; callers look again by themselves
         ├── OverloadedError          too many wait already; `retry_after_s` says when to try again
-        │   └── TooManyRequestsError this token asks more often than it may
+        │   ├── TooManyRequestsError this token asks more often than it may
+        │   └── DailyCapError        what may be spent in a day is spent; `scope` says whose cap it was
         ├── EntityFailedError        an error of ours; the entity was reset from its journal
         ├── QuarantinedError         the entity failed again and again and is set aside
         ├── WorkLostError            whoever had the work in hand died; nobody knows whether it was done
@@ -90,6 +92,10 @@ class CeilingReachedError(RefusedError):
     code = "ceiling_reached"
 
 
+class AccountStoppedError(RefusedError):
+    code = "account_stopped"
+
+
 class UnpricedModelError(RefusedError):
     code = "unpriced_model"
 
@@ -133,6 +139,24 @@ class OverloadedError(UnavailableError):
 
 class TooManyRequestsError(OverloadedError):
     code = "too_many_requests"
+
+
+class DailyCapError(OverloadedError):
+    """`scope` is `user`, `platform` or `provider`: another provider's model may still be called under the last."""
+
+    code = "daily_cap_reached"
+
+    def __init__(
+        self,
+        message: str,
+        next_step: str = "",
+        charged: str = "Nothing was charged.",
+        retry_after_s: float = 1.0,
+        scope: str = "user",
+    ) -> None:
+        super().__init__(message, next_step, charged, retry_after_s)
+        self.args = (message, next_step, charged, retry_after_s, scope)
+        self.scope = scope
 
 
 class EntityFailedError(UnavailableError):

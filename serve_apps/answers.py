@@ -21,6 +21,7 @@ STATUS: dict[type[MasterbuilderError], int] = {
     errors.NotAuthenticatedError: 401,
     errors.NotEnoughCreditsError: 402,
     errors.CeilingReachedError: 402,
+    errors.AccountStoppedError: 403,
     errors.ForbiddenError: 403,
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
@@ -28,6 +29,7 @@ STATUS: dict[type[MasterbuilderError], int] = {
     errors.TooLargeError: 413,
     errors.UnpricedModelError: 422,
     errors.TooManyRequestsError: 429,
+    errors.DailyCapError: 429,
     errors.ProviderError: 502,
     errors.UnavailableError: 503,
 }

@@ -10,8 +10,8 @@ from pydantic import Field, StringConstraints
 
 from runtime.errors import BadInputError, ConflictError, NotFoundError
 from runtime.ids import ProjectId, UserId, project_entity
+from runtime.ledger.money import credits_exact
 from runtime.ledger.port import NewToken, TokenRow, TokenTerms
-from runtime.ledger.postings import credits_exact
 from runtime.ledger.tokens import TOKEN_ID_DIGITS
 from runtime.tokens import new_token, token_hash
 from serve_apps.auth import Admin, TheSystem

@@ -3,34 +3,43 @@
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from runtime.errors import CeilingReachedError, NotEnoughCreditsError
+from runtime.errors import CeilingReachedError, DailyCapError, NotEnoughCreditsError
 from runtime.ids import BlobId, CallId, ProjectId, UserId
-from runtime.ledger import escrows, postings, recall
+from runtime.ledger import caps, escrows, postings, recall, wallets
+from runtime.ledger.caps import Caps, Rules
 from runtime.ledger.key_book import KeyBook
 from runtime.ledger.model_book import ModelBook
 from runtime.ledger.money import Tariff
 from runtime.ledger.port import (
+    Adjustment,
     Balance,
+    CallRefund,
     Draw,
     Escrow,
     EscrowId,
     Hold,
     Meter,
     Mismatch,
+    Movement,
     NewToken,
     Payer,
+    Purchase,
     Receipt,
+    Repayment,
     Return,
     Role,
     Settlement,
+    Spending,
+    StoppedAccount,
 )
 from runtime.ledger.recall import Recall
 from runtime.ledger.receipt import receipt_of
-from runtime.ledger.records import call_of
+from runtime.ledger.records import Stop, at_us, call_of
 from runtime.ledger.token_book import TokenBook
 from runtime.ledger.tokens import check_token
 from runtime.store.blobs import Blobs
@@ -40,6 +49,7 @@ from runtime.store.transaction import DuplicateRowError, Transaction
 
 T = TypeVar("T")
 
+NO_CAPS = Caps()
 ESCROW_SILENT_S = 60.0
 """Escrows of a process that says nothing for so long are ended. Processes give theirs up much earlier by themselves."""
 
@@ -55,12 +65,15 @@ class Books(KeyBook, ModelBook, TokenBook):
         tariff: Tariff,
         initial_free_ucredits: int,
         identity_salt: bytes,
+        caps: Caps = NO_CAPS,
+        referral_ucredits: int = 0,
         clock: Callable[[], datetime] = utc_now,
         recall_wait_s: float = recall.WAIT_S,
     ) -> None:
         super().__init__(database, clock)
         self._blobs = blobs
-        self._tariff = tariff
+        self._rules = Rules(tariff=tariff, caps=caps)
+        self._referral_ucredits = referral_ucredits
         self._initial_free_ucredits = initial_free_ucredits
         self._identity_salt = identity_salt
         self._recall = Recall(recall_wait_s)
@@ -71,7 +84,67 @@ class Books(KeyBook, ModelBook, TokenBook):
         return await self._database.write(lambda tx: self._open_wallet(tx, user, is_admin))
 
     async def set_role(self, user: UserId, role: Role) -> None:
-        await self._database.write(lambda tx: postings.set_role(tx, user, role))
+        await self._database.write(lambda tx: wallets.set_role(tx, user, role))
+
+    async def set_inviter(self, user: UserId, inviter: UserId) -> None:
+        await self._database.write(lambda tx: wallets.set_inviter(tx, user, inviter))
+
+    async def adjust(self, adjustment: Adjustment) -> Balance:
+        return await self._database.write(lambda tx: wallets.adjust(tx, adjustment, self._clock()))
+
+    async def purchase(self, purchase: Purchase) -> bool:
+        bonus = self._referral_ucredits
+        return await self._database.write(lambda tx: wallets.purchase(tx, purchase, bonus, self._clock()))
+
+    async def repay(self, repayment: Repayment) -> int:
+        return await self._database.write(lambda tx: wallets.repay(tx, repayment, self._clock()))
+
+    async def refund_call(self, refund: CallRefund) -> int:
+        return await self._database.write(lambda tx: wallets.refund_call(tx, refund, self._clock()))
+
+    async def statement(self, user: UserId, before: datetime | None, limit: int) -> Sequence[Movement]:
+        rows = await self._rows("statement", {"user_id": user, "before": before, "limit": limit})
+        return [
+            Movement(
+                id=id, type=type, amount_ucredits=amount, cost_pusd=cost, call=call, project=project,
+                external_id=external_id, text=text, at=at_us(at),
+            )
+            for id, type, amount, cost, call, project, external_id, text, at in rows
+        ]  # fmt: skip
+
+    async def spending(self, user: UserId) -> Spending:
+        spent = await self._rows("select_budget", {"key": caps.spent_on(user, self._clock())})
+        known = await self._rows("select_user", {"key": user})
+        cap = caps.user_cap(self._rules.caps, known[0][2]) if known else None
+        return Spending(spent_ucredits=spent[0][2] if spent else 0, cap_ucredits=cap)
+
+    async def stop_account(self, user: UserId, reason: str) -> None:
+        """Escrows of the account are asked back from whoever holds them."""
+
+        def act(tx: Transaction) -> Mapping[EscrowId, str]:
+            known = tx.get(caps.STOPS, user)
+            if known is None or known.lifted_at is not None:
+                tx.execute("put_stop", user_id=user, reason=reason, since=self._clock())
+                tx.keep(caps.STOPS, user, Stop(user=user, reason=reason, lifted_at=None))
+            return escrows.recallable(tx, user, "", 0)
+
+        self._recall.ask(user, await self._database.write(act))
+
+    async def release_account(self, user: UserId) -> bool:
+        def act(tx: Transaction) -> bool:
+            known = tx.get(caps.STOPS, user)
+            if known is None or known.lifted_at is not None:
+                return False
+            now = self._clock()
+            tx.execute("lift_stop", user_id=user, lifted_at=now)
+            tx.keep(caps.STOPS, user, replace(known, lifted_at=round(now.timestamp() * 1e6)))
+            return True
+
+        return await self._database.write(act)
+
+    async def stopped_accounts(self) -> Sequence[StoppedAccount]:
+        rows = await self._rows("stops", {})
+        return [StoppedAccount(user=user, reason=reason, since=at_us(since)) for user, reason, since in rows]
 
     async def balance(self, user: UserId) -> Balance:
         free = await self._rows("select_account", {"key": postings.wallet(user)})
@@ -81,11 +154,11 @@ class Books(KeyBook, ModelBook, TokenBook):
 
     async def hold(self, hold: Hold) -> None:
         """Waits a moment before a refusal while processes are asked to give back what they hold in advance."""
-        needed = self._tariff.credits_for(postings.bound_of(hold))
+        needed = self._rules.tariff.credits_for(postings.bound_of(hold))
         await self._recalling(hold.user, "", needed, lambda: self._hold(hold))
 
     async def meter(self, meter: Meter) -> None:
-        await self._database.write(lambda tx: postings.meter(tx, meter, self._tariff, self._clock()))
+        await self._database.write(lambda tx: postings.meter(tx, meter, self._rules.tariff, self._clock()))
 
     async def expire_holds(self, older_than: datetime) -> Sequence[CallId]:
         """Gives up calls without a run that are still held since before `older_than`: their process died.
@@ -109,9 +182,9 @@ class Books(KeyBook, ModelBook, TokenBook):
         self._seen_s[settlement.process] = time.monotonic()
         if settlement.calls or settlement.returns or settlement.process_ended:
             try:
-                await self._database.write(lambda tx: escrows.settle(tx, settlement, self._tariff, self._clock()))
+                await self._database.write(lambda tx: escrows.settle(tx, settlement, self._rules, self._clock()))
             except DuplicateRowError:
-                await self._database.write(lambda tx: escrows.settle_again(tx, settlement, self._tariff, self._clock()))
+                await self._database.write(lambda tx: escrows.settle_again(tx, settlement, self._rules, self._clock()))
         self._given(settlement.process, settlement.returns)
         if settlement.process_ended:
             self._seen_s.pop(settlement.process, None)
@@ -139,15 +212,20 @@ class Books(KeyBook, ModelBook, TokenBook):
         return len(stale)
 
     async def receipt(self, project: ProjectId) -> Receipt:
-        rows = await self._rows("calls_of_project", {"project": project})
-        return receipt_of(project, [call_of(row) for row in rows])
+        calls = await self._rows("calls_of_project", {"project": project})
+        refunds = await self._rows("refunds_of_project", {"project": project})
+        return receipt_of(
+            project,
+            [call_of(row) for row in calls],
+            {call: (amount, reason, at_us(at)) for call, amount, reason, at in refunds},
+        )
 
     async def add_token(self, token: NewToken) -> None:
         """Raises BadInputError for a token that cannot be one."""
         check_token(token)
 
         def act(tx: Transaction) -> None:
-            if tx.get(postings.USERS, token.user) is None:
+            if tx.get(caps.USERS, token.user) is None:
                 self._open_wallet(tx, token.user, is_admin=False)
             budget = token.terms.budget_ucredits
             if self._add_token(tx, token) and budget is not None:
@@ -163,22 +241,31 @@ class Books(KeyBook, ModelBook, TokenBook):
         return await self._blobs.get(blob)
 
     async def mismatches(self) -> Sequence[Mismatch]:
-        return [Mismatch(subject=subject, text=text) for subject, text in await self._rows("mismatches", {})]
+        found = [Mismatch(subject=subject, text=text) for subject, text in await self._rows("mismatches", {})]
+        return [replace(each, user=await self._user_of(each.subject)) for each in found]
+
+    async def _user_of(self, subject: str) -> UserId | None:
+        if subject.startswith("user:"):
+            return UserId(subject.removeprefix("user:").removesuffix("/held"))
+        rows = await self._rows("user_of_subject", {"subject": subject})
+        return UserId(rows[0][0]) if rows else None
 
     def _open_wallet(self, tx: Transaction, user: UserId, is_admin: bool) -> Balance:
         identity = hmac.new(self._identity_salt, user.encode(), hashlib.sha256).hexdigest()
-        return postings.open_wallet(tx, user, is_admin, identity, self._initial_free_ucredits, self._clock())
+        return wallets.open_wallet(tx, user, is_admin, identity, self._initial_free_ucredits, self._clock())
 
     async def _hold(self, hold: Hold) -> None:
         try:
-            await self._database.write(lambda tx: postings.hold(tx, hold, self._tariff, self._clock()))
+            await self._database.write(lambda tx: postings.hold(tx, hold, self._rules, self._clock()))
         except DuplicateRowError:
             await self._database.write(lambda tx: postings.hold_again(tx, hold))
 
     async def _draw(self, draw: Draw) -> Escrow:
         sparing = self._recall.is_waited_for(draw.payer.user)
         try:
-            return await self._database.write(lambda tx: escrows.draw(tx, draw, self._clock(), sparing=sparing))
+            return await self._database.write(
+                lambda tx: escrows.draw(tx, draw, self._rules, self._clock(), sparing=sparing)
+            )
         except DuplicateRowError:
             return await self._database.write(lambda tx: escrows.draw_again(tx, draw))
 
@@ -189,7 +276,7 @@ class Books(KeyBook, ModelBook, TokenBook):
             seen = self._recall.returns
             try:
                 return await take()
-            except (NotEnoughCreditsError, CeilingReachedError):
+            except (NotEnoughCreditsError, CeilingReachedError, DailyCapError):
                 left = await self._database.write(lambda tx: escrows.recallable(tx, user, process, needed))
                 if not left or not await self._recall.for_return(user, left, seen, deadline_s):
                     raise

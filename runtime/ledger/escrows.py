@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from runtime.errors import BadInputError, ConflictError
 from runtime.ids import UserId
+from runtime.ledger import caps
+from runtime.ledger.caps import Rules
 from runtime.ledger.money import Tariff
 from runtime.ledger.port import Draw, Escrow, EscrowCall, EscrowId, Hold, Meter, Payer, Return, Settlement
 from runtime.ledger.postings import (
@@ -27,7 +29,6 @@ from runtime.ledger.postings import (
     balance_of,
     bound_of,
     check_counts,
-    commit,
     held,
     known_or_refused,
     post,
@@ -83,7 +84,7 @@ def charge_of(hold: Hold, meter: Meter | None, tariff: Tariff) -> Charge:
     return Charge(outcome, meter.input_tokens, meter.output_tokens, cost_pusd, charge, cost_pusd - covered_pusd)
 
 
-def draw(tx: Transaction, asked: Draw, now: datetime, *, sparing: bool) -> Escrow:
+def draw(tx: Transaction, asked: Draw, rules: Rules, now: datetime, *, sparing: bool) -> Escrow:
     """Opens an escrow. One that is on disk but not in memory fails as a duplicate row, unless it is refused.
 
     `sparing` grants the minimum only: somebody waits for the rest. Raises NotEnoughCreditsError, CeilingReachedError,
@@ -95,14 +96,15 @@ def draw(tx: Transaction, asked: Draw, now: datetime, *, sparing: bool) -> Escro
     if known is None:
         for given in asked.returns:
             take_back(tx, given, now)
-        known = known_or_refused(tx, ESCROWS, asked.escrow, shortage(tx, asked.payer, asked.min_ucredits))
+        refusal = shortage(tx, asked.payer, asked.min_ucredits, rules, now)
+        known = known_or_refused(tx, ESCROWS, asked.escrow, refusal)
     if known is not None:
         return _same(known, asked)
 
-    wanted = asked.min_ucredits if sparing else min(asked.wanted_ucredits, room(tx, asked.payer) // SHARE)
+    wanted = asked.min_ucredits if sparing else min(asked.wanted_ucredits, room(tx, asked.payer, rules, now) // SHARE)
     granted = max(wanted, asked.min_ucredits)
     escrow = _open(tx, asked.escrow, asked.process, asked.payer, granted, now)
-    commit(tx, asked.payer, granted)
+    caps.commit(tx, asked.payer, granted, escrow.opened_at)
     _move(tx, escrow, wallet(escrow.user), held(escrow.user), granted, "hold", escrow.escrow, now)
     return Escrow(escrow=asked.escrow, granted_ucredits=granted)
 
@@ -114,18 +116,18 @@ def draw_again(tx: Transaction, asked: Draw) -> Escrow:
     return _same(known, asked)
 
 
-def settle(tx: Transaction, settlement: Settlement, tariff: Tariff, now: datetime) -> None:
+def settle(tx: Transaction, settlement: Settlement, rules: Rules, now: datetime) -> None:
     """Books the calls, then takes back. A call that is on disk already fails the whole as a duplicate row."""
     if settlement.calls and not tx.peek(BATCHES, settlement.batch):
         tx.keep(BATCHES, settlement.batch, True)
-        _book(tx, settlement.batch, settlement.calls, tariff, now)
+        _book(tx, settlement.batch, settlement.calls, rules, now)
     _take_all_back(tx, settlement, now)
 
 
-def settle_again(tx: Transaction, settlement: Settlement, tariff: Tariff, now: datetime) -> None:
+def settle_again(tx: Transaction, settlement: Settlement, rules: Rules, now: datetime) -> None:
     """The same where some of the calls are on disk: they were settled before, and the others are now."""
     new = [each for each in settlement.calls if not tx.committed("select_escrow_call", {"key": each.hold.call})]
-    settle(tx, replace(settlement, calls=tuple(new)), tariff, now)
+    settle(tx, replace(settlement, calls=tuple(new)), rules, now)
 
 
 def take_back(tx: Transaction, given: Return, now: datetime) -> None:
@@ -144,7 +146,7 @@ def take_back(tx: Transaction, given: Return, now: datetime) -> None:
     if given.ends:
         still = (tx.get(OPEN_ESCROWS, escrow.user) or frozenset()) - {escrow.escrow}
         tx.keep(OPEN_ESCROWS, escrow.user, still)
-    commit(tx, escrow.payer, -back)
+    caps.commit(tx, escrow.payer, -back, escrow.opened_at)
     subject = f"{escrow.escrow}/{granted}"  # A grant only falls, so each has this name once.
     _move(tx, escrow, held(escrow.user), wallet(escrow.user), back, "release", subject, now)
 
@@ -159,7 +161,7 @@ def recallable(tx: Transaction, user: UserId, except_process: str, amount_ucredi
     return {each.escrow: each.process for each in others}
 
 
-def _book(tx: Transaction, batch: str, calls: Sequence[EscrowCall], tariff: Tariff, now: datetime) -> None:
+def _book(tx: Transaction, batch: str, calls: Sequence[EscrowCall], rules: Rules, now: datetime) -> None:
     by_escrow: dict[EscrowId, dict[str, EscrowCall]] = defaultdict(dict)
     for each in calls:
         by_escrow[each.escrow][each.hold.call] = each
@@ -169,8 +171,8 @@ def _book(tx: Transaction, batch: str, calls: Sequence[EscrowCall], tariff: Tari
         escrow = tx.get(ESCROWS, name)
         if escrow is None:
             escrow = _open_ended(tx, name, next(iter(own.values())), now)
-        charges = [charge_of(each.hold, each.meter, tariff) for each in own.values()]
-        charges = _take(tx, escrow, batch, charges, now)
+        charges = [charge_of(each.hold, each.meter, rules.tariff) for each in own.values()]
+        charges = _take(tx, escrow, batch, charges, rules, now)
         for each, charge in zip(own.values(), charges, strict=True):
             tx.insert("escrow_calls", _row(each, batch, charge, now))
             paid[each.hold.provider] += charge.cost_pusd - charge.loss_pusd
@@ -181,7 +183,9 @@ def _book(tx: Transaction, batch: str, calls: Sequence[EscrowCall], tariff: Tari
         post(tx, "usd", LOSSES, f"provider:{provider}", loss_pusd, "loss", f"{batch}/{provider}", now, batch=batch)
 
 
-def _take(tx: Transaction, escrow: EscrowRow, batch: str, charges: list[Charge], now: datetime) -> list[Charge]:
+def _take(
+    tx: Transaction, escrow: EscrowRow, batch: str, charges: list[Charge], rules: Rules, now: datetime
+) -> list[Charge]:
     """Charges the escrow, then the wallet; the charges as they could be taken."""
     total = sum(charge.charge_ucredits for charge in charges)
     if not total:
@@ -189,13 +193,13 @@ def _take(tx: Transaction, escrow: EscrowRow, batch: str, charges: list[Charge],
     held_part = min(total, escrow.left_ucredits)
     late_part = 0
     if held_part < total:
-        late_part = min(total - held_part, room(tx, escrow.payer))
+        late_part = min(total - held_part, room(tx, escrow.payer, rules, escrow.opened_at))
         charges = _cut(charges, total - held_part - late_part)
     user, subject = escrow.user, f"{escrow.escrow}/{batch}"
     escrow = replace(escrow, charged_ucredits=escrow.charged_ucredits + held_part)
     tx.update("escrows", escrow.escrow, escrow)
     tx.keep(ESCROWS, escrow.escrow, escrow)
-    commit(tx, escrow.payer, late_part)
+    caps.commit(tx, escrow.payer, late_part, escrow.opened_at)
     _move(tx, escrow, held(user), REVENUE, held_part, "charge", subject, now, batch)
     _move(tx, escrow, wallet(user), REVENUE, late_part, "late", subject, now, batch)
     return charges
@@ -259,6 +263,7 @@ def _open(tx: Transaction, name: EscrowId, process: str, payer: Payer, granted: 
         token_sha256=payer.token_sha256,
         granted_ucredits=granted,
         charged_ucredits=0,
+        provider=payer.provider,
         opened_at=now,
         ended_at=None,
     )

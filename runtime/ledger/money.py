@@ -53,6 +53,13 @@ def usd_text(amount_pusd: int) -> str:
     return str((Decimal(amount_pusd) / PUSD_PER_USD).quantize(Decimal("0.000001"), ROUND_HALF_EVEN))
 
 
+def credits_exact(amount_ucredits: int) -> str:
+    """Credits with as many decimals as they have, at least 2: `0.0021`, `67.50`."""
+    sign, amount = ("-", -amount_ucredits) if amount_ucredits < 0 else ("", amount_ucredits)
+    whole, part = divmod(amount, UCREDITS_PER_CREDIT)
+    return f"{sign}{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"
+
+
 def credits_text(amount_ucredits: int) -> str:
     """Credits with 2 decimals, as people are shown them: `67.50`."""
     return str((Decimal(amount_ucredits) / UCREDITS_PER_CREDIT).quantize(Decimal("0.01"), ROUND_HALF_EVEN))

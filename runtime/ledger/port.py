@@ -16,6 +16,7 @@ CallState = Literal["held", "metered", "settled", "lost"]
 Role = Literal["DEMO", "FULL_ACCESS", "ADMIN"]
 """Source: spec/assistant.md §1."""
 TokenKind = Literal["user", "project", "task"]
+CapScope = Literal["user", "platform", "provider"]
 EscrowId = NewType("EscrowId", str)
 """Made by the process that draws it; random."""
 
@@ -26,6 +27,8 @@ class Payer(NamedTuple):
     user: UserId
     project: ProjectId | None = None
     token_sha256: str = ""
+    provider: str = ""
+    """Whose cap of the day it must also fit under."""
 
     @property
     def budgets(self) -> tuple[str, ...]:
@@ -59,7 +62,7 @@ class Hold:
     @property
     def payer(self) -> Payer:
         """Of a call without a run."""
-        return Payer(self.user, self.project, self.token_sha256)
+        return Payer(self.user, self.project, self.token_sha256, self.provider)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,85 @@ class CallRow:
     """`ok`, `estimated` (charged by our estimate), `provider_failed`, `interrupted` (usage known), or
     `interrupted_unknown` (cost is the upper bound)."""
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """A payment that its provider confirmed. `external_id` is the provider's own name for it."""
+
+    provider: str
+    external_id: str
+    user: UserId
+    product: str
+    ucredits: int
+    paid_pusd: int
+    """Its worth in picodollars."""
+    currency: str
+    amount_minor: int
+    """As the payer saw it, in the currency's smallest unit."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.provider}/{self.external_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repayment:
+    """That a payment goes back to its payer, and its credits with it."""
+
+    provider: str
+    external_id: str
+    reason: str
+
+    @property
+    def purchase_id(self) -> str:
+        return f"{self.provider}/{self.external_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """An operator's change of a wallet: credits given, or, where negative, taken. `id` makes a repeat safe."""
+
+    id: str
+    user: UserId
+    amount_ucredits: int
+    reason: str
+    made_by: UserId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRefund:
+    """Gives back what one call was charged."""
+
+    call: CallId
+    reason: str
+    made_by: UserId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """A line of a wallet's statement: what changed its balance, as spec/builder.md §9.5 names it.
+
+    `amount_ucredits` is positive for what came in. `call` is the call it paid for or gives back.
+    """
+
+    id: str
+    type: str
+    amount_ucredits: int
+    cost_pusd: int | None
+    call: CallId | None
+    project: ProjectId | None
+    external_id: str | None
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """What a user called of its own today, and the cap of a day; None where there is none."""
+
+    spent_ucredits: int
+    cap_ucredits: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +254,17 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefundRow:
+    """What of a receipt's charges was given back."""
+
+    call: CallId
+    task: str
+    amount_ucredits: int
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """A project's account. `charged` are the user's; `losses` are the platform's and cost the user nothing."""
 
@@ -182,6 +275,12 @@ class Receipt:
     total_cost_pusd: int
     total_ucredits: int
     refunded_ucredits: int
+    refunds: Sequence[RefundRow] = ()
+
+    @property
+    def net_ucredits(self) -> int:
+        """What the project really cost its user so far."""
+        return self.total_ucredits - self.refunded_ucredits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,10 +397,18 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """A sum that does not add up."""
+    """A sum that does not add up. `user` is whose account it is about, where it is one's."""
 
     subject: str
     text: str
+    user: UserId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoppedAccount:
+    user: UserId
+    reason: str
+    since: datetime
 
 
 class Credit(Protocol):
@@ -321,6 +428,39 @@ class Ledger(Protocol):
         """Registers a user and grants INITIAL_FREE_CREDITS, once per person for ever."""
 
     async def balance(self, user: UserId) -> Balance: ...
+
+    async def adjust(self, adjustment: Adjustment) -> Balance:
+        """By its id, once for ever. Raises NotFoundError for an unknown user, NotEnoughCreditsError where more would be
+        taken than is free, ConflictError for an id of another adjustment, BadInputError."""
+
+    async def purchase(self, purchase: Purchase) -> bool:
+        """Credits a confirmed payment, once for ever by provider and external id; False when it was credited before.
+
+        With a user's first, whoever invited them gets the bonus. Raises NotFoundError, BadInputError, ConflictError for
+        a payment that comes back with other figures.
+        """
+
+    async def repay(self, repayment: Repayment) -> int:
+        """Takes a purchase's credits back as far as they are free; how many, in microcredits. Raises NotFoundError."""
+
+    async def refund_call(self, refund: CallRefund) -> int:
+        """Gives back what a call was charged, once for ever; how much. Raises NotFoundError for what was never."""
+
+    async def set_inviter(self, user: UserId, inviter: UserId) -> None:
+        """Before the user's first purchase. Raises NotFoundError, ConflictError, BadInputError."""
+
+    async def statement(self, user: UserId, before: datetime | None, limit: int) -> Sequence[Movement]:
+        """What changed a wallet's balance, newest first; `before` is the time of the last one seen."""
+
+    async def spending(self, user: UserId) -> Spending: ...
+
+    async def stop_account(self, user: UserId, reason: str) -> None:
+        """Nothing more is spent from its wallet until `release_account`; what runs is settled."""
+
+    async def release_account(self, user: UserId) -> bool:
+        """False: it was not stopped."""
+
+    async def stopped_accounts(self) -> Sequence[StoppedAccount]: ...
 
     async def hold(self, hold: Hold) -> None:
         """Reserves the worst case. Repeating the same call id is the same hold.

@@ -19,22 +19,21 @@ from typing import TypeVar
 from runtime.entity.journal import BeginRun
 from runtime.errors import (
     BadInputError,
-    CeilingReachedError,
     ConflictError,
+    MasterbuilderError,
     NotEnoughCreditsError,
     NotFoundError,
-    RefusedError,
 )
 from runtime.ids import CallId, ProjectId, RunId, UserId
-from runtime.ledger.money import UCREDITS_PER_CREDIT, Tariff
-from runtime.ledger.port import Balance, EscrowId, Hold, Meter, Payer, Role
+from runtime.ledger import caps
+from runtime.ledger.caps import Rules
+from runtime.ledger.money import Tariff, credits_exact
+from runtime.ledger.port import EscrowId, Hold, Meter, Payer
 from runtime.ledger.records import (
     Account,
-    Budget,
     Call,
     CallEnd,
     CallUsage,
-    Grant,
     Reason,
     Run,
     RunBegin,
@@ -42,7 +41,6 @@ from runtime.ledger.records import (
     RunState,
     Transfer,
     Unit,
-    User,
     call_of,
 )
 from runtime.store.transaction import Kind, Transaction, first_as
@@ -56,11 +54,13 @@ REVENUE = "platform:revenue"
 PROMOTIONS = "platform:promotions"
 COST = "platform:cost"
 LOSSES = "platform:losses"
+SALES = "platform:sales"
+"""Credits that were bought leave it."""
+INCOME = "platform:income"
+"""What was paid for them, in USD."""
+ADJUSTMENTS = "platform:adjustments"
 
 ACCOUNTS = Kind(name="account", query="select_account", read=first_as(Account))
-USERS = Kind(name="user", query="select_user", read=first_as(User))
-GRANTS: Kind[str] = Kind(name="grant", query="select_grant", read=lambda rows: rows[0][0] if rows else None)
-BUDGETS = Kind(name="budget", query="select_budget", read=first_as(Budget))
 RUNS = Kind(name="run", query="select_run", read=first_as(Run))
 CALLS: Kind[Call] = Kind(name="call", query="select_call", read=lambda rows: call_of(rows[0]) if rows else None)
 OPEN_CALLS: Kind[frozenset[CallId]] = Kind(
@@ -80,36 +80,6 @@ def held(user: UserId) -> str:
     return f"{wallet(user)}/held"
 
 
-def open_wallet(
-    tx: Transaction, user: UserId, is_admin: bool, identity_sha256: str, grant_ucredits: int, now: datetime
-) -> Balance:
-    """Registers the user; grants once per `identity_sha256`, for ever. Raises BadInputError for an unusable id."""
-    known = tx.get(USERS, user)
-    role: Role = known.role if known is not None and known.role != "ADMIN" else "DEMO"
-    row = User(user_id=user, is_admin=is_admin, role="ADMIN" if is_admin else role)
-    if known is None:
-        tx.insert("users", row)
-    elif known != row:
-        tx.update("users", user, row)
-    tx.keep(USERS, user, row)
-    if tx.get(GRANTS, identity_sha256) is None:
-        tx.insert("grants", Grant(identity_sha256=identity_sha256, granted_at=now))
-        tx.keep(GRANTS, identity_sha256, identity_sha256)
-        post(tx, "credit", PROMOTIONS, wallet(user), grant_ucredits, "grant", identity_sha256, now, user=user)
-    free, reserved = balance_of(tx, wallet(user)), balance_of(tx, held(user))
-    return Balance(balance_ucredits=free + reserved, held_ucredits=reserved)
-
-
-def set_role(tx: Transaction, user: UserId, role: Role) -> None:
-    """Raises NotFoundError."""
-    known = tx.get(USERS, user)
-    if known is None:
-        raise NotFoundError(f"There is no user {user}.", "Issue a token for them first.")
-    row = replace(known, role=role)
-    tx.update("users", user, row)
-    tx.keep(USERS, user, row)
-
-
 def set_ceiling(tx: Transaction, subject: str, ceiling_ucredits: int) -> None:
     """From now on a hold must fit under it. What is already committed stays, even above.
 
@@ -117,7 +87,7 @@ def set_ceiling(tx: Transaction, subject: str, ceiling_ucredits: int) -> None:
     """
     if ceiling_ucredits < 0:
         raise BadInputError("A ceiling cannot be negative.")
-    _keep_budget(tx, replace(_budget(tx, subject), ceiling_ucredits=ceiling_ucredits))
+    caps.keep_budget(tx, replace(caps.budget_of(tx, subject), ceiling_ucredits=ceiling_ucredits))
 
 
 def begin_run(tx: Transaction, begin: BeginRun, now: datetime) -> None:
@@ -155,28 +125,30 @@ def abandon_run(tx: Transaction, run: RunId, now: datetime) -> None:
         _lose(tx, call, now)
 
 
-def hold(tx: Transaction, asked: Hold, tariff: Tariff, now: datetime) -> None:
+def hold(tx: Transaction, asked: Hold, rules: Rules, now: datetime) -> None:
     """Reserves the worst case of a call. A call id that is on disk but not in memory fails as a duplicate row.
 
     The disk is asked only before a refusal: a repeat must not be refused for want of what its own hold took.
-    Raises NotEnoughCreditsError, CeilingReachedError, ConflictError, BadInputError; nothing is held then.
+    Raises NotEnoughCreditsError, CeilingReachedError, DailyCapError, AccountStoppedError, ConflictError, BadInputError;
+    nothing is held then.
     """
     run = _open_run(tx, asked.run) if asked.run is not None else None
     known = tx.peek(CALLS, asked.call)
     if known is None:
-        call = _new_call(asked, run, tariff, now)
-        known = known_or_refused(tx, CALLS, asked.call, shortage(tx, call.payer, call.hold_ucredits))
+        call = _new_call(asked, run, rules.tariff, now)
+        refusal = shortage(tx, call.payer, call.hold_ucredits, rules, now)
+        known = known_or_refused(tx, CALLS, asked.call, refusal)
     if known is not None:
         check_same(known, asked, run)
         return
 
     tx.insert("call_holds", call)
     _keep_open(tx, call)
-    commit(tx, call.payer, call.hold_ucredits)
+    caps.commit(tx, call.payer, call.hold_ucredits, call.held_at)
     _move(tx, call, wallet(call.user), held(call.user), call.hold_ucredits, "hold", now)
 
 
-def known_or_refused(tx: Transaction, kind: Kind[Row], name: str, refusal: RefusedError | None) -> Row | None:
+def known_or_refused(tx: Transaction, kind: Kind[Row], name: str, refusal: MasterbuilderError | None) -> Row | None:
     """What memory did not know is looked for on disk before a refusal is raised, and only then."""
     if refusal is None:
         return None
@@ -254,48 +226,6 @@ def check_counts(input_tokens: int, output_tokens: int) -> None:
         raise BadInputError(f"Tokens are counted from 0 to {TOKENS_MAX}.")
 
 
-def shortage(tx: Transaction, payer: Payer, amount_ucredits: int) -> RefusedError | None:
-    """Why a call that may cost so much cannot be paid; None when it can."""
-    may_cost = f"This call may cost up to {credits_exact(amount_ucredits)} credits and"
-    nothing = "The call was not made and not charged."
-    for subject in payer.budgets:
-        ceiling, left = _ceiling(tx, subject)
-        if ceiling is not None and amount_ucredits > left:
-            whose, what_next = (
-                ("the token's budget", "Use another token, or have one issued with a larger budget.")
-                if subject != payer.project
-                else ("the project's ceiling", "Agree to a higher ceiling to go on.")
-            )
-            left_text = credits_exact(max(0, left))
-            return CeilingReachedError(
-                f"{may_cost} {left_text} are left under {whose} of {credits_exact(ceiling)}.", what_next, nothing
-            )
-    free = balance_of(tx, wallet(payer.user))
-    if amount_ucredits > free:
-        return NotEnoughCreditsError(
-            f"{may_cost} {credits_exact(free)} are free.", "Ask the operator for credits, then resume.", nothing
-        )
-    return None
-
-
-def room(tx: Transaction, payer: Payer) -> int:
-    """The most that would fit now, in microcredits: under the wallet, the project's ceiling and the token's budget."""
-    bounds = [balance_of(tx, wallet(payer.user))]
-    for subject in payer.budgets:
-        ceiling, left = _ceiling(tx, subject)
-        if ceiling is not None:
-            bounds.append(left)
-    return max(0, min(bounds))
-
-
-def commit(tx: Transaction, payer: Payer, amount_ucredits: int) -> None:
-    """Counts under the project's ceiling and the token's budget; a negative amount is taken off again."""
-    if amount_ucredits != 0:
-        for subject in payer.budgets:
-            budget = _budget(tx, subject)
-            _keep_budget(tx, replace(budget, committed_ucredits=budget.committed_ucredits + amount_ucredits))
-
-
 def post(
     tx: Transaction,
     unit: Unit,
@@ -335,15 +265,32 @@ def post(
     _add(tx, credit, unit, amount)
 
 
+def shortage(
+    tx: Transaction, payer: Payer, amount_ucredits: int, rules: Rules, now: datetime
+) -> MasterbuilderError | None:
+    """Why a call that may cost so much cannot be paid; None when it can."""
+    if (refusal := caps.refusal(tx, payer, amount_ucredits, rules.caps, now)) is not None:
+        return refusal
+    free = balance_of(tx, wallet(payer.user))
+    if amount_ucredits > free:
+        return NotEnoughCreditsError(
+            f"This call may cost up to {credits_exact(amount_ucredits)} credits and {credits_exact(free)} are free.",
+            "Ask the operator for credits, then resume.",
+            caps.NOT_MADE,
+        )
+    return None
+
+
+def room(tx: Transaction, payer: Payer, rules: Rules, now: datetime) -> int:
+    """The most that would fit now, in microcredits: in the wallet and under every cap."""
+    free = balance_of(tx, wallet(payer.user))
+    bound = caps.room(tx, payer, rules.caps, now)
+    return max(0, free if bound is None else min(free, bound))
+
+
 def balance_of(tx: Transaction, account: str) -> int:
     known = tx.get(ACCOUNTS, account)
     return known.balance if known is not None else 0
-
-
-def credits_exact(amount_ucredits: int) -> str:
-    """Credits with as many decimals as they have, at least 2: `0.0021`, `67.50`."""
-    whole, part = divmod(amount_ucredits, UCREDITS_PER_CREDIT)
-    return f"{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"
 
 
 def _open_run(tx: Transaction, run_id: RunId) -> Run:
@@ -480,7 +427,7 @@ def _close(tx: Transaction, call: Call, now: datetime) -> None:
 
 
 def _give_back(tx: Transaction, call: Call, amount_ucredits: int, reason: Reason, now: datetime) -> None:
-    commit(tx, call.payer, -amount_ucredits)
+    caps.commit(tx, call.payer, -amount_ucredits, call.held_at)
     _move(tx, call, held(call.user), wallet(call.user), amount_ucredits, reason, now)
 
 
@@ -501,23 +448,3 @@ def _add(tx: Transaction, account: str, unit: Unit, amount: int) -> None:
     assert changed.balance >= 0 or not account.startswith("user:"), f"{account} would be {changed.balance}"
     tx.keep(ACCOUNTS, account, changed)
     tx.update("accounts", account, changed)
-
-
-def _ceiling(tx: Transaction, subject: str) -> tuple[int | None, int]:
-    """A subject's ceiling, and what is left under it."""
-    budget = _budget(tx, subject)
-    ceiling = budget.ceiling_ucredits
-    return ceiling, ceiling - budget.committed_ucredits if ceiling is not None else 0
-
-
-def _budget(tx: Transaction, subject: str) -> Budget:
-    known = tx.get(BUDGETS, subject)
-    return known or Budget(subject=subject, ceiling_ucredits=None, committed_ucredits=0)
-
-
-def _keep_budget(tx: Transaction, budget: Budget) -> None:
-    if tx.get(BUDGETS, budget.subject) is None:
-        tx.insert("budgets", budget)
-    else:
-        tx.update("budgets", budget.subject, budget)
-    tx.keep(BUDGETS, budget.subject, budget)

@@ -188,7 +188,8 @@ class Purse:
         escrow = account.current
         if escrow is None or escrow.free < bound or self._clock() - self._heard_s > LEASE_S:
             return None
-        return escrow
+        # A call counts on its own day, so yesterday's escrow is for none of today's.
+        return escrow if escrow.day == self._utc_now().toordinal() else None
 
     async def _draw_more(self, account: "_Account", bound: int) -> None:
         """Raises NotEnoughCreditsError, CeilingReachedError, UnavailableError."""
@@ -223,6 +224,7 @@ class Purse:
             returns=returns,
         )
         self._has_drawn = True
+        day = self._utc_now().toordinal()
         try:
             granted = (await self._ledger.draw(draw)).granted_ucredits
         except NotEnoughCreditsError:
@@ -239,7 +241,7 @@ class Purse:
             raise
         self._heard_s = max(self._heard_s, sent_s)
         self._confirm(returns)
-        escrow = _Escrow(draw.escrow, account, granted)
+        escrow = _Escrow(draw.escrow, account, granted, day)
         account.escrows.append(escrow)
         self._escrows[escrow.name] = escrow
 
@@ -354,12 +356,14 @@ class Purse:
 class _Escrow:
     """`granted` is what the ledger holds for it at least; `charged` what its calls used, settled or not."""
 
-    __slots__ = ("account", "calls", "charged", "granted", "name", "reserved")
+    __slots__ = ("account", "calls", "charged", "day", "granted", "name", "reserved")
 
-    def __init__(self, name: EscrowId, account: "_Account", granted: int) -> None:
+    def __init__(self, name: EscrowId, account: "_Account", granted: int, day: int) -> None:
         self.name = name
         self.account = account
         self.granted = granted
+        self.day = day
+        """It was drawn on, as an ordinal."""
         self.charged = 0
         self.reserved = 0
         """By calls that are under way."""

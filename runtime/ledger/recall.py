@@ -29,6 +29,11 @@ class Recall:
     def asked_of(self, process: str) -> tuple[EscrowId, ...]:
         return tuple(self._asked.get(process, ()))
 
+    def ask(self, user: UserId, escrows: Mapping[EscrowId, str]) -> None:
+        """Asks for these (each with its process), though nobody waits."""
+        for escrow, process in escrows.items():
+            self._asked[process][escrow] = user
+
     def given(self, process: str, escrows: Iterable[EscrowId]) -> None:
         """A process gave back what it could of these."""
         asked = self._asked.get(process, {})
@@ -45,8 +50,7 @@ class Recall:
 
         False when `deadline_s` on the monotonic clock was first.
         """
-        for escrow, process in escrows.items():
-            self._asked[process][escrow] = user
+        self.ask(user, escrows)
         self._waiting[user] += 1
         try:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):

@@ -3,22 +3,27 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
-from runtime.ids import ProjectId
+from runtime.ids import CallId, ProjectId
 from runtime.ledger.money import credits_text, usd_text
-from runtime.ledger.port import CallRow, Receipt
+from runtime.ledger.port import CallRow, Receipt, RefundRow
 from runtime.ledger.records import CHARGED, Call
 
+NO_REFUNDS: Mapping[CallId, tuple[int, str, datetime]] = MappingProxyType({})
 _HEADINGS = ("task", "try", "type", "model", "tokens in", "tokens out", "cost USD", "credits", "outcome")
 _FIRST_NUMBERS = 4
 _LAST_NUMBERS = 7
 
 
-def receipt_of(project: ProjectId, calls: Sequence[Call]) -> Receipt:
-    """Charged, lost and pending calls, in the order given.
+def receipt_of(
+    project: ProjectId, calls: Sequence[Call], refunds: Mapping[CallId, tuple[int, str, datetime]] = NO_REFUNDS
+) -> Receipt:
+    """Charged, lost and pending calls, in the order given, and what of them was given back: amount, reason, time.
 
     A call whose usage was above its hold has two rows: what the hold covered, and the excess as a loss without
     tokens (`above_hold`), so that the sums of both lists are what providers served. A call whose provider failed is
@@ -34,7 +39,13 @@ def receipt_of(project: ProjectId, calls: Sequence[Call]) -> Receipt:
         pending=[call.row() for call in calls if call.state in ("held", "metered")],
         total_cost_pusd=sum(row.cost_pusd for row in rows),
         total_ucredits=sum(row.credits_ucredits for row in rows),
-        refunded_ucredits=0,
+        refunded_ucredits=sum(amount for amount, _, _ in refunds.values()),
+        refunds=[
+            RefundRow(call=call.call, task=call.task, amount_ucredits=amount, reason=reason, at=at)
+            for call in charged
+            if call.call in refunds
+            for amount, reason, at in [refunds[call.call]]
+        ],
     )
 
 
@@ -42,8 +53,14 @@ def receipt_text(receipt: Receipt) -> str:
     """For people: aligned tables, credits with 2 decimals, dollars with 6."""
     total = f"{credits_text(receipt.total_ucredits)} credits for {usd_text(receipt.total_cost_pusd)} USD of model calls"
     parts = [f"Receipt of project {receipt.project}", "", *_table(receipt.charged), "", f"Total: {total}."]
-    if receipt.refunded_ucredits:
-        parts.append(f"Refunded: {credits_text(receipt.refunded_ucredits)} credits.")
+    if receipt.refunds:
+        parts += ["", "Given back:", ""]
+        parts += [
+            f"{row.task or row.call}  {credits_text(row.amount_ucredits)} credits  {row.reason}"
+            for row in receipt.refunds
+        ]
+        net = credits_text(receipt.net_ucredits)
+        parts += ["", f"Refunded: {credits_text(receipt.refunded_ucredits)} credits; you paid {net} credits."]
     if receipt.losses:
         lost = usd_text(sum(row.cost_pusd for row in receipt.losses))
         parts += ["", f"Not charged: these calls cost you nothing; the platform bears {lost} USD.", ""]
@@ -65,7 +82,9 @@ def receipt_json(receipt: Receipt) -> str:
         "total_cost_usd": usd_text(receipt.total_cost_pusd),
         "total_credits": credits_text(receipt.total_ucredits),
         "total_ucredits": receipt.total_ucredits,
+        "refunds": [{**_fields(row), "at": row.at.isoformat()} for row in receipt.refunds],
         "refunded_ucredits": receipt.refunded_ucredits,
+        "net_ucredits": receipt.net_ucredits,
     }
     return json.dumps(document, indent=2)
 
@@ -80,6 +99,10 @@ def receipt_csv(receipt: Receipt) -> str:
         for row in rows:
             cells = {key: _harmless(value) for key, value in _row_json(row).items()}
             writer.writerow({"list": name, **cells})
+    for refund in receipt.refunds:
+        given = {"call": refund.call, "task": refund.task, "credits_ucredits": -refund.amount_ucredits}
+        cells = {**given, "outcome": refund.reason, "at": refund.at.isoformat()}
+        writer.writerow({"list": "refunds", **{key: _harmless(value) for key, value in cells.items()}})
     return text.getvalue()
 
 
@@ -124,6 +147,10 @@ def _pad(text: str, width: int, column: int) -> str:
 def _row_json(row: CallRow) -> dict[str, Any]:
     values = {name: getattr(row, name) for name in _row_json_names()}
     return {**values, "at": row.at.isoformat()}
+
+
+def _fields(row: RefundRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in RefundRow.__dataclass_fields__}
 
 
 def _row_json_names() -> list[str]:

@@ -10,7 +10,11 @@ from runtime.ledger.port import CallRow, CallState, EscrowId, Payer, Role, TaskT
 
 Unit = Literal["credit", "usd"]
 RunState = Literal["open", "settled", "abandoned"]
-Reason = Literal["grant", "hold", "release", "charge", "late", "void", "cost", "excess", "loss", "correction"]
+Reason = Literal[
+    "grant", "purchase", "repayment", "adjustment", "referral", "refund",
+    "hold", "release", "charge", "late", "void",
+    "cost", "excess", "loss", "correction", "income", "repaid",
+]  # fmt: skip
 CHARGED = ("ok", "estimated")
 """Outcomes of calls that were served: the others cost the user nothing."""
 
@@ -47,6 +51,17 @@ class User:
     user_id: UserId
     is_admin: bool
     role: Role
+    invited_by: UserId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """That nothing more is spent from a user's wallet, until it is lifted."""
+
+    user: UserId
+    reason: str
+    lifted_at: int | None
+    """Microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +137,7 @@ class Call:
 
     @property
     def payer(self) -> Payer:
-        return Payer(self.user, self.project, self.token_sha256)
+        return Payer(self.user, self.project, self.token_sha256, self.provider)
 
     @property
     def price(self) -> Price:
@@ -183,6 +198,7 @@ class EscrowRow:
     token_sha256: str
     granted_ucredits: int
     charged_ucredits: int
+    provider: str
     opened_at: datetime
     ended_at: datetime | None
 
@@ -193,7 +209,7 @@ class EscrowRow:
 
     @property
     def payer(self) -> Payer:
-        return Payer(self.user, self.project, self.token_sha256)
+        return Payer(self.user, self.project, self.token_sha256, self.provider)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +243,55 @@ class EscrowCallRow:
 class Grant:
     identity_sha256: str
     granted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurchaseRow:
+    """A confirmed payment. `amount_minor` is what the payer saw, in the smallest unit of `currency`."""
+
+    purchase: str
+    """`<provider>/<external id>`"""
+    provider: str
+    external_id: str
+    user: UserId
+    product: str
+    ucredits: int
+    paid_pusd: int
+    currency: str
+    amount_minor: int
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepaymentRow:
+    """That a purchase was paid back; its credits were taken as far as they were there."""
+
+    purchase: str
+    taken_ucredits: int
+    reason: str
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdjustmentRow:
+    adjustment: str
+    user: UserId
+    amount_ucredits: int
+    """Negative for what was taken."""
+    reason: str
+    made_by: UserId
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRefundRow:
+    call: CallId
+    user: UserId
+    project: ProjectId | None
+    amount_ucredits: int
+    reason: str
+    made_by: UserId
+    made_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Carries one call through its route: credit, a key, the provider, and what to do about each way it can fail.
 
-for each model of the route      hold its worst case
+for each model of the route      hold its worst case; under a provider's cap of the day: the next model
   until something is served        lease a key, ask
     limited, or the key refused      the next key, as long as the call may wait
     an outage                        the next model; of the last one three more tries
@@ -16,7 +16,7 @@ from typing import Literal, Self, TypeVar
 
 from runtime.catalogue.model import Model
 from runtime.config import Settings
-from runtime.errors import AllProvidersFailedError, MasterbuilderError, UnavailableError
+from runtime.errors import AllProvidersFailedError, DailyCapError, MasterbuilderError, UnavailableError
 from runtime.ids import CallId
 from runtime.keys.keys import KeyLeases, KeyLimits, KeyOutcome, Lease, Wish
 from runtime.ledger.port import Credit, Hold, Meter
@@ -72,7 +72,13 @@ class Attempts:
             call = order.call if number == 0 else CallId(f"{order.call}~{number + 1}")
             bounds = size.bounds(model)
             served = Served(self._credit, self._keys, self._metering, self._clock, order, call, model, bounds)
-            await self._credit.hold(served.hold())
+            try:
+                await self._credit.hold(served.hold())
+            except DailyCapError as capped:
+                if capped.scope != "provider":
+                    raise
+                failures.append((model.id, capped))
+                continue
             try:
                 answer = await self._ask(served, ask, is_last=is_last)
             except UnavailableError as error:

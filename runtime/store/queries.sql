@@ -157,16 +157,17 @@ ORDER BY r.entity, r.name
 -- People and what they may use =================================================================================
 
 -- name: select_user
-SELECT user_id, is_admin, role FROM users WHERE user_id = $key
+SELECT user_id, is_admin, role, invited_by FROM users WHERE user_id = $key
 
 -- name: insert_users
-INSERT INTO users (user_id, is_admin, role, created_at)
-SELECT unnest($user_id::VARCHAR[]), unnest($is_admin::BOOLEAN[]), unnest($role::VARCHAR[]), now()
+INSERT INTO users (user_id, is_admin, role, invited_by, created_at)
+SELECT unnest($user_id::VARCHAR[]), unnest($is_admin::BOOLEAN[]), unnest($role::VARCHAR[]),
+       unnest($invited_by::VARCHAR[]), now()
 
 -- name: update_users
-UPDATE users SET is_admin = s.is_admin, role = s.role
+UPDATE users SET is_admin = s.is_admin, role = s.role, invited_by = s.invited_by
 FROM (SELECT unnest($user_id::VARCHAR[]) AS user_id, unnest($is_admin::BOOLEAN[]) AS is_admin,
-             unnest($role::VARCHAR[]) AS role) s
+             unnest($role::VARCHAR[]) AS role, unnest($invited_by::VARCHAR[]) AS invited_by) s
 WHERE users.user_id = s.user_id
 
 -- name: select_grant
@@ -387,16 +388,17 @@ SELECT unnest($call::VARCHAR[]), unnest($state::VARCHAR[]), unnest($ended_at::TI
 -- Escrows ------------------------------------------------------------------------------------------------------
 
 -- name: select_escrow
-SELECT escrow, process, user_id, project, token_sha256, granted_ucredits::HUGEINT, charged_ucredits::HUGEINT,
+SELECT escrow, process, user_id, project, token_sha256, granted_ucredits::HUGEINT, charged_ucredits::HUGEINT, provider,
        epoch_us(opened_at), epoch_us(ended_at)
 FROM escrows WHERE escrow = $key
 
 -- name: insert_escrows
-INSERT INTO escrows (escrow, process, user_id, project, token_sha256, granted_ucredits, charged_ucredits, opened_at,
-                     ended_at)
+INSERT INTO escrows (escrow, process, user_id, project, token_sha256, granted_ucredits, charged_ucredits, provider,
+                     opened_at, ended_at)
 SELECT unnest($escrow::VARCHAR[]), unnest($process::VARCHAR[]), unnest($user::VARCHAR[]), unnest($project::VARCHAR[]),
        unnest($token_sha256::VARCHAR[]), unnest($granted_ucredits::DECIMAL(38, 0)[]),
-       unnest($charged_ucredits::DECIMAL(38, 0)[]), unnest($opened_at::TIMESTAMPTZ[]), unnest($ended_at::TIMESTAMPTZ[])
+       unnest($charged_ucredits::DECIMAL(38, 0)[]), unnest($provider::VARCHAR[]), unnest($opened_at::TIMESTAMPTZ[]),
+       unnest($ended_at::TIMESTAMPTZ[])
 
 -- name: update_escrows
 UPDATE escrows SET granted_ucredits = s.granted_ucredits, charged_ucredits = s.charged_ucredits, ended_at = s.ended_at
@@ -431,6 +433,81 @@ SELECT unnest($call::VARCHAR[]), unnest($escrow::VARCHAR[]), unnest($batch::VARC
        unnest($response_time_ms::BIGINT[]), unnest($key_id::VARCHAR[]), unnest($held_at::TIMESTAMPTZ[]),
        unnest($settled_at::TIMESTAMPTZ[])
 
+-- Wallets ------------------------------------------------------------------------------------------------------
+
+-- name: select_purchase
+SELECT user_id, product, ucredits::HUGEINT, paid_pusd::HUGEINT FROM purchases WHERE purchase = $key
+
+-- name: purchases_of_user
+SELECT purchase FROM purchases WHERE user_id = $user_id LIMIT 1
+
+-- name: insert_purchases
+INSERT INTO purchases (purchase, provider, external_id, user_id, product, ucredits, paid_pusd, currency, amount_minor,
+                       made_at)
+SELECT unnest($purchase::VARCHAR[]), unnest($provider::VARCHAR[]), unnest($external_id::VARCHAR[]),
+       unnest($user::VARCHAR[]), unnest($product::VARCHAR[]), unnest($ucredits::DECIMAL(38, 0)[]),
+       unnest($paid_pusd::DECIMAL(38, 0)[]), unnest($currency::VARCHAR[]), unnest($amount_minor::BIGINT[]),
+       unnest($made_at::TIMESTAMPTZ[])
+
+-- name: select_repayment
+SELECT taken_ucredits::HUGEINT FROM repayments WHERE purchase = $key
+
+-- name: insert_repayments
+INSERT INTO repayments (purchase, taken_ucredits, reason, made_at)
+SELECT unnest($purchase::VARCHAR[]), unnest($taken_ucredits::DECIMAL(38, 0)[]), unnest($reason::VARCHAR[]),
+       unnest($made_at::TIMESTAMPTZ[])
+
+-- name: select_adjustment
+SELECT user_id, amount_ucredits::HUGEINT, reason FROM adjustments WHERE adjustment = $key
+
+-- name: insert_adjustments
+INSERT INTO adjustments (adjustment, user_id, amount_ucredits, reason, made_by, made_at)
+SELECT unnest($adjustment::VARCHAR[]), unnest($user::VARCHAR[]), unnest($amount_ucredits::DECIMAL(38, 0)[]),
+       unnest($reason::VARCHAR[]), unnest($made_by::VARCHAR[]), unnest($made_at::TIMESTAMPTZ[])
+
+-- name: charge_of_call
+SELECT user_id, project, state, outcome, charge_ucredits::HUGEINT FROM calls WHERE call = $call
+AND state = 'settled'
+
+-- name: select_call_refund
+SELECT amount_ucredits::HUGEINT FROM call_refunds WHERE call = $key
+
+-- name: insert_call_refunds
+INSERT INTO call_refunds (call, user_id, project, amount_ucredits, reason, made_by, made_at)
+SELECT unnest($call::VARCHAR[]), unnest($user::VARCHAR[]), unnest($project::VARCHAR[]),
+       unnest($amount_ucredits::DECIMAL(38, 0)[]), unnest($reason::VARCHAR[]), unnest($made_by::VARCHAR[]),
+       unnest($made_at::TIMESTAMPTZ[])
+
+-- name: refunds_of_project
+SELECT call, amount_ucredits::HUGEINT, reason, epoch_us(made_at) FROM call_refunds
+WHERE project = $project ORDER BY made_at, call
+
+-- name: statement
+SELECT id, transaction_type, amount_ucredits::HUGEINT, cost_pusd::HUGEINT, api_key_usage_id, project_id,
+       external_transaction_id, description, epoch_us(created_at)
+FROM movements
+WHERE user_id = $user_id AND ($before::TIMESTAMPTZ IS NULL OR created_at < $before)
+ORDER BY created_at DESC, id LIMIT $limit
+
+-- name: select_stop
+SELECT user_id, reason, epoch_us(lifted_at) FROM stops WHERE user_id = $key
+
+-- name: put_stop
+INSERT INTO stops (user_id, reason, since, lifted_at) VALUES ($user_id, $reason, $since, NULL)
+ON CONFLICT (user_id) DO UPDATE SET reason = excluded.reason, since = excluded.since, lifted_at = NULL
+
+-- name: lift_stop
+UPDATE stops SET lifted_at = $lifted_at WHERE user_id = $user_id AND lifted_at IS NULL
+
+-- name: user_of_subject
+SELECT user_id FROM calls WHERE call = $subject
+UNION SELECT user_id FROM escrows WHERE escrow = $subject
+UNION SELECT user_id FROM runs WHERE project = $subject
+LIMIT 1
+
+-- name: stops
+SELECT user_id, reason, epoch_us(since) FROM stops WHERE lifted_at IS NULL ORDER BY since, user_id
+
 -- Everything that does not add up, as (subject, text). Each part names what it compares with what.
 -- name: mismatches
 WITH legs AS (
@@ -448,13 +525,29 @@ open_holds AS (
           SELECT user_id, granted_ucredits - charged_ucredits FROM escrows)
     GROUP BY ALL
 ),
+-- What was held counts on the day it was held; under an escrow, on the escrow's.
+commitments AS (
+    SELECT user_id, project, token_sha256, provider, charge_ucredits AS amount, held_at AS at_time FROM held_calls
+    UNION ALL
+    SELECT e.user_id, e.project, e.token_sha256, e.provider, c.charge_ucredits, e.opened_at
+    FROM escrow_calls c JOIN escrows e ON e.escrow = c.escrow
+    UNION ALL
+    SELECT user_id, project, token_sha256, provider, granted_ucredits - charged_ucredits, opened_at FROM escrows
+),
+days AS (
+    SELECT *, 'day:' || strftime(at_time AT TIME ZONE 'UTC', '%Y-%m-%d') AS day FROM commitments
+),
 budget_uses AS (
     SELECT subject, sum(amount)::HUGEINT AS committed
-    FROM (SELECT unnest([project, 'token:' || nullif(token_sha256, '')]) AS subject, charge_ucredits AS amount FROM calls
+    FROM (SELECT unnest([project, 'token:' || nullif(token_sha256, '')]) AS subject, amount FROM commitments
           UNION ALL
-          SELECT unnest([project, 'token:' || nullif(token_sha256, '')]), granted_ucredits - charged_ucredits
-          FROM escrows)
+          SELECT unnest([CASE WHEN project IS NULL THEN day || '/user:' || user_id END,
+                         day || '/provider:' || nullif(provider, ''), day || '/platform']), amount
+          FROM days)
     WHERE subject IS NOT NULL GROUP BY subject
+),
+uncounted AS (
+    SELECT 'day:' || from_day AS before FROM day_counts
 ),
 posted AS (
     SELECT call,
@@ -502,8 +595,9 @@ WHERE coalesce(a.balance::HUGEINT, 0) <> coalesce(o.held, 0)
 UNION ALL
 SELECT coalesce(b.subject, u.subject),
        'committed ' || coalesce(b.committed_ucredits, 0)::VARCHAR || ', calls ' || coalesce(u.committed, 0)::VARCHAR
-FROM budgets b FULL JOIN budget_uses u ON b.subject = u.subject
+FROM budgets b FULL JOIN budget_uses u ON b.subject = u.subject, uncounted
 WHERE coalesce(b.committed_ucredits::HUGEINT, 0) <> coalesce(u.committed, 0)
+  AND NOT (starts_with(coalesce(b.subject, u.subject), 'day:') AND coalesce(b.subject, u.subject) < uncounted.before)
 UNION ALL
 SELECT coalesce(c.call, p.call), 'the transfers of this call are not what its receipt says'
 FROM held_calls c FULL JOIN posted p ON c.call = p.call
@@ -525,6 +619,24 @@ FROM batch_used u FULL JOIN batch_posted p ON u.batch = p.batch
 WHERE coalesce(p.charged, 0) <> coalesce(u.charged, 0)
    OR coalesce(p.cost, 0) <> coalesce(u.cost, 0)
    OR coalesce(p.lost, 0) <> coalesce(u.lost, 0)
+UNION ALL
+SELECT coalesce(r.call, t.call), 'refunded ' || coalesce(r.amount_ucredits, 0)::VARCHAR || ', transferred '
+       || coalesce(t.amount, 0)::VARCHAR
+FROM call_refunds r
+FULL JOIN (SELECT left(transfer_id, length(transfer_id) - 7) AS call, amount FROM transfers WHERE reason = 'refund') t
+       ON t.call = r.call
+WHERE coalesce(r.amount_ucredits, 0) <> coalesce(t.amount, 0)
+UNION ALL
+SELECT coalesce(p.subject, t.subject), 'bought ' || coalesce(p.ucredits, 0)::VARCHAR || ', transferred '
+       || coalesce(t.amount, 0)::VARCHAR
+FROM (SELECT 'purchase/' || purchase || '/purchase' AS subject, ucredits FROM purchases
+      UNION ALL
+      SELECT 'purchase/' || purchase || '/repayment', taken_ucredits FROM repayments WHERE taken_ucredits > 0
+      UNION ALL
+      SELECT 'adjustment/' || adjustment || '/adjustment', abs(amount_ucredits) FROM adjustments) p
+FULL JOIN (SELECT transfer_id AS subject, amount FROM transfers
+           WHERE reason IN ('purchase', 'repayment', 'adjustment')) t ON t.subject = p.subject
+WHERE coalesce(p.ucredits, 0) <> coalesce(t.amount, 0)
 UNION ALL
 SELECT c.call, 'its escrow is not there' FROM escrow_calls c ANTI JOIN escrows e ON e.escrow = c.escrow
 UNION ALL

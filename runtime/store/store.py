@@ -9,6 +9,7 @@ from pathlib import Path
 from runtime.config import Secrets, Settings
 from runtime.entity.vitals import StoreVitals
 from runtime.ledger.books import Books
+from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import Mismatch
 from runtime.store import backup, checking, compaction, schema
 from runtime.store.blobs import Blobs
@@ -36,6 +37,8 @@ class Store:
             tariff=settings.tariff,
             initial_free_ucredits=settings.initial_free_ucredits,
             identity_salt=secrets.identity_salt,
+            caps=settings.caps,
+            referral_ucredits=settings.referral_bonus * UCREDITS_PER_CREDIT,
             clock=clock,
         )
 

@@ -10,12 +10,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runtime.entity.journal import BeginRun
-from runtime.errors import CeilingReachedError, ConflictError, NotEnoughCreditsError, NotFoundError, RefusedError
+from runtime.errors import (
+    AccountStoppedError,
+    BadInputError,
+    CeilingReachedError,
+    ConflictError,
+    DailyCapError,
+    MasterbuilderError,
+    NotEnoughCreditsError,
+    NotFoundError,
+)
 from runtime.ids import BlobId, CallId, ProjectId, RunId, UserId
+from runtime.ledger.caps import Caps, day_of, spent_on, subjects, user_cap
 from runtime.ledger.escrows import SHARE, Charge, charge_of
 from runtime.ledger.money import Price, Tariff
 from runtime.ledger.port import (
+    Adjustment,
     Balance,
+    CallRefund,
     CallRow,
     CallState,
     Draw,
@@ -29,17 +41,26 @@ from runtime.ledger.port import (
     Meter,
     Mismatch,
     ModelRow,
+    Movement,
     NewToken,
     Payer,
+    Purchase,
     Receipt,
+    RefundRow,
+    Repayment,
     Return,
     Role,
     SealedKey,
     Settlement,
+    Spending,
+    StoppedAccount,
     TokenRow,
 )
 from runtime.ledger.records import CHARGED
 from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_token, identity_of
+from runtime.ledger.wallets import check_amount, check_reason
+
+NO_CAPS = Caps()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,16 +73,20 @@ class _Call:
     at: datetime
     state: CallState = "held"
     usage: Meter | None = None
+    tariff: Tariff | None = None
+    """In force when the usage came."""
 
     @property
     def payer(self) -> Payer:
-        return Payer(self.user, self.begin.project if self.begin else self.hold.project, self.hold.token_sha256)
+        project = self.begin.project if self.begin else self.hold.project
+        return Payer(self.user, project, self.hold.token_sha256, self.hold.provider)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Escrow:
     draw: Draw
     granted_ucredits: int
+    at: datetime
     charged_ucredits: int = 0
     ended: bool = False
 
@@ -75,6 +100,8 @@ class _Booked:
     call: EscrowCall
     payer: Payer
     charge: Charge
+    at: datetime
+    """When its escrow was opened."""
 
 
 class MemoryLedger:
@@ -85,8 +112,13 @@ class MemoryLedger:
         tariff: Tariff,
         initial_free_ucredits: int,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        caps: Caps = NO_CAPS,
+        referral_ucredits: int = 0,
     ) -> None:
         self._tariff = tariff
+        self._caps = caps
+        self._referral_ucredits = referral_ucredits
         self._initial_free_ucredits = initial_free_ucredits
         self._clock = clock
         self._admins: dict[UserId, bool] = {}
@@ -104,6 +136,14 @@ class MemoryLedger:
         self._prices: dict[str, tuple[str, str, Price]] = {}
         self._models: dict[tuple[str, str, datetime], ModelRow] = {}
         self._blobs: dict[BlobId, bytes] = {}
+        self._inviters: dict[UserId, UserId] = {}
+        self._purchases: dict[str, Purchase] = {}
+        self._repaid: dict[str, int] = {}
+        self._adjustments: dict[str, Adjustment] = {}
+        self._refunds: dict[CallId, tuple[CallRefund, int, datetime]] = {}
+        self._movements: list[tuple[UserId, Movement]] = []
+        """But for grants and charges."""
+        self._stops: dict[UserId, StoppedAccount] = {}
 
     async def open_wallet(self, user: UserId, is_admin: bool) -> Balance:
         self._admins[user] = is_admin
@@ -118,6 +158,88 @@ class MemoryLedger:
 
     async def balance(self, user: UserId) -> Balance:
         return self._balance(user)
+
+    async def adjust(self, adjustment: Adjustment) -> Balance:
+        check_amount(abs(adjustment.amount_ucredits))
+        check_reason(adjustment.reason)
+        self._check_known(adjustment.user)
+        known = self._adjustments.get(adjustment.id)
+        if known is not None:
+            if replace(known, made_by=adjustment.made_by) != adjustment:
+                raise ConflictError(f"{adjustment.id} is another adjustment.")
+            return self._balance(adjustment.user)
+        if -adjustment.amount_ucredits > self._balance(adjustment.user).free_ucredits:
+            raise NotEnoughCreditsError("More than is free.")
+        self._adjustments[adjustment.id] = adjustment
+        name = f"adjustment/{adjustment.id}/adjustment"
+        self._move(adjustment.user, name, "manual_adjustment", adjustment.amount_ucredits, adjustment.reason)
+        return self._balance(adjustment.user)
+
+    async def purchase(self, purchase: Purchase) -> bool:
+        self._check_known(purchase.user)
+        known = self._purchases.get(purchase.id)
+        if known is not None:
+            same = replace(known, currency=purchase.currency, amount_minor=purchase.amount_minor)
+            if same != purchase:
+                raise ConflictError(f"{purchase.id} was credited with other figures.")
+            return False
+        is_first = all(each.user != purchase.user for each in self._purchases.values())
+        self._purchases[purchase.id] = purchase
+        name = f"purchase/{purchase.id}/purchase"
+        self._move(purchase.user, name, "purchase", purchase.ucredits, purchase.product, purchase.external_id)
+        inviter = self._inviters.get(purchase.user)
+        if is_first and inviter is not None and self._referral_ucredits:
+            name = f"referral/{purchase.user}/referral"
+            self._move(inviter, name, "referral_bonus", self._referral_ucredits, "referral")
+        return True
+
+    async def repay(self, repayment: Repayment) -> int:
+        made = self._purchases.get(repayment.purchase_id)
+        if made is None:
+            raise NotFoundError(f"There is no payment {repayment.external_id}.")
+        if repayment.purchase_id not in self._repaid:
+            taken = min(made.ucredits, self._balance(made.user).free_ucredits)
+            self._repaid[repayment.purchase_id] = taken
+            if taken:
+                name = f"purchase/{made.id}/repayment"
+                self._move(made.user, name, "refund", -taken, repayment.reason, made.external_id)
+        return self._repaid[repayment.purchase_id]
+
+    async def refund_call(self, refund: CallRefund) -> int:
+        if refund.call not in self._refunds:
+            user, charge = self._charged(refund.call)
+            self._refunds[refund.call] = refund, charge, self._clock()
+            self._move(user, f"{refund.call}/refund", "refund", charge, refund.reason, call=refund.call)
+        return self._refunds[refund.call][1]
+
+    async def set_inviter(self, user: UserId, inviter: UserId) -> None:
+        self._check_known(user)
+        self._check_known(inviter)
+        if user == inviter:
+            raise BadInputError("Nobody invites themselves.")
+        if self._inviters.get(user) == inviter:
+            return
+        if user in self._inviters or any(each.user == user for each in self._purchases.values()):
+            raise ConflictError("That is settled already.")
+        self._inviters[user] = inviter
+
+    async def statement(self, user: UserId, before: datetime | None, limit: int) -> Sequence[Movement]:
+        """Without grants and charges."""
+        mine = [each for whose, each in reversed(self._movements) if whose == user]
+        return [each for each in mine if before is None or each.at < before][:limit]
+
+    async def spending(self, user: UserId) -> Spending:
+        cap = user_cap(self._caps, self._roles[user]) if user in self._roles else None
+        return Spending(spent_ucredits=self._committed(spent_on(user, self._clock())), cap_ucredits=cap)
+
+    async def stop_account(self, user: UserId, reason: str) -> None:
+        self._stops.setdefault(user, StoppedAccount(user=user, reason=reason, since=self._clock()))
+
+    async def release_account(self, user: UserId) -> bool:
+        return self._stops.pop(user, None) is not None
+
+    async def stopped_accounts(self) -> Sequence[StoppedAccount]:
+        return list(self._stops.values())
 
     async def hold(self, hold: Hold) -> None:
         begin = self._open_run(hold.run)
@@ -141,7 +263,7 @@ class MemoryLedger:
             raise NotFoundError(f"There is no call {meter.call}.")
         if call.usage is not None:
             return
-        call.usage = meter
+        call.usage, call.tariff = meter, self._tariff
         if call.state == "held":
             call.state = "settled" if call.begin is None or meter.provider_failed else "metered"
 
@@ -156,12 +278,12 @@ class MemoryLedger:
             self._take_back(given)
         try:
             self._check_fits(draw.payer, draw.min_ucredits)
-        except RefusedError:
+        except MasterbuilderError:
             self._escrows.update(before)
             raise
-        wanted = min(draw.wanted_ucredits, self._room(draw.payer) // SHARE)
+        wanted = min(draw.wanted_ucredits, self._room(draw.payer, self._clock()) // SHARE)
         granted = max(draw.min_ucredits, wanted)
-        self._escrows[draw.escrow] = _Escrow(draw=draw, granted_ucredits=granted)
+        self._escrows[draw.escrow] = _Escrow(draw=draw, granted_ucredits=granted, at=self._clock())
         return Escrow(escrow=draw.escrow, granted_ucredits=granted)
 
     async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
@@ -196,8 +318,16 @@ class MemoryLedger:
             pending=[row for row, _ in rows if row.state in ("held", "metered")],
             total_cost_pusd=sum(row.cost_pusd for row in shown),
             total_ucredits=sum(row.credits_ucredits for row in shown),
-            refunded_ucredits=0,
-        )
+            refunded_ucredits=sum(self._refunds[row.call][1] for row in shown if row.call in self._refunds),
+            refunds=[
+                RefundRow(
+                    call=row.call, task=row.task, amount_ucredits=amount, reason=refund.reason, at=at
+                )
+                for row in shown
+                if row.call in self._refunds
+                for refund, amount, at in [self._refunds[row.call]]
+            ],
+        )  # fmt: skip
 
     async def add_token(self, token: NewToken) -> None:
         check_token(token)
@@ -223,7 +353,7 @@ class MemoryLedger:
                 project=token.project,
                 terms=token.terms,
                 spent_ucredits=sum(
-                    amount for payer, amount in self._commitments(False) if payer.token_sha256 == sha256
+                    amount for payer, amount, _ in self._commitments(False) if payer.token_sha256 == sha256
                 ),
                 created_at=created_at,
                 expires_at=token.expires_at,
@@ -354,40 +484,85 @@ class MemoryLedger:
         return [call for call in self._calls.values() if call.payer.project == project]
 
     def _check_fits(self, payer: Payer, needed: int) -> None:
+        if payer.user in self._stops:
+            raise AccountStoppedError(f"{payer.user} is stopped.")
         for subject in payer.budgets:
             if subject in self._ceilings and self._committed(subject) + needed > self._ceilings[subject]:
                 raise CeilingReachedError(f"{needed} microcredits do not fit under the ceiling.")
+        for subject, cap in self._day_caps(payer, self._clock()).items():
+            if self._committed(subject) + needed > cap:
+                raise DailyCapError(f"{needed} microcredits do not fit under the cap of {subject}.")
         if needed > self._balance(payer.user).free_ucredits:
             raise NotEnoughCreditsError(f"{needed} microcredits are more than are free.")
 
-    def _room(self, payer: Payer) -> int:
-        ceilings = [self._ceilings[s] - self._committed(s) for s in payer.budgets if s in self._ceilings]
-        return max(0, min([self._balance(payer.user).free_ucredits, *ceilings]))
+    def _room(self, payer: Payer, at: datetime) -> int:
+        ceilings = {s: self._ceilings[s] for s in payer.budgets if s in self._ceilings} | self._day_caps(payer, at)
+        left = [ceiling - self._committed(subject) for subject, ceiling in ceilings.items()]
+        return max(0, min([self._balance(payer.user).free_ucredits, *left]))
+
+    def _day_caps(self, payer: Payer, at: datetime) -> dict[str, int]:
+        caps, role = self._caps, self._roles.get(payer.user, "DEMO")
+        all_of = subjects(payer, at)
+        known = {
+            spent_on(payer.user, at): user_cap(caps, role),
+            f"day:{day_of(at)}/platform": caps.platform_ucredits,
+            f"day:{day_of(at)}/provider:{payer.provider}": caps.providers_ucredits.get(payer.provider),
+        }
+        return {subject: cap for subject, cap in known.items() if cap is not None and subject in all_of}
 
     def _committed(self, subject: str) -> int:
-        return sum(amount for payer, amount in self._commitments(True) if subject in payer.budgets)
+        return sum(amount for payer, amount, at in self._commitments(True) if subject in subjects(payer, at))
 
-    def _commitments(self, with_escrows: bool) -> list[tuple[Payer, int]]:
-        """Who pays how much, or may have to."""
-        calls = [(call.payer, self._charge(call)) for call in self._calls.values()]
-        booked = [(booked.payer, booked.charge.charge_ucredits) for booked in self._booked.values()]
-        escrows = [(escrow.draw.payer, escrow.left_ucredits) for escrow in self._escrows.values()]
+    def _commitments(self, with_escrows: bool) -> list[tuple[Payer, int, datetime]]:
+        """Who pays how much, or may have to, since when."""
+        calls = [(call.payer, self._charge(call), call.at) for call in self._calls.values()]
+        booked = [(booked.payer, booked.charge.charge_ucredits, booked.at) for booked in self._booked.values()]
+        escrows = [(escrow.draw.payer, escrow.left_ucredits, escrow.at) for escrow in self._escrows.values()]
         return calls + booked + (escrows if with_escrows else [])
+
+    def _check_known(self, user: UserId) -> None:
+        if user not in self._roles:
+            raise NotFoundError(f"There is no user {user}.")
+
+    def _move(
+        self,
+        user: UserId,
+        id: str,
+        type: str,
+        amount: int,
+        text: str,
+        external_id: str | None = None,
+        call: CallId | None = None,
+    ) -> None:
+        made = Movement(
+            id=id, type=type, amount_ucredits=amount, cost_pusd=None, call=call, project=None, external_id=external_id,
+            text=text, at=self._clock(),
+        )  # fmt: skip
+        self._movements.append((user, made))
+
+    def _charged(self, call: CallId) -> tuple[UserId, int]:
+        held, booked = self._calls.get(call), self._booked.get(call)
+        if held is not None and held.state == "settled" and _outcome(held) in CHARGED and self._charge(held):
+            return held.user, self._charge(held)
+        if booked is not None and booked.charge.outcome in CHARGED and booked.charge.charge_ucredits:
+            return booked.payer.user, booked.charge.charge_ucredits
+        raise NotFoundError(f"{call} was not charged.")
 
     def _book(self, call: EscrowCall) -> None:
         charge = charge_of(call.hold, call.meter, self._tariff)
         escrow = self._escrows.get(call.escrow)
         if escrow is None:
             unseen = Draw(escrow=call.escrow, process="", payer=call.hold.payer, wanted_ucredits=0, min_ucredits=0)
-            escrow = self._escrows[call.escrow] = _Escrow(draw=unseen, granted_ucredits=0, ended=True)
+            escrow = _Escrow(draw=unseen, granted_ucredits=0, ended=True, at=self._clock())
+            self._escrows[call.escrow] = escrow
         payer = escrow.draw.payer
         held_part = min(charge.charge_ucredits, escrow.left_ucredits)
-        paid = held_part + min(charge.charge_ucredits - held_part, self._room(payer))
+        paid = held_part + min(charge.charge_ucredits - held_part, self._room(payer, escrow.at))
         escrow.charged_ucredits += held_part
         if paid < charge.charge_ucredits:
             covered_pusd = (charge.cost_pusd - charge.loss_pusd) * paid // charge.charge_ucredits
             charge = charge._replace(charge_ucredits=paid, loss_pusd=charge.cost_pusd - covered_pusd)
-        self._booked[call.hold.call] = _Booked(call=call, payer=payer, charge=charge)
+        self._booked[call.hold.call] = _Booked(call=call, payer=payer, charge=charge, at=escrow.at)
 
     def _take_back(self, given: Return) -> None:
         escrow = self._escrows.get(given.escrow)
@@ -403,8 +578,9 @@ class MemoryLedger:
         charged = sum(self._charge(call) for call in calls if call.state == "settled") + booked
         held = sum(self._charge(call) for call in calls if call.state in ("held", "metered"))
         granted = self._initial_free_ucredits if user in self._admins else 0
+        moved = sum(each.amount_ucredits for whose, each in self._movements if whose == user)
         return Balance(
-            balance_ucredits=granted - charged,
+            balance_ucredits=granted - charged + moved,
             held_ucredits=held + sum(escrow.left_ucredits for escrow in escrows),
         )
 
@@ -418,7 +594,9 @@ class MemoryLedger:
     def _charge(self, call: _Call) -> int:
         if call.state == "lost":
             return 0
-        return min(call.hold_ucredits, self._tariff.credits_for(self._cost(call)))
+        if call.tariff is None:
+            return call.hold_ucredits
+        return min(call.hold_ucredits, call.tariff.credits_for(self._cost(call)))
 
     def _row(self, call: _Call) -> CallRow:
         failed = call.usage is not None and call.usage.provider_failed

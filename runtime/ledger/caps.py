@@ -1,0 +1,170 @@
+"""What a call must fit under, beside its user's wallet: a project's ceiling, a token's budget, the caps of a day.
+
+Each is a *subject* of which the ledger counts what is committed: held, metered or charged, in microcredits. A call
+counts on the day its hold was taken, UTC; one under an escrow on the escrow's day. Of a day everything is counted,
+capped or not, so a cap that is set at noon holds for the whole day. Refunds give nothing back under a cap.
+Source: DESIGN §4, spec/assistant.md §4.3.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, time, timedelta
+from typing import NamedTuple
+
+from runtime.errors import AccountStoppedError, CeilingReachedError, DailyCapError, MasterbuilderError
+from runtime.ids import UserId
+from runtime.ledger.money import Tariff, credits_exact
+from runtime.ledger.port import CapScope, Payer, Role
+from runtime.ledger.records import Budget, Stop, User
+from runtime.store.transaction import Kind, Transaction, first_as
+
+BUDGETS = Kind(name="budget", query="select_budget", read=first_as(Budget))
+USERS = Kind(name="user", query="select_user", read=first_as(User))
+STOPS = Kind(name="stop", query="select_stop", read=first_as(Stop))
+
+NOT_MADE = "The call was not made and not charged."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """Of a day, in microcredits; None and what is missing is without a bound.
+
+    `user` binds users of FULL_ACCESS in what they call themselves: builds have ceilings of their own.
+    """
+
+    user_ucredits: int | None = None
+    platform_ucredits: int | None = None
+    providers_ucredits: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the operator set. A change counts for later calls only."""
+
+    tariff: Tariff
+    caps: Caps = Caps()
+
+
+class Bound(NamedTuple):
+    """One thing a payer's calls must fit under. `scope` is empty for a ceiling or budget, which no day ends."""
+
+    subject: str
+    ceiling_ucredits: int
+    left_ucredits: int
+    scope: CapScope | None = None
+
+
+def subjects(payer: Payer, at: datetime) -> tuple[str, ...]:
+    """Everything a call counts under that is held at this moment."""
+    day = f"day:{day_of(at)}"
+    of_user = () if payer.project else (f"{day}/user:{payer.user}",)
+    of_provider = (f"{day}/provider:{payer.provider}",) if payer.provider else ()
+    return (*payer.budgets, *of_user, *of_provider, f"{day}/platform")
+
+
+def day_of(at: datetime) -> str:
+    return at.astimezone(UTC).date().isoformat()
+
+
+def spent_on(user: UserId, at: datetime) -> str:
+    """The subject that counts a user's own calls of a day."""
+    return f"day:{day_of(at)}/user:{user}"
+
+
+def user_cap(caps: Caps, role: Role) -> int | None:
+    """Source: spec/assistant.md §4.3: an ADMIN has none, and what DEMO may do is counted in calls."""
+    return caps.user_ucredits if role == "FULL_ACCESS" else None
+
+
+def refusal(
+    tx: Transaction, payer: Payer, amount_ucredits: int, caps: Caps, now: datetime
+) -> MasterbuilderError | None:
+    """Why so much more cannot be committed; None when it can. The wallet is looked at elsewhere."""
+    stop = tx.get(STOPS, payer.user)
+    if stop is not None and stop.lifted_at is None:
+        return AccountStoppedError(
+            f"Paid work of {payer.user} is stopped: its account does not add up.",
+            "The operator was told; nothing is lost, and work goes on when it was looked into.",
+            NOT_MADE,
+        )
+    for bound in _bounds(tx, payer, caps, now):
+        if amount_ucredits > bound.left_ucredits:
+            return _refusal_by(bound, payer, amount_ucredits, now)
+    return None
+
+
+def room(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> int | None:
+    """The most that fits under every bound; None where there is none. May be negative."""
+    return min((bound.left_ucredits for bound in _bounds(tx, payer, caps, now)), default=None)
+
+
+def commit(tx: Transaction, payer: Payer, amount_ucredits: int, held_at: datetime) -> None:
+    """Counts what was held at `held_at`; a negative amount is taken off again."""
+    if amount_ucredits != 0:
+        for subject in subjects(payer, held_at):
+            budget = budget_of(tx, subject)
+            keep_budget(tx, replace(budget, committed_ucredits=budget.committed_ucredits + amount_ucredits))
+
+
+def budget_of(tx: Transaction, subject: str) -> Budget:
+    known = tx.get(BUDGETS, subject)
+    return known or Budget(subject=subject, ceiling_ucredits=None, committed_ucredits=0)
+
+
+def keep_budget(tx: Transaction, budget: Budget) -> None:
+    if tx.get(BUDGETS, budget.subject) is None:
+        tx.insert("budgets", budget)
+    else:
+        tx.update("budgets", budget.subject, budget)
+    tx.keep(BUDGETS, budget.subject, budget)
+
+
+def _bounds(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> list[Bound]:
+    found = []
+    for subject in payer.budgets:
+        budget = budget_of(tx, subject)
+        if (ceiling := budget.ceiling_ucredits) is not None:
+            found.append(Bound(subject, ceiling, ceiling - budget.committed_ucredits))
+    day = f"day:{day_of(now)}"
+    if payer.project is None and caps.user_ucredits is not None:
+        user = tx.get(USERS, payer.user)
+        _add(tx, found, spent_on(payer.user, now), user_cap(caps, user.role) if user else None, "user")
+    if payer.provider:
+        _add(tx, found, f"{day}/provider:{payer.provider}", caps.providers_ucredits.get(payer.provider), "provider")
+    _add(tx, found, f"{day}/platform", caps.platform_ucredits, "platform")
+    return found
+
+
+def _add(tx: Transaction, found: list[Bound], subject: str, cap: int | None, scope: CapScope) -> None:
+    if cap is not None:
+        found.append(Bound(subject, cap, cap - budget_of(tx, subject).committed_ucredits, scope))
+
+
+def _refusal_by(bound: Bound, payer: Payer, amount_ucredits: int, now: datetime) -> MasterbuilderError:
+    may_cost = f"This call may cost up to {credits_exact(amount_ucredits)} credits and"
+    left = credits_exact(max(0, bound.left_ucredits))
+    ceiling = credits_exact(bound.ceiling_ucredits)
+    if bound.scope is None:
+        whose, next_step = (
+            ("the project's ceiling", "Agree to a higher ceiling to go on.")
+            if bound.subject == payer.project
+            else ("the token's budget", "Use another token, or have one issued with a larger budget.")
+        )
+        return CeilingReachedError(f"{may_cost} {left} are left under {whose} of {ceiling}.", next_step, NOT_MADE)
+    whose = {"user": "your cap", "platform": "the platform's cap", "provider": f"the cap of {payer.provider}"}[
+        bound.scope
+    ]
+    return DailyCapError(
+        f"{may_cost} {left} are left under {whose} of {ceiling} credits a day.",
+        "It begins anew at midnight UTC; a shorter answer may still fit." if bound.left_ucredits > 0
+        else "It begins anew at midnight UTC.",
+        NOT_MADE,
+        retry_after_s=_until_midnight_s(now),
+        scope=bound.scope,
+    )  # fmt: skip
+
+
+def _until_midnight_s(now: datetime) -> float:
+    utc = now.astimezone(UTC)
+    midnight = datetime.combine(utc.date() + timedelta(days=1), time(), UTC)
+    return max(1.0, (midnight - utc).total_seconds())
