@@ -18,7 +18,7 @@ STEP_S = 0.05
 """What leaves the window within one step leaves together, at its end: so a window holds some 1,200 figures at most."""
 REMEMBER_S = 5.0
 """How old a provider's count may be to be compared with ours."""
-PACE_S = 4.0
+PACE_S = 3.0
 """Where users share a key, what is free and what becomes free within so many seconds is spread over them."""
 FREE_SHARE = 0.5
 """So much of a key is given without a pace: a burst after silence waits for nothing."""
