@@ -81,6 +81,9 @@ def ray_environment(
         "RAY_TMPDIR": str(temp_dir),
         # What its processes leave behind when they are killed is removed with this folder.
         "TMPDIR": str(temp_dir),
+        # Ray has its workers behind everything else on the machine, and so calls that people wait for. What may wait is
+        # what runs in the sandbox, which says so itself.
+        "RAY_worker_niceness": "0",
         # Nothing needs draining: all state survives `kill -9`, and draining takes 30 s.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",

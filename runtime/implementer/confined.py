@@ -13,6 +13,9 @@ from typing import IO, Self
 from runtime.errors import SandboxUnavailableError
 from runtime.implementer.cgroup import Cgroup
 
+NICENESS = 10
+"""What is built and checked may wait; whoever waits for an answer may not."""
+
 
 class ConfinedProcess:
     """Held by its namespace's first process: once that one is dead, the kernel has ended every other one in it."""
@@ -76,6 +79,8 @@ class ConfinedProcess:
             pidfd = os.pidfd_open(first_pid)
             if cgroup is not None:
                 cgroup.add(first_pid)
+            niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, first_pid))
+            os.setpriority(os.PRIO_PROCESS, first_pid, niceness)
             os.write(gate_write, b"\n")
         except BaseException as error:
             process.kill()

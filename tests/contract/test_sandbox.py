@@ -14,6 +14,7 @@ import pytest
 
 from runtime.errors import SandboxUnavailableError
 from runtime.implementer.cgroup import Cgroup
+from runtime.implementer.confined import NICENESS
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.scratch import remove_tree
 from runtime.implementer.work import CommandResult, Limits
@@ -89,6 +90,11 @@ async def test_run__passes_output_and_exit_status_through(workdir: Path) -> None
     result = await run("echo out; echo err >&2; exit 7", workdir)
     assert (result.exit_status, result.output, result.timed_out, result.passed) == (7, "out\nerr\n", False, False)
     assert (await run("true", workdir)).passed
+
+
+async def test_run__comes_after_what_people_wait_for(workdir: Path) -> None:
+    ran = await run_python("import os; print(os.nice(0))", workdir)
+    assert int(ran.output) >= NICENESS
 
 
 async def test_run__has_this_python_under_both_names(workdir: Path) -> None:
