@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test check format bench chaos clean
+.PHONY: help setup setup-tests demo test check format nightly bench chaos clean
 
 BIN := .venv/bin
 export AIDER_VENV ?= $(CURDIR)/.venv-aider
@@ -36,6 +36,9 @@ check: setup-tests
 format: setup-tests ## rewrite the code as the formatter wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+nightly: setup-tests ## the ledger's rules at length: 20,000 random histories, 10,000,000 sums (hours)
+	@NIGHTLY=1 $(BIN)/python -m pytest --timeout 0 tests/unit/ledger/test_ledger_machine.py tests/unit/ledger/test_money_exact.py
 
 bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|index
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))

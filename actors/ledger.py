@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import pickle
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head
 from runtime.entity.vitals import StoreVitals
 from runtime.errors import MasterbuilderError, StoreUnavailableError
 from runtime.ids import BlobId, EntityId, ProjectId, UserId
+from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import (
     Adjustment,
     Balance,
@@ -35,7 +37,13 @@ from runtime.ledger.port import (
     Mismatch,
     ModelRow,
     Movement,
+    NewOrder,
     NewToken,
+    Notice,
+    Order,
+    OrderId,
+    OrderRefund,
+    Payment,
     Purchase,
     Receipt,
     Repayment,
@@ -47,7 +55,9 @@ from runtime.ledger.port import (
     TokenRow,
 )
 from runtime.ledger.settling import settle_orphans
+from runtime.project.facts import project_facts
 from runtime.providers.calls import longest_call_s
+from runtime.reports.port import Alert, Asked, Feedback, FileForm, Report, Reporting
 from runtime.routing.batcher import Batcher, Item, Result
 from runtime.store.keeping import BackupReport, CompactReport, Keeping
 from runtime.store.store import Store
@@ -57,6 +67,11 @@ log = logging.getLogger(__name__)
 NAME = "ledger"
 SWEEP_EVERY_S = 30.0
 ORPHANS_EVERY_S = 5.0
+ALERTS_EVERY_S = 60.0
+BALANCES_EVERY_S = 5.0
+RECONCILE_EVERY_S = 60.0
+RECONCILE_REST = 50
+"""So many times what a check took nothing is checked after it."""
 NODE_WITH_THE_DISK = "node:__internal_head__"
 """Ray's own resource of its head node, where the data folder is: nowhere else may the ledger be restarted."""
 APPENDS_MAX = 500
@@ -86,10 +101,10 @@ class LedgerActor:
         self._sweepers: list[asyncio.Task[None]] = []
 
     async def perform(self, port: str, name: str, args: tuple[Any, ...]) -> Any:
-        """One method of `Journal`, `Ledger` or `Keeping`, by name: the handle below is the typed side of it."""
+        """One method of a port, by name: the handle below is the typed side of it."""
         store = self._store or await self._open()
-        implementation = {"Journal": store.journal, "Ledger": store.books, "Keeping": store}[port]
-        return await getattr(implementation, name)(*args)
+        parts = {"Journal": store.journal, "Ledger": store.books, "Keeping": store, "Reporting": store.reports}
+        return await getattr(parts[port], name)(*args)
 
     async def append_all(self, appends: bytes) -> Sequence[int | Exception]:
         """Pickled `Append`s; for each its answer. One that is refused disturbs no other."""
@@ -118,13 +133,16 @@ class LedgerActor:
                     secrets = Secrets.load(self._settings.data_dir, os.environ)
                 except OSError as error:
                     raise StoreUnavailableError(f"The data folder cannot be used: {error}.") from error
-                store = Store(self._settings, secrets)
+                store = Store(self._settings, secrets, facts_of=project_facts)
                 await store.open()
                 await store.books.set_prices(CATALOGUE.price_rows())
                 self._store = store
                 self._sweepers = [
                     asyncio.create_task(self._sweep_holds(store)),
                     asyncio.create_task(self._sweep_spools(store)),
+                    asyncio.create_task(self._watch_alerts(store)),
+                    asyncio.create_task(self._watch_balances(store)),
+                    asyncio.create_task(self._reconcile(store)),
                 ]
             return self._store
 
@@ -148,9 +166,39 @@ class LedgerActor:
                 log.warning("spools were not swept: %s", error)
             await asyncio.sleep(ORPHANS_EVERY_S)
 
+    async def _watch_alerts(self, store: Store) -> None:
+        while True:
+            await asyncio.sleep(ALERTS_EVERY_S)
+            try:
+                for reading in (await store.reports.watch()).raised:
+                    log.warning("alert: %s", reading.text)
+            except StoreUnavailableError as error:
+                log.warning("alerts were not looked for: %s", error)
+
+    async def _watch_balances(self, store: Store) -> None:
+        low_ucredits = self._settings.low_credit_threshold * UCREDITS_PER_CREDIT
+        while True:
+            await asyncio.sleep(BALANCES_EVERY_S)
+            try:
+                await store.books.note_low_balances(low_ucredits)
+            except StoreUnavailableError as error:
+                log.warning("balances were not looked at: %s", error)
+
+    async def _reconcile(self, store: Store) -> None:
+        """As often as takes a fiftieth of one core at most."""
+        rest_s = RECONCILE_EVERY_S
+        while True:
+            await asyncio.sleep(rest_s)
+            began_s = time.monotonic()
+            try:
+                await store.books.reconcile()
+            except StoreUnavailableError as error:
+                log.warning("the books were not checked: %s", error)
+            rest_s = max(RECONCILE_EVERY_S, RECONCILE_REST * (time.monotonic() - began_s))
+
 
 class LedgerHandle:
-    """Implements `Journal`, `Ledger` and `Keeping` from any process.
+    """Implements `Journal`, `Ledger`, `Keeping` and `Reporting` from any process.
 
     Every message but a backup may be repeated, so restarts are waited out. An append that is repeated may find itself
     written already, and is then refused as stale: its writer reads again and sees. Appends and loads that come together
@@ -207,6 +255,18 @@ class LedgerHandle:
     async def compact(self) -> CompactReport:
         return await self._ask(Keeping.compact)
 
+    async def report(self, asked: Asked) -> Report:
+        return await self._ask(Reporting.report, asked)
+
+    async def report_file(self, asked: Asked, form: FileForm) -> bytes:
+        return await self._ask(Reporting.report_file, asked, form)
+
+    async def rate(self, feedback: Feedback) -> None:
+        await self._ask(Reporting.rate, feedback)
+
+    async def alerts(self, open_only: bool) -> Sequence[Alert]:
+        return await self._ask(Reporting.alerts, open_only)
+
     async def vitals(self) -> StoreVitals:
         vitals: StoreVitals = await once(self._actor.vitals.remote, what="The ledger")
         return vitals
@@ -226,6 +286,21 @@ class LedgerHandle:
     async def repay(self, repayment: Repayment) -> int:
         return await self._ask(Ledger.repay, repayment)
 
+    async def open_order(self, order: NewOrder) -> Order:
+        return await self._ask(Ledger.open_order, order)
+
+    async def order(self, order: OrderId) -> Order | None:
+        return await self._ask(Ledger.order, order)
+
+    async def complete_order(self, payment: Payment) -> Order:
+        return await self._ask(Ledger.complete_order, payment)
+
+    async def refund_order(self, refund: OrderRefund) -> int:
+        return await self._ask(Ledger.refund_order, refund)
+
+    async def fail_order(self, order: OrderId, provider: str) -> Order:
+        return await self._ask(Ledger.fail_order, order, provider)
+
     async def refund_call(self, refund: CallRefund) -> int:
         return await self._ask(Ledger.refund_call, refund)
 
@@ -237,6 +312,9 @@ class LedgerHandle:
 
     async def spending(self, user: UserId) -> Spending:
         return await self._ask(Ledger.spending, user)
+
+    async def notices(self, user: UserId) -> Sequence[Notice]:
+        return await self._ask(Ledger.notices, user)
 
     async def stop_account(self, user: UserId, reason: str) -> None:
         await self._ask(Ledger.stop_account, user, reason)

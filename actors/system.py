@@ -26,6 +26,7 @@ from runtime.ledger.purse import Purse
 from runtime.ledger.settling import settle_orphans
 from runtime.ledger.spool import Spool
 from runtime.providers.calls import ModelCalls, longest_call_s
+from runtime.reports.port import Reporting
 from runtime.store.keeping import Keeping
 from runtime.tokens import token_hash
 
@@ -45,6 +46,7 @@ class RaySystem:
     ledger: LedgerHandle
     journal: Journal
     keeper: Keeping
+    reports: Reporting
     keys: KeyPools
     calls: ModelCalls
     purse: Purse
@@ -117,6 +119,7 @@ async def connect(settings: Settings) -> RaySystem:
         ledger=ledger,
         journal=ledger,
         keeper=ledger,
+        reports=ledger,
         keys=keys,
         calls=model_calls(settings, ledger, keys, purse),
         purse=purse,

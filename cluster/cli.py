@@ -2,7 +2,16 @@
 
 import click
 
-from cluster import keeping_commands, key_commands, model_commands, project_commands, service_commands, token_commands
+from cluster import (
+    credit_commands,
+    keeping_commands,
+    key_commands,
+    model_commands,
+    project_commands,
+    report_commands,
+    service_commands,
+    token_commands,
+)
 from cluster.demo import demo
 from cluster.terminal import CommandGroup
 
@@ -38,7 +47,9 @@ for command in (
     project_commands.resume,
     key_commands.keys,
     token_commands.tokens,
+    credit_commands.credits,
     model_commands.models,
+    report_commands.report,
     demo,
 ):
     cli.add_command(command)

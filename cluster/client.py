@@ -112,9 +112,29 @@ class Client:
 
     def ask(self, shape: type[_T], method: str, path: str, body: Mapping[str, Any] | None = None) -> _T:
         """One of the operator's other routes, as `path` names it below `/api/v1/admin/`."""
+        return self.ask_api(shape, method, f"admin/{path}", body)
+
+    def ask_api(
+        self,
+        shape: type[_T],
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> _T:
+        """Any other route, as `path` names it below `/api/v1/`."""
+        json_body = None if body is None else dict(body)
         with self._reaching():
-            response = self._http.request(method, f"/api/v1/admin/{path}", json=None if body is None else dict(body))
+            response = self._http.request(method, f"/api/v1/{path}", json=json_body, headers=dict(headers or {}))
         return _parsed(shape, response)
+
+    def admin_file(self, path: str) -> bytes:
+        """What one of the operator's routes answers, as it is; making it may take a while."""
+        with self._reaching():
+            response = self._http.get(f"/api/v1/admin/{path}", timeout=httpx.Timeout(_KEEPING_S_MAX, connect=5.0))
+        if response.status_code != 200:
+            raise _told(response)
+        return response.content
 
     def receipt_text(self, project: str, form: str) -> str:
         """`form` is `json`, `text` or `csv`."""

@@ -16,6 +16,7 @@ import psutil
 
 from cluster import haproxy
 from cluster.client import Client
+from cluster.credit_commands import StoppedLines
 from cluster.instance import Instance
 from cluster.keeper import Keeper
 from cluster.launch import running
@@ -200,6 +201,7 @@ def service(client: Client, keeper: Keeper) -> Iterator[Check]:
     else:
         yield Check(name="provider", verdict="ok", text=health.provider)
     yield from parts(client)
+    yield from accounts(client)
 
 
 def books(keeper: Keeper) -> Check:
@@ -251,6 +253,24 @@ def parts(client: Client) -> Iterator[Check]:
         stale = status.store.refused_stale
         text = f"{stale} appends of former owners were refused since the ledger started; nothing was lost by it"
         yield Check(name="fence", verdict="ok", text=text)
+
+
+def accounts(client: Client) -> Iterator[Check]:
+    """Those from which nothing is spent, because they do not add up."""
+    try:
+        stopped = client.ask(StoppedLines, "GET", "accounts/stopped").stopped
+    except MasterbuilderError as error:
+        yield Check(name="accounts", verdict="broken", text=error.message, fix=error.next_step)
+        return
+    for each in stopped:
+        yield Check(
+            name="accounts",
+            verdict="broken",
+            text=f"{each.user} is stopped since {each.since[:19].replace('T', ' ')}: {each.reason}",
+            fix=f"masterbuilder credits release {each.user}, once you have looked into it",
+        )
+    if not stopped:
+        yield Check(name="accounts", verdict="ok", text="every account adds up")
 
 
 def _gigabytes(size_bytes: int) -> str:

@@ -117,7 +117,7 @@ def prepare(binary: Path, settings: Settings, temp_dir: Path) -> Mapping[str, st
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # A line per request, read and counted in Python, for what the replicas count as well.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # A replica that is gone is noticed by its connections at once. One that is only slow stays: the calls that it has
-        # would not be helped by Serve's own proxy, to which all others would go.
+        # A replica that is gone is noticed by its connections at once. One that is only slow stays: its calls would not
+        # be helped by Serve's own proxy, to which all others would go.
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "5s",
     }

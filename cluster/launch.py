@@ -24,6 +24,8 @@ from cluster.processes import end_all
 from cluster.supervisor import EXIT_ALREADY_RUNNING
 from runtime.config import Secrets, Settings
 from runtime.errors import BadInputError, MasterbuilderError, StoreUnavailableError, UnavailableError
+from runtime.payments.secrets import PaymentSecrets
+from runtime.payments.terms import parse_providers
 
 CONFIG_FILE = Path(__file__).resolve().parent.parent / "ray_config.yaml"
 
@@ -45,11 +47,12 @@ def up(
 
     `environment` is the caller's with `.env`. The provider keys in it replace those the ledger has, now or as soon
     as it is up, and reach no other process; without any the ledger keeps what it has.
+    The secrets shared with payment providers are kept, sealed, where the API reads them.
     Raises BadInputError (a port is taken, a key cannot be read), UnavailableError (did not start; nothing runs then).
     """
     instance = Instance(data_dir=settings.data_dir)
     keys = provider_variables(environment)
-    _prepare(instance, environment)
+    _prepare(instance, settings, environment)
     lock = SupervisorLock(instance)
     was_running = lock.holder() is not None
     supervisor = None if was_running else _spawn(instance, settings, environment, keys, config_file)
@@ -91,10 +94,12 @@ def running(instance: Instance) -> Record | None:
     return read_record(instance) if SupervisorLock(instance).holder() is not None else None
 
 
-def _prepare(instance: Instance, environment: Mapping[str, str]) -> None:
+def _prepare(instance: Instance, settings: Settings, environment: Mapping[str, str]) -> None:
     try:
         instance.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         Secrets.load(instance.data_dir, environment)
+        if settings.payments_enabled:
+            PaymentSecrets(instance.data_dir, environment).keep(parse_providers(settings.payment_providers_json))
     except OSError as error:
         raise StoreUnavailableError(
             f"The data folder {instance.data_dir} cannot be used: {error.strerror}.",

@@ -125,11 +125,16 @@ def doctor(terminal: Terminal, as_json: bool) -> None:
 @click.option("--port", default=8900, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one.")
 @click.option("--usage-file", type=click.Path(path_type=Path, dir_okay=False), help="Gets a JSON line for each call.")
 @click.option("--latency-ms", default=40, show_default=True, type=click.IntRange(0), help="Before each answer.")
+@click.option("--webhook-url", help="Also play a payment page (/pay), and confirm what is paid there to this address.")
 @pass_terminal
-def simulate(terminal: Terminal, host: str, port: int, usage_file: Path | None, latency_ms: int) -> None:
+def simulate(
+    terminal: Terminal, host: str, port: int, usage_file: Path | None, latency_ms: int, webhook_url: str | None
+) -> None:
     """Runs a model provider that costs nothing and plays written scenarios. Stop it with Ctrl-C."""
+    from cluster.simulator.payments import payment_setup
     from cluster.simulator.server import run
 
+    payments = payment_setup(webhook_url, terminal.environment)
     port = port or free_ports(1)[0]
     if not is_free(host, port):
         raise BadInputError(f"Port {port} of {host} is in use.", "Choose another --port; 0 picks a free one.")
@@ -139,8 +144,10 @@ def simulate(terminal: Terminal, host: str, port: int, usage_file: Path | None, 
     click.echo(f"  export OPENAI_API_KEY=sim-local OPENAI_BASE_URL=http://{host}:{port}/v1")
     click.echo(f"  export ANTHROPIC_API_KEY=sim-local ANTHROPIC_BASE_URL=http://{host}:{port}")
     click.echo(f"  export GEMINI_API_KEY=sim-local GEMINI_BASE_URL=http://{host}:{port}")
+    if payments is not None:
+        click.echo(f"  its payment page is http://{host}:{port}/pay")
     click.echo("  masterbuilder up")
-    run(host, port, path, latency_ms)
+    run(host, port, path, latency_ms, payments)
 
 
 @click.command()

@@ -22,7 +22,6 @@ from runtime.errors import (
     BadInputError,
     MasterbuilderError,
     NotAuthenticatedError,
-    NotFoundError,
     RefusedError,
     TooLargeError,
 )
@@ -84,8 +83,8 @@ class Terminal:
             ) from error
 
 
-_NEXT_HERE: Mapping[type[MasterbuilderError], str] = {NotFoundError: "See `masterbuilder projects`."}
-"""What to do next in a terminal, where the service speaks of routes."""
+_ROUTE_OF_PROJECTS, _PROJECTS_HERE = "GET /api/v1/projects", "See `masterbuilder projects`."
+"""What to do next in a terminal, where the service speaks of a route."""
 
 pass_terminal = click.make_pass_decorator(Terminal, ensure=True)
 
@@ -128,7 +127,7 @@ def exit_status(error: MasterbuilderError) -> int:
 def tell_error(error: MasterbuilderError) -> None:
     """What happened and what it cost; what to do next; the request's id."""
     click.echo(f"error: {error.message} {error.charged}".rstrip(), err=True)
-    next_step = _NEXT_HERE.get(type(error), error.next_step)
+    next_step = _PROJECTS_HERE if error.next_step.startswith(_ROUTE_OF_PROJECTS) else error.next_step
     if next_step:
         click.echo(f"next: {next_step}", err=True)
     for note in getattr(error, "__notes__", ()):
@@ -138,3 +137,8 @@ def tell_error(error: MasterbuilderError) -> None:
 def print_json(facts: BaseModel | Mapping[str, Any] | list[Any]) -> None:
     data = facts.model_dump(mode="json") if isinstance(facts, BaseModel) else facts
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def plain(text: str) -> str:
+    """A label is a person's text: never markup, never a control character."""
+    return "".join(character for character in text if character.isprintable()).replace("[", r"\[")

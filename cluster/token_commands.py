@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from cluster.project_commands import json_option
-from cluster.terminal import Terminal, pass_terminal, print_json
+from cluster.terminal import Terminal, pass_terminal, plain, print_json
 from cluster.wire import Answer
 from runtime.errors import BadInputError
 
@@ -140,7 +140,7 @@ def list_tokens(terminal: Terminal, user: str | None, as_json: bool) -> None:
             (line.expires_at or "")[:16].replace("T", " "),
             line.label,
         )
-        table.add_row(*map(_plain, cells), style=_COLOURS.get(line.state))
+        table.add_row(*map(plain, cells), style=_COLOURS.get(line.state))
     terminal.console.print(table)
 
 
@@ -198,8 +198,3 @@ def paste_settings(url: str, token: str, model: str) -> dict[str, str]:
             f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
         ),
     }
-
-
-def _plain(text: str) -> str:
-    """A label is a person's text: never markup, never a control character."""
-    return "".join(character for character in text if character.isprintable()).replace("[", r"\[")

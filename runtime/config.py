@@ -58,6 +58,10 @@ class Settings(BaseModel):
     provider_daily_usd_cap_json: str = ""
     """A JSON object of provider -> dollars a day, as `{"openai": 20}`."""
     quote_ceiling_factor: Decimal = Field(default=Decimal("1.5"), ge=1)
+    payments_enabled: bool = False
+    """Whether credits are sold; else users are told to ask the operator."""
+    payment_providers_json: str = ""
+    """Who takes the money: see runtime/payments/terms.py."""
 
     max_active_projects_per_user: int = Field(default=1, ge=1)
     max_parallel_implementers: int = Field(default=4, ge=1, le=64)
@@ -173,7 +177,9 @@ def _check_providers(settings: Settings) -> None:
     """An actor whose constructor raises is gone for good, so what it would trip over is refused before."""
     from runtime.catalogue.access import Access
     from runtime.catalogue.endpoints import MORE_SERVICES, services
+    from runtime.payments.terms import parse_providers
 
+    parse_providers(settings.payment_providers_json)
     _ = settings.caps
     Access.parse(settings.provider_policy_json, services({MORE_SERVICES: settings.openai_compatible_json}))
 

@@ -16,28 +16,39 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from runtime.entity.journal import Head
 from runtime.errors import BadInputError, ConflictError, MasterbuilderError, NotFoundError, QuarantinedError
 from runtime.ids import ProjectId, name_of, project_entity, user_entity
-from runtime.ledger.money import credits_text
 from runtime.ledger.port import Identity
 from runtime.ledger.receipt import receipt_csv, receipt_json, receipt_text
 from runtime.project.messages import Answer, Cancel, Confirm, Describe, OpenProject, ProjectMessage, ProjectView, Resume
-from serve_apps import admin_routes, answers, key_routes, model_routes, token_routes
+from serve_apps import (
+    admin_routes,
+    answers,
+    key_routes,
+    model_routes,
+    payment_routes,
+    report_routes,
+    token_routes,
+    wallet_routes,
+)
 from serve_apps.auth import TheSystem, User
-from serve_apps.bodies import AnswerBody, ConfirmBody, OpenBody, ResumeBody, bounded, read_body
+from serve_apps.bodies import AnswerBody, ConfirmBody, OpenBody, ResumeBody, bounded, idempotency_key, read_body
 from serve_apps.door import application
 from serve_apps.event_stream import EventStream
 from serve_apps.follow import follow
 from serve_apps.project_json import project_json, set_aside_json
 from serve_apps.system import System
+from serve_apps.wallet_routes import balance_json
 
 BODY_BYTES_MAX = 1 << 20
 HEALTH_TIMEOUT_S = 5.0
 PROJECTS_MAX = 100
-KEY = re.compile(r"[\x21-\x7e]{1,200}")
 router = APIRouter()
 
 
 def create_app(system: System, *, under_serve: bool = False, operator_sha256: str | None = None) -> FastAPI:
-    routers = (router, admin_routes.router, key_routes.router, model_routes.router, token_routes.router)
+    routers = (
+        router, wallet_routes.router, admin_routes.router, key_routes.router, model_routes.router, token_routes.router,
+        payment_routes.router, report_routes.router,
+    )  # fmt: skip
     return application(routers, system, under_serve=under_serve, operator_sha256=operator_sha256)
 
 
@@ -67,10 +78,7 @@ async def me(system: TheSystem, user: User) -> JSONResponse:
         {
             "user": user.user,
             "is_admin": user.is_admin,
-            "balance_credits": credits_text(balance.balance_ucredits),
-            "held_credits": credits_text(balance.held_ucredits),
-            "balance_ucredits": balance.balance_ucredits,
-            "held_ucredits": balance.held_ucredits,
+            **balance_json(balance),
         }
     )
 
@@ -80,7 +88,7 @@ async def open_project(request: Request, system: TheSystem, user: User) -> JSONR
     """Answers as soon as the project is on disk; the rest comes as events."""
     body = await read_body(request, OpenBody, BODY_BYTES_MAX)
     message = OpenProject(
-        key=_key(request, "open"),
+        key=idempotency_key(request, "open"),
         brief=bounded("The brief", body.brief, system.settings.brief_bytes_max),
         answers={str(topic): text for topic, text in (body.answers or {}).items()},
         max_ucredits=body.max_ucredits,
@@ -106,25 +114,27 @@ async def show_project(project: str, system: TheSystem, user: User) -> JSONRespo
 async def answer_question(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
     body = await read_body(request, AnswerBody, BODY_BYTES_MAX)
     text = bounded("The answer", body.text, system.settings.brief_bytes_max)
-    return await _tell(system, user, project, Answer(key=_key(request, "answer"), text=text))
+    return await _tell(system, user, project, Answer(key=idempotency_key(request, "answer"), text=text))
 
 
 @router.post("/api/v1/projects/{project}/confirm")
 async def confirm_scope(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
     body = await read_body(request, ConfirmBody, BODY_BYTES_MAX)
     change = bounded("The change", body.change, system.settings.brief_bytes_max)
-    return await _tell(system, user, project, Confirm(key=_key(request, "confirm"), accept=body.accept, change=change))
+    confirm = Confirm(key=idempotency_key(request, "confirm"), accept=body.accept, change=change)
+    return await _tell(system, user, project, confirm)
 
 
 @router.post("/api/v1/projects/{project}/cancel")
 async def cancel_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
-    return await _tell(system, user, project, Cancel(key=_key(request, "cancel")))
+    return await _tell(system, user, project, Cancel(key=idempotency_key(request, "cancel")))
 
 
 @router.post("/api/v1/projects/{project}/resume")
 async def resume_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
     body = await read_body(request, ResumeBody, BODY_BYTES_MAX)
-    return await _tell(system, user, project, Resume(key=_key(request, "resume"), ceiling_ucredits=body.max_ucredits))
+    resume = Resume(key=idempotency_key(request, "resume"), ceiling_ucredits=body.max_ucredits)
+    return await _tell(system, user, project, resume)
 
 
 @router.get("/api/v1/projects/{project}/events")
@@ -186,19 +196,6 @@ async def _owned(system: System, user: Identity, project: str) -> ProjectView:
 async def _tell(system: System, user: Identity, project: str, message: ProjectMessage) -> JSONResponse:
     view = await _owned(system, user, project)
     return JSONResponse(project_json(await system.entities.ask(project_entity(view.id), message)))
-
-
-def _key(request: Request, action: str) -> str:
-    """Names the request, so that sending it again is the same request. Raises BadInputError for an unusable one.
-
-    What the client chose is prefixed: a project's own keys live in the same space.
-    """
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        key = str(uuid.uuid4())
-    if not KEY.fullmatch(key):
-        raise BadInputError("Idempotency-Key must be 1 to 200 visible ASCII characters.", "Send another key.")
-    return f"http/{action}/{key}"
 
 
 def _after(request: Request, view: ProjectView) -> int:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import uuid
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, TypeVar
 
@@ -24,6 +26,7 @@ from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.schemas import Text, Topic
 from runtime.validation import problems
 
+KEY = re.compile(r"[\x21-\x7e]{1,200}")
 CREDITS_MAX = 10**9
 DEPTH_MAX = 50
 PROBLEMS_MAX = 5
@@ -46,6 +49,12 @@ def _ucredits(value: object) -> int:
     if ucredits == 0:
         raise ValueError("must be at least 0.000001 credits")
     return ucredits
+
+
+def signed_ucredits(value: object) -> int:
+    """Credits of either sign, but for none."""
+    text = str(value).strip()
+    return -_ucredits(text[1:]) if text.startswith("-") else _ucredits(value)
 
 
 def _no_nul(value: object) -> object:
@@ -109,6 +118,19 @@ async def read_body(request: Request, model: type[Parsed], bytes_max: int) -> Pa
     data = await read_bytes(request, bytes_max)
     is_json = "json" in request.headers.get("content-type", "").lower()
     return checked(await asyncio.to_thread(_document, data, is_json), model)
+
+
+def idempotency_key(request: Request, action: str) -> str:
+    """Names the request, so that sending it again is the same request. Raises BadInputError for an unusable one.
+
+    What the client chose is prefixed: what is named otherwise lives in the same space.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        key = str(uuid.uuid4())
+    if not KEY.fullmatch(key):
+        raise BadInputError("Idempotency-Key must be 1 to 200 visible ASCII characters.", "Send another key.")
+    return f"http/{action}/{key}"
 
 
 def checked(document: dict[str, Any], model: type[Parsed]) -> Parsed:

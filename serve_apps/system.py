@@ -11,6 +11,7 @@ from runtime.ids import EntityId
 from runtime.keys.office import KeyOffice
 from runtime.ledger.port import Ledger
 from runtime.providers.calls import ModelCalls
+from runtime.reports.port import Reporting
 from runtime.store.keeping import Keeping
 
 
@@ -31,6 +32,10 @@ class System(Protocol):
     @property
     def keeper(self) -> Keeping:
         """For the operator: checks, backs up and compacts what journal and ledger hold."""
+
+    @property
+    def reports(self) -> Reporting:
+        """For the operator: reports on the whole, and alerts."""
 
     @property
     def keys(self) -> KeyOffice:

@@ -16,6 +16,7 @@ from cluster.simulator.embedding import embed
 from cluster.simulator.faults import Fault, Faults
 from cluster.simulator.limits import Arrival, Limit
 from cluster.simulator.matching import KEY_PREFIX
+from cluster.simulator.payments import PaymentPage, PaymentSetup
 from cluster.simulator.refusal import Refusal
 from cluster.simulator.reply import Speech, reply_to
 from cluster.simulator.scenario import Library
@@ -40,9 +41,10 @@ _OPENAI, _ANTHROPIC, _GEMINI = OpenAI(), Anthropic(), Gemini()
 
 
 class Doors:
-    def __init__(self, usage: UsageFile, latency_s: float) -> None:
+    def __init__(self, usage: UsageFile, latency_s: float, payments: PaymentSetup | None = None) -> None:
         self._usage = usage
         self._latency_s = latency_s
+        self._payments = payments
         self._library = Library()
         self._faults = Faults()
         self._traffic = Traffic()
@@ -70,6 +72,8 @@ class Doors:
         add("POST", "/simulator/limits", self._set_limit)
         add("GET", "/simulator/limits", self._list_limits)
         add("DELETE", "/simulator/limits", self._clear_limits)
+        if self._payments is not None:
+            PaymentPage(self._payments).add_to(application)
         return application
 
     async def _openai(self, request: web.Request) -> web.StreamResponse:

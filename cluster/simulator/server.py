@@ -14,17 +14,19 @@ from pathlib import Path
 from aiohttp import web
 
 from cluster.simulator.doors import Doors
+from cluster.simulator.payments import PaymentSetup
 from cluster.simulator.usage import UsageFile
 from runtime.errors import BadInputError
 
 
-def run(host: str, port: int, usage_file: Path, latency_ms: int) -> None:
+def run(host: str, port: int, usage_file: Path, latency_ms: int, payments: PaymentSetup | None = None) -> None:
     """Serves until SIGTERM or SIGINT; prints one line with its base URL when ready. Port 0 picks a free one.
 
-    Raises BadInputError when the port is taken or the usage file cannot be written.
+    With `payments` it also plays a payment provider. Raises BadInputError when the port is taken or the usage file
+    cannot be written.
     """
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-        runner.run(_run(host, port, usage_file, latency_ms))
+        runner.run(_run(host, port, usage_file, latency_ms, payments))
 
 
 class Simulator:
@@ -33,11 +35,19 @@ class Simulator:
     Raises BadInputError as `run` does.
     """
 
-    def __init__(self, *, usage_file: Path, host: str = "127.0.0.1", port: int = 0, latency_ms: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        usage_file: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        latency_ms: int = 0,
+        payments: PaymentSetup | None = None,
+    ) -> None:
         self._host = host
         self._port = port
         self._usage = UsageFile(usage_file)
-        doors = Doors(self._usage, latency_s=latency_ms / 1000)
+        doors = Doors(self._usage, latency_s=latency_ms / 1000, payments=payments)
         self._runner = web.AppRunner(doors.application(), access_log=None, shutdown_timeout=1.0)
 
     @property
@@ -69,11 +79,12 @@ class Simulator:
         self._usage.close()
 
 
-async def _run(host: str, port: int, usage_file: Path, latency_ms: int) -> None:
+async def _run(host: str, port: int, usage_file: Path, latency_ms: int, payments: PaymentSetup | None) -> None:
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    async with Simulator(usage_file=usage_file, host=host, port=port, latency_ms=latency_ms) as simulator:
+    server = Simulator(usage_file=usage_file, host=host, port=port, latency_ms=latency_ms, payments=payments)
+    async with server as simulator:
         print(f"Simulator ready: {simulator.base_url}", flush=True)
         await stopped.wait()
 

@@ -127,6 +127,7 @@ class Catalogue:
                 model=model.name,
                 input_udollars_per_mtok=model.input_udollars_per_mtok,
                 output_udollars_per_mtok=model.output_udollars_per_mtok,
+                image_udollars=model.image_udollars,
             )
             for model in (*self.rows(), *self.upcoming())
         }

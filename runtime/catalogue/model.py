@@ -73,6 +73,7 @@ class Model:
             pricing_id=f"{self.id}@{self.input_udollars_per_mtok}-{self.output_udollars_per_mtok}{image}",
             input_udollars_per_mtok=self.input_udollars_per_mtok,
             output_udollars_per_mtok=self.output_udollars_per_mtok,
+            image_udollars=self.image_udollars,
         )
 
 

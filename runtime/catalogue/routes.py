@@ -60,8 +60,7 @@ class Need:
 
     def met_by(self, model: Model) -> bool:
         is_large_enough = self.embeddings or model.context_tokens >= self.context_tokens
-        is_charged = not (self.images and model.image_udollars)  # A price by the picture is not charged yet.
-        return is_large_enough and is_charged and model.abilities.issuperset(self.abilities)
+        return is_large_enough and model.abilities.issuperset(self.abilities)
 
 
 class Routes:

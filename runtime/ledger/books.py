@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ from runtime.ledger import caps, escrows, postings, recall, wallets
 from runtime.ledger.caps import Caps, Rules
 from runtime.ledger.key_book import KeyBook
 from runtime.ledger.model_book import ModelBook
-from runtime.ledger.money import Tariff
+from runtime.ledger.money import Tariff, credits_text
+from runtime.ledger.order_book import OrderBook
 from runtime.ledger.port import (
     Adjustment,
     Balance,
@@ -27,6 +29,7 @@ from runtime.ledger.port import (
     Mismatch,
     Movement,
     NewToken,
+    Notice,
     Payer,
     Purchase,
     Receipt,
@@ -47,6 +50,8 @@ from runtime.store.database import Database
 from runtime.store.journal import utc_now
 from runtime.store.transaction import DuplicateRowError, Transaction
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 NO_CAPS = Caps()
@@ -54,7 +59,7 @@ ESCROW_SILENT_S = 60.0
 """Escrows of a process that says nothing for so long are ended. Processes give theirs up much earlier by themselves."""
 
 
-class Books(KeyBook, ModelBook, TokenBook):
+class Books(KeyBook, ModelBook, OrderBook, TokenBook):
     """Implements `runtime.ledger.port.Ledger`. The rules are in `postings`; here they meet the database."""
 
     def __init__(
@@ -113,10 +118,43 @@ class Books(KeyBook, ModelBook, TokenBook):
         ]  # fmt: skip
 
     async def spending(self, user: UserId) -> Spending:
-        spent = await self._rows("select_budget", {"key": caps.spent_on(user, self._clock())})
+        spent = await self._rows("select_day", {"key": caps.spent_on(user, self._clock())})
         known = await self._rows("select_user", {"key": user})
         cap = caps.user_cap(self._rules.caps, known[0][2]) if known else None
-        return Spending(spent_ucredits=spent[0][2] if spent else 0, cap_ucredits=cap)
+        return Spending(spent_ucredits=spent[0][0], cap_ucredits=cap)
+
+    async def notices(self, user: UserId) -> Sequence[Notice]:
+        rows = await self._rows("notices", {"user_id": user})
+        return [Notice(kind=kind, text=text, at=at_us(at)) for kind, text, at in rows]
+
+    async def note_low_balances(self, low_ucredits: int) -> int:
+        """Tells everybody once whose balance fell below since they were last above; how many are told now."""
+        if not await self._rows("balance_crossings", {"low": low_ucredits}):
+            return 0
+
+        def act(tx: Transaction) -> int:
+            told = 0
+            for user, was_low, balance in tx.committed("balance_crossings", {"low": low_ucredits}):
+                tx.execute("set_low", user_id=user, is_low=not was_low)
+                if not was_low:
+                    now, told = self._clock(), told + 1
+                    text = f"{credits_text(balance)} credits are left. Ask the operator for credits."
+                    tx.execute(
+                        "add_notice", notice=f"low/{user}/{now.isoformat()}", user_id=user, kind="low_balance",
+                        text=text, made_at=now,
+                    )  # fmt: skip
+            return told
+
+        return await self._database.write(act)
+
+    async def reconcile(self) -> Sequence[Mismatch]:
+        """Everything that does not add up; accounts that it is about are stopped."""
+        found = await self.mismatches()
+        for mismatch in found:
+            log.error("the books do not add up: %s: %s", mismatch.subject, mismatch.text)
+            if mismatch.user is not None:
+                await self.stop_account(mismatch.user, f"{mismatch.subject}: {mismatch.text}"[:500])
+        return found
 
     async def stop_account(self, user: UserId, reason: str) -> None:
         """Escrows of the account are asked back from whoever holds them."""

@@ -1,9 +1,10 @@
 """What a call must fit under, beside its user's wallet: a project's ceiling, a token's budget, the caps of a day.
 
 Each is a *subject* of which the ledger counts what is committed: held, metered or charged, in microcredits. A call
-counts on the day its hold was taken, UTC; one under an escrow on the escrow's day. Of a day everything is counted,
-capped or not, so a cap that is set at noon holds for the whole day. Refunds give nothing back under a cap.
-Source: DESIGN §4, spec/assistant.md §4.3.
+counts on the day its hold was taken, UTC; one under an escrow on the escrow's day. What is committed in a day is never
+written down: it is the sum of what the day's calls hold or were charged, added up when a cap is first asked for and
+kept in memory from then on. So a cap that is set at noon holds for the whole day. Refunds give nothing back under a
+cap. Source: DESIGN §4, spec/assistant.md §4.3.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,10 @@ from runtime.store.transaction import Kind, Transaction, first_as
 BUDGETS = Kind(name="budget", query="select_budget", read=first_as(Budget))
 USERS = Kind(name="user", query="select_user", read=first_as(User))
 STOPS = Kind(name="stop", query="select_stop", read=first_as(Stop))
+DAYS: Kind[int] = Kind(name="day", query="select_day", read=lambda rows: int(rows[0][0]))
+"""What is committed under a subject of a day, as far as somebody asked."""
+UNASKED: Kind[int] = Kind(name="unasked", query="", read=lambda rows: None)
+"""What a group changed of days that were not in memory: the database does not show it before the group is on disk."""
 
 NOT_MADE = "The call was not made and not charged."
 
@@ -54,12 +59,12 @@ class Bound(NamedTuple):
     scope: CapScope | None = None
 
 
-def subjects(payer: Payer, at: datetime) -> tuple[str, ...]:
-    """Everything a call counts under that is held at this moment."""
+def day_subjects(payer: Payer, at: datetime) -> tuple[str, ...]:
+    """Under which days it counts what is held at this moment."""
     day = f"day:{day_of(at)}"
     of_user = () if payer.project else (f"{day}/user:{payer.user}",)
     of_provider = (f"{day}/provider:{payer.provider}",) if payer.provider else ()
-    return (*payer.budgets, *of_user, *of_provider, f"{day}/platform")
+    return (*of_user, *of_provider, f"{day}/platform")
 
 
 def day_of(at: datetime) -> str:
@@ -100,10 +105,24 @@ def room(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> int | None
 
 def commit(tx: Transaction, payer: Payer, amount_ucredits: int, held_at: datetime) -> None:
     """Counts what was held at `held_at`; a negative amount is taken off again."""
-    if amount_ucredits != 0:
-        for subject in subjects(payer, held_at):
-            budget = budget_of(tx, subject)
-            keep_budget(tx, replace(budget, committed_ucredits=budget.committed_ucredits + amount_ucredits))
+    if amount_ucredits == 0:
+        return
+    for subject in payer.budgets:
+        budget = budget_of(tx, subject)
+        keep_budget(tx, replace(budget, committed_ucredits=budget.committed_ucredits + amount_ucredits))
+    for subject in day_subjects(payer, held_at):
+        known = _of_day(tx, subject, tx.peek(DAYS, subject))
+        if known is not None:
+            tx.keep(DAYS, subject, known + amount_ucredits)
+        else:
+            tx.keep(UNASKED, subject, (tx.own(UNASKED, subject) or 0) + amount_ucredits)
+
+
+def _of_day(tx: Transaction, subject: str, found: int | None) -> int | None:
+    """What is committed under it, with what this group changed before anybody asked."""
+    if found is None or tx.own(DAYS, subject) is not None:
+        return found
+    return found + (tx.own(UNASKED, subject) or 0)
 
 
 def budget_of(tx: Transaction, subject: str) -> Budget:
@@ -137,7 +156,9 @@ def _bounds(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> list[Bo
 
 def _add(tx: Transaction, found: list[Bound], subject: str, cap: int | None, scope: CapScope) -> None:
     if cap is not None:
-        found.append(Bound(subject, cap, cap - budget_of(tx, subject).committed_ucredits, scope))
+        committed = _of_day(tx, subject, tx.get(DAYS, subject))
+        assert committed is not None, "a sum is never missing"
+        found.append(Bound(subject, cap, cap - committed, scope))
 
 
 def _refusal_by(bound: Bound, payer: Payer, amount_ucredits: int, now: datetime) -> MasterbuilderError:

@@ -78,7 +78,7 @@ def charge_of(hold: Hold, meter: Meter | None, tariff: Tariff) -> Charge:
     if meter.provider_failed:
         return Charge("provider_failed", 0, 0, 0, 0, 0)
     outcome = "estimated" if meter.estimated else "ok"
-    cost_pusd = hold.price.cost_pusd(meter.input_tokens, meter.output_tokens)
+    cost_pusd = hold.price.cost_pusd(meter.input_tokens, meter.output_tokens, hold.images)
     covered_pusd = min(cost_pusd, bound_pusd)
     charge = tariff.credits_for(covered_pusd)
     return Charge(outcome, meter.input_tokens, meter.output_tokens, cost_pusd, charge, cost_pusd - covered_pusd)
@@ -241,6 +241,8 @@ def _row(call: EscrowCall, batch: str, charge: Charge, now: datetime) -> EscrowC
         loss_pusd=charge.loss_pusd,
         response_time_ms=meter.response_time_ms if meter is not None else 0,
         key_id=meter.key_id if meter is not None else "",
+        images=hold.images,
+        image_udollars=hold.price.image_udollars,
         held_at=call.held_at,
         settled_at=now,
     )

@@ -32,24 +32,29 @@ class ModelBook(Book):
                 provider=provider,
                 model=model,
                 effective_from=at_us(from_us),
-                price=Price(pricing_id=pricing_id, input_udollars_per_mtok=put_in, output_udollars_per_mtok=put_out),
+                price=Price(
+                    pricing_id=pricing_id,
+                    input_udollars_per_mtok=put_in,
+                    output_udollars_per_mtok=put_out,
+                    image_udollars=image,
+                ),
                 body=body,
             )
-            for provider, model, from_us, body, pricing_id, put_in, put_out in await self._rows("models", {})
+            for provider, model, from_us, body, pricing_id, put_in, put_out, image in await self._rows("models", {})
         ]
 
     async def set_models(self, rows: Sequence[ModelRow]) -> None:
         def act(tx: Transaction) -> None:
             for row in rows:
-                figures = (row.price.input_udollars_per_mtok, row.price.output_udollars_per_mtok)
                 _keep_price(
                     tx,
                     PriceRow(
                         pricing_id=row.price.pricing_id,
                         provider=row.provider,
                         model=row.model,
-                        input_udollars_per_mtok=figures[0],
-                        output_udollars_per_mtok=figures[1],
+                        input_udollars_per_mtok=row.price.input_udollars_per_mtok,
+                        output_udollars_per_mtok=row.price.output_udollars_per_mtok,
+                        image_udollars=row.price.image_udollars,
                     ),
                 )
                 tx.execute(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 
 PUSD_PER_USD = 10**12
+PUSD_PER_UDOLLAR = 10**6
 UCREDITS_PER_CREDIT = 10**6
 
 
@@ -28,15 +29,17 @@ class Tariff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What one model costs, in micro-dollars per million tokens, in force since it was written."""
+    """What one model costs, in micro-dollars per million tokens and per picture that it is shown, beside its tokens."""
 
     pricing_id: str
     input_udollars_per_mtok: int
     output_udollars_per_mtok: int
+    image_udollars: int = 0
 
-    def cost_pusd(self, input_tokens: int, output_tokens: int) -> int:
+    def cost_pusd(self, input_tokens: int, output_tokens: int, images: int = 0) -> int:
         """Exact cost in picodollars."""
-        return input_tokens * self.input_udollars_per_mtok + output_tokens * self.output_udollars_per_mtok
+        tokens = input_tokens * self.input_udollars_per_mtok + output_tokens * self.output_udollars_per_mtok
+        return tokens + images * self.image_udollars * PUSD_PER_UDOLLAR
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:

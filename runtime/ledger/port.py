@@ -17,6 +17,8 @@ Role = Literal["DEMO", "FULL_ACCESS", "ADMIN"]
 """Source: spec/assistant.md §1."""
 TokenKind = Literal["user", "project", "task"]
 CapScope = Literal["user", "platform", "provider"]
+OrderId = NewType("OrderId", str)
+OrderState = Literal["pending", "completed", "refunded", "failed"]
 EscrowId = NewType("EscrowId", str)
 """Made by the process that draws it; random."""
 
@@ -58,6 +60,8 @@ class Hold:
     """Of a call without a run: whose ceiling it must also fit under."""
     token_sha256: str = ""
     """The token whose budget it must also fit under; empty for none."""
+    images: int = 0
+    """Pictures that it shows; what they cost is known beforehand."""
 
     @property
     def payer(self) -> Payer:
@@ -146,6 +150,62 @@ class Repayment:
     @property
     def purchase_id(self) -> str:
         return f"{self.provider}/{self.external_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrder:
+    """What a user is going to pay for, at a provider. `paid_pusd` is what the price is worth in picodollars."""
+
+    id: OrderId
+    user: UserId
+    provider: str
+    product: str
+    ucredits: int
+    amount_minor: int
+    """In the currency's smallest unit."""
+    currency: str
+    paid_pusd: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    id: OrderId
+    user: UserId
+    provider: str
+    product: str
+    ucredits: int
+    amount_minor: int
+    currency: str
+    paid_pusd: int
+    state: OrderState
+    external_id: str | None
+    """The payment that completed it."""
+    created_at: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """That an order was paid, as its provider confirmed it. It must agree with the order in all it tells."""
+
+    order: OrderId
+    provider: str
+    external_id: str
+    product: str
+    amount_minor: int
+    currency: str
+    user: UserId | None = None
+    """None where the provider does not tell who paid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRefund:
+    """That the payment of an order went back to its payer."""
+
+    order: OrderId
+    provider: str
+    external_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,6 +465,15 @@ class Mismatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """`kind`: `low_balance`, once for each time the balance falls below LOW_CREDIT_THRESHOLD."""
+
+    kind: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoppedAccount:
     user: UserId
     reason: str
@@ -443,6 +512,23 @@ class Ledger(Protocol):
     async def repay(self, repayment: Repayment) -> int:
         """Takes a purchase's credits back as far as they are free; how many, in microcredits. Raises NotFoundError."""
 
+    async def open_order(self, order: NewOrder) -> Order:
+        """By its id, once for ever: a repeat is the same order at its first price. Raises ConflictError for the id of
+        another order, NotFoundError for an unknown user, TooManyRequestsError, BadInputError."""
+
+    async def order(self, order: OrderId) -> Order | None: ...
+
+    async def complete_order(self, payment: Payment) -> Order:
+        """Credits what was ordered and completes the order, in one transaction; a repeat answers the order as it stands
+        and credits nothing. Raises NotFoundError, ConflictError for a payment of another amount, currency, product or
+        user, for a second payment, and for one that paid something else; nothing is credited then."""
+
+    async def refund_order(self, refund: OrderRefund) -> int:
+        """Like `repay`, and the order is refunded from then on. Raises NotFoundError, ConflictError."""
+
+    async def fail_order(self, order: OrderId, provider: str) -> Order:
+        """That it was not paid. One that was stays as it is; a failed one may still be paid. Raises NotFoundError."""
+
     async def refund_call(self, refund: CallRefund) -> int:
         """Gives back what a call was charged, once for ever; how much. Raises NotFoundError for what was never."""
 
@@ -453,6 +539,9 @@ class Ledger(Protocol):
         """What changed a wallet's balance, newest first; `before` is the time of the last one seen."""
 
     async def spending(self, user: UserId) -> Spending: ...
+
+    async def notices(self, user: UserId) -> Sequence[Notice]:
+        """What a user is to know, newest first: the last twenty."""
 
     async def stop_account(self, user: UserId, reason: str) -> None:
         """Nothing more is spent from its wallet until `release_account`; what runs is settled."""

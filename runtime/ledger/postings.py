@@ -48,6 +48,7 @@ from runtime.store.transaction import Kind, Transaction, first_as
 Row = TypeVar("Row")
 
 TOKENS_MAX = 10**12
+IMAGES_MAX = 10**6
 PRICE_UDOLLARS_MAX = 10**12
 
 REVENUE = "platform:revenue"
@@ -212,12 +213,15 @@ def bound_of(asked: Hold) -> int:
     """The most a call may cost, in picodollars. Raises BadInputError for numbers that cannot be."""
     price = asked.price
     check_counts(asked.input_tokens_max, asked.output_tokens_max)
+    if not 0 <= asked.images <= IMAGES_MAX:
+        raise BadInputError(f"Pictures are counted from 0 to {IMAGES_MAX}.")
     if not (
         0 <= price.input_udollars_per_mtok <= PRICE_UDOLLARS_MAX
         and 0 <= price.output_udollars_per_mtok <= PRICE_UDOLLARS_MAX
+        and 0 <= price.image_udollars <= PRICE_UDOLLARS_MAX
     ):
         raise BadInputError(f"Prices are from 0 to {PRICE_UDOLLARS_MAX} micro-dollars per million tokens.")
-    return price.cost_pusd(asked.input_tokens_max, asked.output_tokens_max)
+    return price.cost_pusd(asked.input_tokens_max, asked.output_tokens_max, asked.images)
 
 
 def check_counts(input_tokens: int, output_tokens: int) -> None:
@@ -345,6 +349,8 @@ def _new_call(asked: Hold, run: Run | None, tariff: Tariff, now: datetime) -> Ca
         cost_pusd=bound_pusd,
         charge_ucredits=hold_ucredits,
         excess_pusd=0,
+        images=asked.images,
+        image_udollars=price.image_udollars,
         held_at=now,
     )
 
@@ -361,7 +367,7 @@ def _with_usage(call: Call, used: Meter, tariff: Tariff) -> Call:
             cost_pusd=0,
             charge_ucredits=0,
         )
-    cost_pusd = call.price.cost_pusd(used.input_tokens, used.output_tokens)
+    cost_pusd = call.price.cost_pusd(used.input_tokens, used.output_tokens, call.images)
     return replace(
         call,
         state="metered",

@@ -97,12 +97,12 @@ def receipt_csv(receipt: Receipt) -> str:
     writer.writeheader()
     for name, rows in (("charged", receipt.charged), ("losses", receipt.losses), ("pending", receipt.pending)):
         for row in rows:
-            cells = {key: _harmless(value) for key, value in _row_json(row).items()}
+            cells = {key: harmless(value) for key, value in _row_json(row).items()}
             writer.writerow({"list": name, **cells})
     for refund in receipt.refunds:
         given = {"call": refund.call, "task": refund.task, "credits_ucredits": -refund.amount_ucredits}
         cells = {**given, "outcome": refund.reason, "at": refund.at.isoformat()}
-        writer.writerow({"list": "refunds", **{key: _harmless(value) for key, value in cells.items()}})
+        writer.writerow({"list": "refunds", **{key: harmless(value) for key, value in cells.items()}})
     return text.getvalue()
 
 
@@ -157,6 +157,6 @@ def _row_json_names() -> list[str]:
     return list(CallRow.__dataclass_fields__)
 
 
-def _harmless(value: Any) -> Any:
+def harmless(value: Any) -> Any:
     """A spreadsheet runs a cell that begins so; models and tasks are named by others."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

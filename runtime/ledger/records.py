@@ -133,6 +133,8 @@ class Call:
     charge_ucredits: int
     excess_pusd: int
     """The part of the cost that no credits cover: the platform's, whatever becomes of the call."""
+    images: int
+    image_udollars: int
     held_at: datetime
 
     @property
@@ -145,6 +147,7 @@ class Call:
             pricing_id=self.pricing_id,
             input_udollars_per_mtok=self.input_udollars_per_mtok,
             output_udollars_per_mtok=self.output_udollars_per_mtok,
+            image_udollars=self.image_udollars,
         )
 
     def row(self) -> CallRow:
@@ -235,6 +238,8 @@ class EscrowCallRow:
     loss_pusd: int
     response_time_ms: int
     key_id: str
+    images: int
+    image_udollars: int
     held_at: datetime
     settled_at: datetime
 
@@ -296,13 +301,14 @@ class CallRefundRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceRow:
-    """A model's price in micro-dollars per million tokens, under an id that never means another price."""
+    """A model's price in micro-dollars per million tokens and picture, under an id that never means another price."""
 
     pricing_id: str
     provider: str
     model: str
     input_udollars_per_mtok: int
     output_udollars_per_mtok: int
+    image_udollars: int = 0
 
 
 def call_of(row: tuple[Any, ...]) -> Call:

@@ -234,17 +234,21 @@ def _begun(escrow: EscrowId, hold: Hold, held_at: datetime) -> list[Any]:
     return [
         "begun", escrow, _us(held_at), hold.call, hold.user, hold.project, hold.token_sha256, hold.task_type,
         hold.provider, hold.model, hold.input_tokens_max, hold.output_tokens_max, price.pricing_id,
-        price.input_udollars_per_mtok, price.output_udollars_per_mtok,
+        price.input_udollars_per_mtok, price.output_udollars_per_mtok, hold.images, price.image_udollars,
     ]  # fmt: skip
 
 
 def _call_of(
     escrow: Any, held_at_us: Any, call: Any, user: Any, project: Any, token_sha256: Any, task_type: Any,
     provider: Any, model: Any, input_max: Any, output_max: Any, pricing_id: Any, input_price: Any, output_price: Any,
+    images: Any = 0, image_price: Any = 0,
 ) -> EscrowCall:  # fmt: skip
     price = Price(
-        pricing_id=pricing_id, input_udollars_per_mtok=input_price, output_udollars_per_mtok=output_price
-    )  # fmt: skip
+        pricing_id=pricing_id,
+        input_udollars_per_mtok=input_price,
+        output_udollars_per_mtok=output_price,
+        image_udollars=image_price,
+    )
     hold = Hold(
         call=call,
         user=user,
@@ -257,6 +261,7 @@ def _call_of(
         price=price,
         project=project,
         token_sha256=token_sha256,
+        images=images,
     )
     return EscrowCall(escrow=escrow, hold=hold, meter=None, held_at=at_us(held_at_us))
 

@@ -119,6 +119,7 @@ class Verifying:
                 "phase_number": phase,
                 "edits_phase": edits_phase,
                 "round": round,
+                "items": len(before.in_phase(phase) if phase else before.items),
                 "verdict": "pass" if passed else "fail",
                 "findings": [
                     {"severity": each.severity, "file": each.file, "line": each.line, "text": each.text}

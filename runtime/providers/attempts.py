@@ -201,6 +201,7 @@ class Served:
             price=self.model.price,
             project=order.project,
             token_sha256=order.token_sha256,
+            images=self._bounds.images,
         )
 
     def wish(self) -> Wish:

@@ -23,6 +23,7 @@ class Bounds:
     input_tokens_max: int
     output_tokens_max: int
     input_tokens: int
+    images: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Size:
             input_tokens_max=self.text_bytes + frames_tokens + image_tokens * self.images,
             output_tokens_max=limit * self.choices,
             input_tokens=estimated_tokens(self.text_bytes if self.said_bytes is None else self.said_bytes),
+            images=self.images,
         )
 
 

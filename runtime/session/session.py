@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,11 +16,16 @@ from runtime.errors import ConflictError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, name_of, new_project_id, project_entity
 from runtime.ledger.port import Ledger
 from runtime.policy.admission import check_active, check_wallet
-from runtime.project.messages import OpenProject, ProjectView, Status
+from runtime.project.messages import OpenProject, ProjectView, Resume, Status
 from runtime.project.project import Begin
 from runtime.project.workshop import Implementers
 
 HAND_OVER_RETRY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToppedUp:
+    """That credits came: the user's projects that wait for them go on. Repeating it changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +96,9 @@ class UserSession(Entity[SessionState]):
             if not order.begun:
                 self.activation.spawn(self._hand_over(order), "hand over")
 
-    async def receive(self, message: Any) -> ProjectView:
+    async def receive(self, message: Any) -> ProjectView | int:
+        if isinstance(message, ToppedUp):
+            return await self._resume_paused()
         if not isinstance(message, OpenProject):
             raise ConflictError(f"A session does not understand {type(message).__name__}.")
         if message.key not in self.state.orders:
@@ -115,6 +123,17 @@ class UserSession(Entity[SessionState]):
         except UnavailableError:
             self.activation.spawn(self._hand_over(order), "hand over")
             raise
+
+    async def _resume_paused(self) -> int:
+        """How many go on."""
+        heads = await self._journal.heads("project", self._user)
+        resumed = 0
+        for head in heads:
+            if head.data["status"] == Status.PAUSED_NO_CREDITS:
+                with suppress(ConflictError):  # It went on meanwhile.
+                    await self._entities.ask(head.entity, Resume(key=f"topped-up/{head.last_seq}"))
+                    resumed += 1
+        return resumed
 
     async def _hand_over(self, order: Order) -> None:
         """Until the project has it: the order is on disk, so its maker may rely on it."""

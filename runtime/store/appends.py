@@ -9,6 +9,7 @@ from runtime.entity.journal import Append, Claim, Moves
 from runtime.errors import BadInputError, StaleWriterError, TooLargeError
 from runtime.ids import EntityId, ProjectId, UserId, kind_of, name_of, partition_of
 from runtime.ledger import postings
+from runtime.reports.facts import Fact, FactsOf
 from runtime.store import tail
 from runtime.store.seal import Seal
 from runtime.store.transaction import Kind, Transaction, Wanted, first_as
@@ -26,6 +27,7 @@ class SealedAppend:
     snapshot: bytes | None
     reminders: Sequence[bytes]
     head: bytes
+    facts: Sequence[Fact]
     at: datetime
 
     def write(self, tx: Transaction) -> int:
@@ -45,6 +47,8 @@ class SealedAppend:
         else:
             _change_entity(tx, self, known, last_seq, where)
         self._write_reminders(tx)
+        for fact in self.facts:
+            tx.insert(fact.table, fact)
         _move(tx, append.entity, append.moves, self.at)
         return last_seq
 
@@ -93,7 +97,7 @@ class SealedAppend:
             tx.replace("reminders", f"{append.entity}\0{reminder.name}", row, remains=True)
 
 
-def seal_append(append: Append, seal: Seal, at: datetime) -> SealedAppend:
+def seal_append(append: Append, seal: Seal, at: datetime, facts_of: FactsOf) -> SealedAppend:
     """Raises TooLargeError, BadInputError for a snapshot of another place, TypeError for data that is not JSON."""
     entity, last_seq = append.entity, append.expected_seq + len(append.events)
     snapshot = append.snapshot
@@ -116,6 +120,7 @@ def seal_append(append: Append, seal: Seal, at: datetime) -> SealedAppend:
             for reminder in append.remind
         ],
         head=_bounded(seal.close_json(append.head, head_subject(entity))),
+        facts=facts_of(append, at),
         at=at,
     )
 

@@ -12,6 +12,7 @@ import duckdb
 from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head, Loaded, Ownership
 from runtime.errors import BadInputError, StaleWriterError
 from runtime.ids import PARTITION_COUNT, EntityId, UserId
+from runtime.reports.facts import FactsOf, no_facts
 from runtime.store import loads
 from runtime.store.appends import SealedAppend, claim_partition, seal_append, wanted_by, wanted_by_claim
 from runtime.store.database import Database
@@ -34,9 +35,12 @@ def utc_now() -> datetime:
 class StoreJournal:
     """Implements `runtime.entity.journal.Journal`. A refused append writes nothing, not even its money."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], datetime] = utc_now, facts_of: FactsOf = no_facts
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._facts_of = facts_of
         self._lines = _Lines()
         self.refused_stale = 0
         """Appends that the fence refused since it was made."""
@@ -134,7 +138,7 @@ class StoreJournal:
         sealed: list[SealedAppend | Exception] = []
         for append in appends:
             try:
-                sealed.append(seal_append(append, self._database.seal, now))
+                sealed.append(seal_append(append, self._database.seal, now, self._facts_of))
             except Exception as error:
                 sealed.append(error)
         return sealed

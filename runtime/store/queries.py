@@ -1,4 +1,4 @@
-"""Finds SQL by name. Every statement of the product is in `queries.sql`; the tables are in `migrations/`."""
+"""Finds SQL by name. Every statement is in `queries.sql`, a report's in `reports.sql`; tables are in `migrations/`."""
 
 import re
 from functools import cache
@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+_FILES = (("runtime.store", "queries.sql"), ("runtime.reports", "reports.sql"))
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _PARAMETER = re.compile(r"\$(\w+)")
 
@@ -31,9 +32,11 @@ def arguments(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _statements() -> dict[str, str]:
-    text = files("runtime.store").joinpath("queries.sql").read_text()
-    parts = _NAME.split(text)[1:]
-    return dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))
+    found: dict[str, str] = {}
+    for package, name in _FILES:
+        parts = _NAME.split(files(package).joinpath(name).read_text())[1:]
+        found |= zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True)
+    return found
 
 
 @cache

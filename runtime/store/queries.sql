@@ -58,6 +58,25 @@ SELECT unnest($position::BIGINT[]), unnest($entity::VARCHAR[]), unnest($seq::BIG
        unnest($type::VARCHAR[]), unnest($version::BIGINT[]), unnest($drops::BOOLEAN[]), unnest($payload::BLOB[]),
        unnest($made_at::TIMESTAMPTZ[])
 
+-- name: insert_project_statuses
+INSERT INTO project_statuses (project, user_id, seq, status, made_at)
+SELECT unnest($project::VARCHAR[]), unnest($user_id::VARCHAR[]), unnest($seq::BIGINT[]), unnest($status::VARCHAR[]),
+       unnest($made_at::TIMESTAMPTZ[])
+
+-- name: insert_verification_cycles
+INSERT INTO verification_cycles (project, phase, cycle, verdict, items_checked, made_at)
+SELECT unnest($project::VARCHAR[]), unnest($phase::BIGINT[]), unnest($cycle::BIGINT[]), unnest($verdict::VARCHAR[]),
+       unnest($items_checked::BIGINT[]), unnest($made_at::TIMESTAMPTZ[])
+
+-- name: insert_task_steps
+INSERT INTO task_steps (project, task, attempt, step, made_at)
+SELECT unnest($project::VARCHAR[]), unnest($task::VARCHAR[]), unnest($attempt::BIGINT[]), unnest($step::VARCHAR[]),
+       unnest($made_at::TIMESTAMPTZ[])
+
+-- name: insert_project_commits
+INSERT INTO project_commits (project, commit_id, made_at)
+SELECT unnest($project::VARCHAR[]), unnest($commit_id::VARCHAR[]), unnest($made_at::TIMESTAMPTZ[])
+
 -- name: remove_reminders
 DELETE FROM reminders
 USING (SELECT unnest($entity::VARCHAR[]) AS entity, unnest($name::VARCHAR[]) AS name) s
@@ -267,7 +286,7 @@ WHERE key_id <> '' GROUP BY key_id ORDER BY key_id
 
 -- name: models
 SELECT m.provider, m.model, epoch_us(m.effective_from), m.body, p.pricing_id, p.input_udollars_per_mtok,
-       p.output_udollars_per_mtok
+       p.output_udollars_per_mtok, p.image_udollars
 FROM models m JOIN model_pricing p ON p.pricing_id = m.pricing_id
 ORDER BY m.provider, m.model, m.effective_from
 
@@ -278,14 +297,15 @@ ON CONFLICT (provider, model, effective_from) DO UPDATE
 SET pricing_id = excluded.pricing_id, body = excluded.body, set_at = excluded.set_at
 
 -- name: select_price
-SELECT pricing_id, provider, model, input_udollars_per_mtok, output_udollars_per_mtok
+SELECT pricing_id, provider, model, input_udollars_per_mtok, output_udollars_per_mtok, image_udollars
 FROM model_pricing WHERE pricing_id = $key
 
 -- name: insert_model_pricing
 INSERT INTO model_pricing (pricing_id, provider, model, input_udollars_per_mtok, output_udollars_per_mtok,
-                           is_active, effective_from)
+                           image_udollars, is_active, effective_from)
 SELECT unnest($pricing_id::VARCHAR[]), unnest($provider::VARCHAR[]), unnest($model::VARCHAR[]),
-       unnest($input_udollars_per_mtok::BIGINT[]), unnest($output_udollars_per_mtok::BIGINT[]), true, now()
+       unnest($input_udollars_per_mtok::BIGINT[]), unnest($output_udollars_per_mtok::BIGINT[]),
+       unnest($image_udollars::BIGINT[]), true, now()
 
 -- name: activate_prices
 UPDATE model_pricing SET is_active = list_contains($pricing_ids::VARCHAR[], pricing_id)
@@ -326,6 +346,35 @@ FROM (SELECT unnest($subject::VARCHAR[]) AS subject, unnest($ceiling_ucredits::D
              unnest($committed_ucredits::DECIMAL(38, 0)[]) AS committed_ucredits) s
 WHERE budgets.subject = s.subject
 
+-- What is committed under `day:<date>/user:<id>`, `.../provider:<name>` or `.../platform`. Only rows of the day and later
+-- can say anything of a call that was held on it.
+-- name: select_day
+WITH asked AS (
+    SELECT substr($key, 5, 10)::TIMESTAMP AT TIME ZONE 'UTC' AS day,
+           split_part(substr($key, 16), ':', 1) AS scope, substr($key, 17 + strpos(substr($key, 16), ':') - 1) AS name
+),
+held AS (
+    SELECT h.user_id, h.project, h.provider, h.held_at,
+           CASE WHEN e.state = 'lost' THEN 0 ELSE coalesce(u.charge_ucredits, h.hold_ucredits) END AS amount
+    FROM (SELECT * FROM call_holds WHERE held_at >= (SELECT day FROM asked)) h
+    LEFT JOIN (SELECT * FROM call_usages WHERE metered_at >= (SELECT day FROM asked)) u ON u.call = h.call
+    LEFT JOIN (SELECT * FROM call_ends WHERE ended_at >= (SELECT day FROM asked)) e ON e.call = h.call
+),
+drawn AS (
+    SELECT * FROM escrows WHERE opened_at >= (SELECT day FROM asked)
+),
+amounts AS (
+    SELECT user_id, project, provider, held_at AS at_time, amount FROM held
+    UNION ALL
+    SELECT d.user_id, d.project, d.provider, d.opened_at, c.charge_ucredits
+    FROM (SELECT * FROM escrow_calls WHERE settled_at >= (SELECT day FROM asked)) c JOIN drawn d ON d.escrow = c.escrow
+    UNION ALL
+    SELECT user_id, project, provider, opened_at, granted_ucredits - charged_ucredits FROM drawn
+)
+SELECT coalesce(sum(amount), 0)::HUGEINT FROM amounts, asked
+WHERE at_time < day + INTERVAL 1 DAY
+  AND CASE scope WHEN 'user' THEN user_id = name AND project IS NULL WHEN 'provider' THEN provider = name ELSE true END
+
 -- name: select_run
 SELECT r.run, r.user_id, r.project, r.task, r.attempt, coalesce(e.state, 'open')
 FROM runs r LEFT JOIN run_ends e ON e.run = r.run WHERE r.run = $key
@@ -343,14 +392,16 @@ SELECT unnest($run::VARCHAR[]), unnest($state::VARCHAR[]), unnest($ended_at::TIM
 SELECT call, user_id, run, project, token_sha256, task, attempt, task_type, provider, model, pricing_id,
        input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
        bound_pusd::HUGEINT, hold_ucredits::HUGEINT, state, outcome, input_tokens, output_tokens,
-       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, excess_pusd::HUGEINT, epoch_us(held_at)
+       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, excess_pusd::HUGEINT, images, image_udollars,
+       epoch_us(held_at)
 FROM held_calls WHERE call = $key
 
 -- name: calls_of_project
 SELECT call, user_id, run, project, token_sha256, task, attempt, task_type, provider, model, pricing_id,
        input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
        bound_pusd::HUGEINT, hold_ucredits::HUGEINT, state, outcome, input_tokens, output_tokens,
-       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, excess_pusd::HUGEINT, epoch_us(held_at)
+       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, excess_pusd::HUGEINT, images, image_udollars,
+       epoch_us(held_at)
 FROM calls WHERE project = $project
 ORDER BY held_at, call
 
@@ -364,14 +415,14 @@ SELECT call FROM held_calls WHERE run IS NULL AND state = 'held' AND held_at < $
 -- name: insert_call_holds
 INSERT INTO call_holds (call, user_id, run, project, token_sha256, task, attempt, task_type, provider, model, pricing_id,
                         input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
-                        bound_pusd, hold_ucredits, held_at)
+                        bound_pusd, hold_ucredits, images, image_udollars, held_at)
 SELECT unnest($call::VARCHAR[]), unnest($user::VARCHAR[]), unnest($run::VARCHAR[]), unnest($project::VARCHAR[]),
        unnest($token_sha256::VARCHAR[]), unnest($task::VARCHAR[]), unnest($attempt::BIGINT[]), unnest($task_type::VARCHAR[]),
        unnest($provider::VARCHAR[]), unnest($model::VARCHAR[]), unnest($pricing_id::VARCHAR[]),
        unnest($input_udollars_per_mtok::BIGINT[]), unnest($output_udollars_per_mtok::BIGINT[]),
        unnest($input_tokens_max::BIGINT[]), unnest($output_tokens_max::BIGINT[]),
-       unnest($bound_pusd::DECIMAL(38, 0)[]), unnest($hold_ucredits::DECIMAL(38, 0)[]),
-       unnest($held_at::TIMESTAMPTZ[])
+       unnest($bound_pusd::DECIMAL(38, 0)[]), unnest($hold_ucredits::DECIMAL(38, 0)[]), unnest($images::BIGINT[]),
+       unnest($image_udollars::BIGINT[]), unnest($held_at::TIMESTAMPTZ[])
 
 -- name: insert_call_usages
 INSERT INTO call_usages (call, input_tokens, output_tokens, cost_pusd, charge_ucredits, provider_failed,
@@ -422,16 +473,16 @@ SELECT call FROM escrow_calls WHERE call = $key
 -- name: insert_escrow_calls
 INSERT INTO escrow_calls (call, escrow, batch, task_type, provider, model, pricing_id, input_udollars_per_mtok,
                           output_udollars_per_mtok, input_tokens_max, output_tokens_max, outcome, input_tokens,
-                          output_tokens, cost_pusd, charge_ucredits, loss_pusd, response_time_ms, key_id, held_at,
-                          settled_at)
+                          output_tokens, cost_pusd, charge_ucredits, loss_pusd, response_time_ms, key_id, images,
+                          image_udollars, held_at, settled_at)
 SELECT unnest($call::VARCHAR[]), unnest($escrow::VARCHAR[]), unnest($batch::VARCHAR[]), unnest($task_type::VARCHAR[]),
        unnest($provider::VARCHAR[]), unnest($model::VARCHAR[]), unnest($pricing_id::VARCHAR[]),
        unnest($input_udollars_per_mtok::BIGINT[]), unnest($output_udollars_per_mtok::BIGINT[]),
        unnest($input_tokens_max::BIGINT[]), unnest($output_tokens_max::BIGINT[]), unnest($outcome::VARCHAR[]),
        unnest($input_tokens::BIGINT[]), unnest($output_tokens::BIGINT[]), unnest($cost_pusd::DECIMAL(38, 0)[]),
        unnest($charge_ucredits::DECIMAL(38, 0)[]), unnest($loss_pusd::DECIMAL(38, 0)[]),
-       unnest($response_time_ms::BIGINT[]), unnest($key_id::VARCHAR[]), unnest($held_at::TIMESTAMPTZ[]),
-       unnest($settled_at::TIMESTAMPTZ[])
+       unnest($response_time_ms::BIGINT[]), unnest($key_id::VARCHAR[]), unnest($images::BIGINT[]),
+       unnest($image_udollars::BIGINT[]), unnest($held_at::TIMESTAMPTZ[]), unnest($settled_at::TIMESTAMPTZ[])
 
 -- Wallets ------------------------------------------------------------------------------------------------------
 
@@ -448,6 +499,28 @@ SELECT unnest($purchase::VARCHAR[]), unnest($provider::VARCHAR[]), unnest($exter
        unnest($user::VARCHAR[]), unnest($product::VARCHAR[]), unnest($ucredits::DECIMAL(38, 0)[]),
        unnest($paid_pusd::DECIMAL(38, 0)[]), unnest($currency::VARCHAR[]), unnest($amount_minor::BIGINT[]),
        unnest($made_at::TIMESTAMPTZ[])
+
+-- name: select_order
+SELECT order_id, user_id, provider, product, ucredits::HUGEINT, amount_minor, currency, paid_pusd::HUGEINT, state,
+       external_id, epoch_us(created_at), epoch_us(completed_at)
+FROM payment_orders WHERE order_id = $key
+
+-- name: count_orders
+SELECT count(*) FROM payment_orders WHERE user_id = $user_id AND created_at > $since
+
+-- name: insert_payment_orders
+INSERT INTO payment_orders (order_id, user_id, provider, product, ucredits, amount_minor, currency, paid_pusd, state,
+                            external_id, created_at, completed_at)
+SELECT unnest($id::VARCHAR[]), unnest($user::VARCHAR[]), unnest($provider::VARCHAR[]), unnest($product::VARCHAR[]),
+       unnest($ucredits::DECIMAL(38, 0)[]), unnest($amount_minor::BIGINT[]), unnest($currency::VARCHAR[]),
+       unnest($paid_pusd::DECIMAL(38, 0)[]), unnest($state::VARCHAR[]), unnest($external_id::VARCHAR[]),
+       unnest($created_at::TIMESTAMPTZ[]), unnest($completed_at::TIMESTAMPTZ[])
+
+-- name: update_payment_orders
+UPDATE payment_orders SET state = s.state, external_id = s.external_id, completed_at = s.completed_at
+FROM (SELECT unnest($id::VARCHAR[]) AS id, unnest($state::VARCHAR[]) AS state,
+             unnest($external_id::VARCHAR[]) AS external_id, unnest($completed_at::TIMESTAMPTZ[]) AS completed_at) s
+WHERE payment_orders.order_id = s.id
 
 -- name: select_repayment
 SELECT taken_ucredits::HUGEINT FROM repayments WHERE purchase = $key
@@ -489,6 +562,24 @@ FROM movements
 WHERE user_id = $user_id AND ($before::TIMESTAMPTZ IS NULL OR created_at < $before)
 ORDER BY created_at DESC, id LIMIT $limit
 
+-- Who fell below the threshold and was not told, and who is above it again.
+-- name: balance_crossings
+SELECT u.user_id, u.is_low, coalesce(b.balance, 0)::HUGEINT
+FROM users u
+LEFT JOIN (SELECT split_part(substr(account, 6), '/', 1) AS user_id, sum(balance) AS balance FROM accounts
+           WHERE starts_with(account, 'user:') GROUP BY ALL) b ON b.user_id = u.user_id
+WHERE u.is_low <> (coalesce(b.balance, 0) < $low)
+ORDER BY u.user_id LIMIT 1000
+
+-- name: set_low
+UPDATE users SET is_low = $is_low WHERE user_id = $user_id
+
+-- name: add_notice
+INSERT INTO notices (notice, user_id, kind, text, made_at) VALUES ($notice, $user_id, $kind, $text, $made_at)
+
+-- name: notices
+SELECT kind, text, epoch_us(made_at) FROM notices WHERE user_id = $user_id ORDER BY made_at DESC, notice LIMIT 20
+
 -- name: select_stop
 SELECT user_id, reason, epoch_us(lifted_at) FROM stops WHERE user_id = $key
 
@@ -503,6 +594,7 @@ UPDATE stops SET lifted_at = $lifted_at WHERE user_id = $user_id AND lifted_at I
 SELECT user_id FROM calls WHERE call = $subject
 UNION SELECT user_id FROM escrows WHERE escrow = $subject
 UNION SELECT user_id FROM runs WHERE project = $subject
+UNION SELECT user_id FROM payment_orders WHERE order_id = $subject
 LIMIT 1
 
 -- name: stops
@@ -525,29 +617,13 @@ open_holds AS (
           SELECT user_id, granted_ucredits - charged_ucredits FROM escrows)
     GROUP BY ALL
 ),
--- What was held counts on the day it was held; under an escrow, on the escrow's.
-commitments AS (
-    SELECT user_id, project, token_sha256, provider, charge_ucredits AS amount, held_at AS at_time FROM held_calls
-    UNION ALL
-    SELECT e.user_id, e.project, e.token_sha256, e.provider, c.charge_ucredits, e.opened_at
-    FROM escrow_calls c JOIN escrows e ON e.escrow = c.escrow
-    UNION ALL
-    SELECT user_id, project, token_sha256, provider, granted_ucredits - charged_ucredits, opened_at FROM escrows
-),
-days AS (
-    SELECT *, 'day:' || strftime(at_time AT TIME ZONE 'UTC', '%Y-%m-%d') AS day FROM commitments
-),
 budget_uses AS (
     SELECT subject, sum(amount)::HUGEINT AS committed
-    FROM (SELECT unnest([project, 'token:' || nullif(token_sha256, '')]) AS subject, amount FROM commitments
+    FROM (SELECT unnest([project, 'token:' || nullif(token_sha256, '')]) AS subject, charge_ucredits AS amount FROM calls
           UNION ALL
-          SELECT unnest([CASE WHEN project IS NULL THEN day || '/user:' || user_id END,
-                         day || '/provider:' || nullif(provider, ''), day || '/platform']), amount
-          FROM days)
+          SELECT unnest([project, 'token:' || nullif(token_sha256, '')]), granted_ucredits - charged_ucredits
+          FROM escrows)
     WHERE subject IS NOT NULL GROUP BY subject
-),
-uncounted AS (
-    SELECT 'day:' || from_day AS before FROM day_counts
 ),
 posted AS (
     SELECT call,
@@ -595,9 +671,8 @@ WHERE coalesce(a.balance::HUGEINT, 0) <> coalesce(o.held, 0)
 UNION ALL
 SELECT coalesce(b.subject, u.subject),
        'committed ' || coalesce(b.committed_ucredits, 0)::VARCHAR || ', calls ' || coalesce(u.committed, 0)::VARCHAR
-FROM budgets b FULL JOIN budget_uses u ON b.subject = u.subject, uncounted
+FROM budgets b FULL JOIN budget_uses u ON b.subject = u.subject
 WHERE coalesce(b.committed_ucredits::HUGEINT, 0) <> coalesce(u.committed, 0)
-  AND NOT (starts_with(coalesce(b.subject, u.subject), 'day:') AND coalesce(b.subject, u.subject) < uncounted.before)
 UNION ALL
 SELECT coalesce(c.call, p.call), 'the transfers of this call are not what its receipt says'
 FROM held_calls c FULL JOIN posted p ON c.call = p.call
@@ -638,6 +713,16 @@ FULL JOIN (SELECT transfer_id AS subject, amount FROM transfers
            WHERE reason IN ('purchase', 'repayment', 'adjustment')) t ON t.subject = p.subject
 WHERE coalesce(p.ucredits, 0) <> coalesce(t.amount, 0)
 UNION ALL
+SELECT o.order_id, 'is ' || o.state || ', but its payment is not booked as it was ordered'
+FROM payment_orders o LEFT JOIN purchases p ON p.purchase = o.provider || '/' || o.external_id
+WHERE o.state IN ('completed', 'refunded')
+  AND (p.user_id, p.product, p.ucredits, p.paid_pusd, p.currency, p.amount_minor)
+      IS DISTINCT FROM (o.user_id, o.product, o.ucredits, o.paid_pusd, o.currency, o.amount_minor)
+UNION ALL
+SELECT o.order_id, 'is refunded, but nothing was repaid'
+FROM payment_orders o ANTI JOIN repayments r ON r.purchase = o.provider || '/' || o.external_id
+WHERE o.state = 'refunded'
+UNION ALL
 SELECT c.call, 'its escrow is not there' FROM escrow_calls c ANTI JOIN escrows e ON e.escrow = c.escrow
 UNION ALL
 SELECT c.call, 'booked under an escrow and with a hold of its own'
@@ -667,9 +752,9 @@ INSERT INTO migrations (name, applied_at) VALUES ($name, now())
 -- name: table_names
 SELECT table_name FROM duckdb_tables() WHERE NOT internal
 
--- From now on no statement reaches a file outside the database's own and this folder. (Takes no parameters.)
+-- From now on no statement reaches a file outside the database's own and these folders. (Takes no parameters.)
 -- name: confine
-SET allowed_directories = [$folder];
+SET allowed_directories = [$copies, $exports];
 SET enable_external_access = false
 
 -- (Takes no parameters.)

@@ -24,14 +24,17 @@ DATABASE = "ledger.duckdb"
 BLOBS = "blobs"
 SECRETS = "secrets.json"
 COPIES = "backup.tmp"
-"""Beside the database: the only folder where it may write another file."""
+"""Beside the database: where it may write a copy of itself."""
+EXPORTS = "reports.tmp"
+"""Beside the database: where it may write a report."""
 RESTORING = "restore.tmp"
 """Beside the database, while a backup is being restored."""
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(str(path), config=CONFIG)
-    connection.execute(sql("confine").replace("$folder", quoted(f"{path.parent / COPIES}/")))
+    copies, exports = (quoted(f"{path.parent / folder}/") for folder in (COPIES, EXPORTS))
+    connection.execute(sql("confine").replace("$copies", copies, 1).replace("$exports", exports))
     return connection
 
 
@@ -92,8 +95,8 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def clear_unfinished(data_dir: Path) -> None:
-    """Removes what a backup or restore left behind that was cut off. Only for the owner of a folder with a database."""
-    for left_over in (COPIES, RESTORING):
+    """Removes what a backup, report or restore that was cut off left behind. Only for the folder's owner."""
+    for left_over in (COPIES, EXPORTS, RESTORING):
         shutil.rmtree(data_dir / left_over, ignore_errors=True)
 
 

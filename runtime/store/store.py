@@ -1,4 +1,4 @@
-"""The store as its one owner holds it: a data folder's database, journal, ledger and blobs."""
+"""The store as its one owner holds it: a data folder's database, journal, ledger, reports and blobs."""
 
 import asyncio
 import os
@@ -11,6 +11,8 @@ from runtime.entity.vitals import StoreVitals
 from runtime.ledger.books import Books
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import Mismatch
+from runtime.reports.facts import FactsOf, no_facts
+from runtime.reports.reports import Reports
 from runtime.store import backup, checking, compaction, schema
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database, unavailable
@@ -26,11 +28,17 @@ class Store:
     and the store's part of `Vitals`: of backups, checks and compactions one runs at a time, the others wait.
     """
 
-    def __init__(self, settings: Settings, secrets: Secrets, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        secrets: Secrets,
+        clock: Callable[[], datetime] = utc_now,
+        facts_of: FactsOf = no_facts,
+    ) -> None:
         self._database = Database(settings.data_dir, secrets.data_encryption_key)
         self._blobs = Blobs(self._database)
         self._keeping = asyncio.Lock()
-        self.journal = StoreJournal(self._database, clock)
+        self.journal = StoreJournal(self._database, clock, facts_of)
         self.books = Books(
             database=self._database,
             blobs=self._blobs,
@@ -39,6 +47,12 @@ class Store:
             identity_salt=secrets.identity_salt,
             caps=settings.caps,
             referral_ucredits=settings.referral_bonus * UCREDITS_PER_CREDIT,
+            clock=clock,
+        )
+        self.reports = Reports(
+            database=self._database,
+            tariff=settings.tariff,
+            low_ucredits=settings.low_credit_threshold * UCREDITS_PER_CREDIT,
             clock=clock,
         )
 

@@ -132,6 +132,11 @@ class Transaction:
         own: V | None = self.records.get((kind.name, key))
         return own if own is not None else self._memory.peek(kind, key)
 
+    def own(self, kind: Kind[V], key: str) -> V | None:
+        """The record only if this group changed it."""
+        own: V | None = self.records.get((kind.name, key))
+        return own
+
     def committed(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Rows as the last committed group left them: blind to this group's own changes."""
         return self._memory.committed(query, values)

@@ -6,7 +6,7 @@ It says what the real books must answer, in as few rules as possible, and forget
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runtime.entity.journal import BeginRun
@@ -21,7 +21,8 @@ from runtime.errors import (
     NotFoundError,
 )
 from runtime.ids import BlobId, CallId, ProjectId, RunId, UserId
-from runtime.ledger.caps import Caps, day_of, spent_on, subjects, user_cap
+from runtime.ledger import orders
+from runtime.ledger.caps import Caps, day_of, day_subjects, spent_on, user_cap
 from runtime.ledger.escrows import SHARE, Charge, charge_of
 from runtime.ledger.money import Price, Tariff
 from runtime.ledger.port import (
@@ -42,8 +43,14 @@ from runtime.ledger.port import (
     Mismatch,
     ModelRow,
     Movement,
+    NewOrder,
     NewToken,
+    Notice,
+    Order,
+    OrderId,
+    OrderRefund,
     Payer,
+    Payment,
     Purchase,
     Receipt,
     RefundRow,
@@ -139,6 +146,7 @@ class MemoryLedger:
         self._inviters: dict[UserId, UserId] = {}
         self._purchases: dict[str, Purchase] = {}
         self._repaid: dict[str, int] = {}
+        self._orders: dict[OrderId, Order] = {}
         self._adjustments: dict[str, Adjustment] = {}
         self._refunds: dict[CallId, tuple[CallRefund, int, datetime]] = {}
         self._movements: list[tuple[UserId, Movement]] = []
@@ -205,6 +213,47 @@ class MemoryLedger:
                 self._move(made.user, name, "refund", -taken, repayment.reason, made.external_id)
         return self._repaid[repayment.purchase_id]
 
+    async def open_order(self, order: NewOrder) -> Order:
+        if order.id in self._orders:
+            orders.check_repeat(self._orders[order.id], order)
+            return self._orders[order.id]
+        check_amount(order.ucredits)
+        check_amount(order.amount_minor)
+        self._check_known(order.user)
+        since = self._clock() - timedelta(days=1)
+        made = [each for each in self._orders.values() if each.user == order.user and each.created_at > since]
+        if len(made) >= orders.ORDERS_A_DAY_MAX:
+            raise orders.too_many_orders()
+        self._orders[order.id] = orders.made_of(order, self._clock())
+        return self._orders[order.id]
+
+    async def order(self, order: OrderId) -> Order | None:
+        return self._orders.get(order)
+
+    async def complete_order(self, payment: Payment) -> Order:
+        order = orders.known_order(self._orders.get(payment.order), payment.order, payment.provider)
+        orders.check_payment(order, payment)
+        if order.state in ("pending", "failed"):
+            if not await self.purchase(orders.purchase_of(order, payment.external_id)):
+                raise orders.paid_another(payment.external_id)
+            order = replace(order, state="completed", external_id=payment.external_id, completed_at=self._clock())
+            self._orders[order.id] = order
+        return order
+
+    async def refund_order(self, refund: OrderRefund) -> int:
+        order = orders.known_order(self._orders.get(refund.order), refund.order, refund.provider)
+        orders.check_refund(order, refund)
+        repayment = Repayment(provider=refund.provider, external_id=refund.external_id, reason=refund.reason)
+        taken = await self.repay(repayment)
+        self._orders[order.id] = replace(order, state="refunded")
+        return taken
+
+    async def fail_order(self, order: OrderId, provider: str) -> Order:
+        known = orders.known_order(self._orders.get(order), order, provider)
+        if known.state == "pending":
+            self._orders[order] = replace(known, state="failed")
+        return self._orders[order]
+
     async def refund_call(self, refund: CallRefund) -> int:
         if refund.call not in self._refunds:
             user, charge = self._charged(refund.call)
@@ -232,6 +281,10 @@ class MemoryLedger:
         cap = user_cap(self._caps, self._roles[user]) if user in self._roles else None
         return Spending(spent_ucredits=self._committed(spent_on(user, self._clock())), cap_ucredits=cap)
 
+    async def notices(self, user: UserId) -> Sequence[Notice]:
+        """Nobody watches balances here."""
+        return ()
+
     async def stop_account(self, user: UserId, reason: str) -> None:
         self._stops.setdefault(user, StoppedAccount(user=user, reason=reason, since=self._clock()))
 
@@ -248,7 +301,7 @@ class MemoryLedger:
             if (known.hold.run, known.hold.model) != (hold.run, hold.model) or known.state == "lost":
                 raise ConflictError(f"{hold.call} is another call or was given up.")
             return
-        bound_pusd = hold.price.cost_pusd(hold.input_tokens_max, hold.output_tokens_max)
+        bound_pusd = hold.price.cost_pusd(hold.input_tokens_max, hold.output_tokens_max, hold.images)
         needed = self._tariff.credits_for(bound_pusd)
         user = begin.user if begin is not None else hold.user
         call = _Call(hold=hold, user=user, begin=begin, bound_pusd=bound_pusd, hold_ucredits=needed, at=self._clock())
@@ -502,7 +555,7 @@ class MemoryLedger:
 
     def _day_caps(self, payer: Payer, at: datetime) -> dict[str, int]:
         caps, role = self._caps, self._roles.get(payer.user, "DEMO")
-        all_of = subjects(payer, at)
+        all_of = day_subjects(payer, at)
         known = {
             spent_on(payer.user, at): user_cap(caps, role),
             f"day:{day_of(at)}/platform": caps.platform_ucredits,
@@ -511,7 +564,11 @@ class MemoryLedger:
         return {subject: cap for subject, cap in known.items() if cap is not None and subject in all_of}
 
     def _committed(self, subject: str) -> int:
-        return sum(amount for payer, amount, at in self._commitments(True) if subject in subjects(payer, at))
+        return sum(
+            amount
+            for payer, amount, at in self._commitments(True)
+            if subject in (*payer.budgets, *day_subjects(payer, at))
+        )
 
     def _commitments(self, with_escrows: bool) -> list[tuple[Payer, int, datetime]]:
         """Who pays how much, or may have to, since when."""
@@ -589,7 +646,7 @@ class MemoryLedger:
             return call.bound_pusd
         if call.usage.provider_failed:
             return 0
-        return call.hold.price.cost_pusd(call.usage.input_tokens, call.usage.output_tokens)
+        return call.hold.price.cost_pusd(call.usage.input_tokens, call.usage.output_tokens, call.hold.images)
 
     def _charge(self, call: _Call) -> int:
         if call.state == "lost":

@@ -24,6 +24,7 @@ from runtime.ledger.port import (
     Adjustment,
     CallRefund,
     Draw,
+    EscrowCall,
     EscrowId,
     Hold,
     Ledger,
@@ -281,6 +282,23 @@ async def test_account_that_is_stopped__spends_nothing_until_it_is_released(worl
     assert not await world.ledger.release_account(USER)
     assert not await world.ledger.stopped_accounts()
     await world.ledger.hold(hold("c2", 1))
+
+
+async def test_pictures__add_their_price_to_bound_and_cost(world: World) -> None:
+    price = replace(PRICE, image_udollars=2_500)
+    shown = replace(hold("c1", 1, project="p1"), images=3, price=price)
+    await world.ledger.hold(shown)
+    assert (await world.ledger.balance(USER)).held_ucredits == CREDIT + 750_000
+    await world.ledger.meter(meter("c1", 0.5))
+    (row,) = (await world.ledger.receipt(ProjectId("p1"))).charged
+    assert (row.cost_pusd, row.credits_ucredits) == (5 * 10**9 + 7_500 * 10**6, 1_250_000)
+    escrow = EscrowId("e1")
+    await world.ledger.draw(
+        Draw(escrow=escrow, process="p", payer=Payer(USER), wanted_ucredits=2 * CREDIT, min_ucredits=2 * CREDIT)
+    )
+    call = EscrowCall(escrow=escrow, hold=replace(shown, call=CallId("c2")), meter=meter("c2", 0.5), held_at=NOON)
+    await world.ledger.settle(Settlement(batch="b1", process="p", calls=(call,), process_ended=True))
+    assert (await world.ledger.balance(USER)).balance_ucredits == GRANT - 2 * 1_250_000
 
 
 async def test_statement__tells_every_movement_newest_first(world: World) -> None:

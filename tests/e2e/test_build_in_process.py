@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from git import GitCommandError, Repo
@@ -16,6 +17,7 @@ from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.messages import Answer, Cancel, Status
 from runtime.project.schemas import TOPICS
+from runtime.reports.port import Asked
 from tests.e2e.world import Crash, World, paid_by_call
 
 
@@ -42,6 +44,27 @@ async def assert_books_agree(world: World, project: ProjectId) -> None:
     assert not await world.store.books.mismatches()
 
 
+async def assert_reports_agree(world: World, project: ProjectId) -> None:
+    """What reports count of a build is what its events and its receipt say."""
+
+    async def rows(name: str) -> dict[tuple[Any, Any], dict[str, Any]]:
+        found = await world.store.reports.report(Asked(name=name))
+        return {(row[0], row[1]): dict(zip(found.columns, row, strict=True)) for row in found.rows}
+
+    receipt = await world.store.books.receipt(project)
+    spend, agents, completion = await rows("spend"), await rows("agents"), await rows("completion")
+    lost_pusd = sum(row.cost_pusd for row in receipt.losses)
+    assert spend["project", project]["cost_pusd"] == receipt.total_cost_pusd + lost_pusd
+    assert completion["status", "completed"]["projects"] == 1
+    assert (agents["items", "all"]["passed"], agents["items", "all"]["items"]) == (12, 12)
+    verdicts = [row for (part, _), row in agents.items() if part == "verification"]
+    by_model = [row for (part, _), row in agents.items() if part == "verification by model"]
+    assert sum(row["failed"] for row in verdicts) == 1
+    assert [(row["passed"], row["failed"]) for row in by_model] == [
+        (sum(row["passed"] for row in verdicts), 1),
+    ]
+
+
 def _step(run: object) -> str:
     return str(run).rpartition("#")[0]
 
@@ -51,6 +74,7 @@ async def test_build__completes_and_every_sum_agrees(world: World) -> None:
     events = await world.until(project, "project.finished")
     assert events[-1].data["status"] == Status.COMPLETED
     await assert_books_agree(world, project)
+    await assert_reports_agree(world, project)
 
     merged = [event.data["task"] for event in events if event.type == "task.merged"]
     assert len(merged) == len(set(merged)) == 12

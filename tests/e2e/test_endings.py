@@ -9,10 +9,12 @@ import pytest
 
 from cluster.simulator.server import Simulator
 from runtime.errors import ConflictError, SandboxUnavailableError, StoreUnavailableError
-from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity
+from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity, user_entity
 from runtime.implementer.sandbox import Sandbox
 from runtime.ledger.money import UCREDITS_PER_CREDIT
+from runtime.ledger.port import Adjustment
 from runtime.project.messages import Cancel, Describe, Resume, Status
+from runtime.session.session import ToppedUp
 from tests.e2e.world import World
 
 
@@ -117,6 +119,19 @@ async def test_wallet__that_runs_out_pauses_the_build_and_is_never_overdrawn(tmp
         receipt = await world.store.books.receipt(project)
         assert 0 < balance.balance_ucredits == 22 * UCREDITS_PER_CREDIT - receipt.total_ucredits
         assert (await world.host.ask(project_entity(project), Describe())).question
+
+        gift = Adjustment(
+            id="gift", user=LOCAL_ADMIN, amount_ucredits=50 * UCREDITS_PER_CREDIT, reason="go on", made_by=LOCAL_ADMIN
+        )
+        await world.store.books.adjust(gift)
+        assert await world.host.ask(user_entity(LOCAL_ADMIN), ToppedUp()) == 1
+        assert await world.host.ask(user_entity(LOCAL_ADMIN), ToppedUp()) == 0
+        events = await world.until(project, "project.finished")
+        assert events[-1].data["status"] == Status.COMPLETED
+        receipt = await world.store.books.receipt(project)
+        assert (await world.store.books.balance(LOCAL_ADMIN)).balance_ucredits == (
+            72 * UCREDITS_PER_CREDIT - receipt.total_ucredits
+        )
         await world.close()
 
 

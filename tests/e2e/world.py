@@ -30,6 +30,7 @@ from runtime.implementer.work import CheckReport, CheckWork, CommandResult, Edit
 from runtime.keys.keys import provider_key, seal_key
 from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Receipt
+from runtime.project.facts import project_facts
 from runtime.project.messages import OpenProject, ProjectView
 from runtime.project.project import Project
 from runtime.project.workshop import Workshop
@@ -62,7 +63,7 @@ class World:
         self.simulator = simulator
         self.usage_file = usage_file
         self.secrets = Secrets.load(self.settings.data_dir, {})
-        self.store = Store(self.settings, self.secrets)
+        self.store = Store(self.settings, self.secrets, facts_of=project_facts)
         self.sandbox = Sandbox()
         self.implementer = Implementer(sandbox=self.sandbox, engine=Unused(), scratch_dir=folder / "scratch")
         self.incarnations = 0

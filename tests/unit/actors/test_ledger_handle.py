@@ -17,6 +17,7 @@ from runtime.errors import StaleWriterError
 from runtime.ids import CallId, EntityId, UserId
 from runtime.ledger.money import Price
 from runtime.ledger.port import EscrowCall, EscrowId, Hold, Ledger, Meter, Settlement
+from runtime.reports.port import Reporting
 
 
 class FakeMethod:
@@ -128,7 +129,8 @@ async def test_settlement__arrives_whole_and_is_repeated_as_it_was(
     assert actor.settlements == [settlement, settlement]
 
 
-def test_handle__has_every_method_of_the_ledger() -> None:
-    for name, method in vars(Ledger).items():
+@pytest.mark.parametrize("port", [Ledger, Reporting])
+def test_handle__has_every_method_of_the_port(port: type[Any]) -> None:
+    for name, method in vars(port).items():
         if not name.startswith("_"):
             assert inspect.signature(getattr(LedgerHandle, name)) == inspect.signature(method), name

@@ -111,3 +111,14 @@ def status(*, quarantined: Any = (), silent: Any = (), refused_stale: int = 0) -
         "hosts": [host], "map_version": 1, "moving": 0, "store": store, "implementers": None, "key_pools": [],
         "silent": list(silent), "projects": None,
     }  # fmt: skip
+
+
+def test_account_that_is_stopped__is_shown_with_the_way_out(door: FakeDoor, client: Client) -> None:
+    line = {"user": "ann", "reason": "user:ann: balance 5, transfers 4", "since": "2026-11-21T12:00:00+00:00"}
+    door.says("GET /api/v1/admin/accounts/stopped", {"stopped": [line]})
+    (check,) = doctor.accounts(client)
+    assert check.verdict == "broken"
+    assert "balance 5, transfers 4" in check.text
+    assert "masterbuilder credits release ann" in check.fix
+    door.says("GET /api/v1/admin/accounts/stopped", {"stopped": []})
+    assert [each.verdict for each in doctor.accounts(client)] == ["ok"]

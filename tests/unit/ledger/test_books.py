@@ -11,10 +11,27 @@ import pytest
 
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, BeginRun, Claim, Moves
-from runtime.errors import BadInputError, ConflictError, NotEnoughCreditsError
+from runtime.errors import AccountStoppedError, BadInputError, ConflictError, DailyCapError, NotEnoughCreditsError
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
+from runtime.ledger import postings
+from runtime.ledger.caps import Rules
 from runtime.ledger.money import Price
-from runtime.ledger.port import Draw, EscrowCall, EscrowId, Hold, Meter, NewToken, Payer, Return, Settlement, TokenTerms
+from runtime.ledger.port import (
+    Adjustment,
+    CallRefund,
+    Draw,
+    EscrowCall,
+    EscrowId,
+    Hold,
+    Meter,
+    NewToken,
+    Payer,
+    Purchase,
+    Repayment,
+    Return,
+    Settlement,
+    TokenTerms,
+)
 from runtime.ledger.records import PriceRow
 from runtime.store.store import Store
 
@@ -87,7 +104,66 @@ async def a_busy_ledger(store: Store) -> None:
             returns=(Return(escrow=EscrowId("e1"), granted_ucredits=400_000),),
         )
     )
+    books = store.books
+    await books.refund_call(CallRefund(call=CallId("settled"), reason="a gap", made_by=USER))
+    await books.adjust(Adjustment(id="a1", user=USER, amount_ucredits=3, reason="a gift", made_by=USER))
+    await books.purchase(
+        Purchase(
+            provider="shop", external_id="x1", user=USER, product="credits", ucredits=5, paid_pusd=7, currency="USD",
+            amount_minor=1,
+        )
+    )  # fmt: skip
+    await books.repay(Repayment(provider="shop", external_id="x1", reason="why"))
     assert await store.books.mismatches() == []
+
+
+async def test_account_that_does_not_add_up__is_stopped_and_others_are_not(store: Store) -> None:
+    await a_busy_ledger(store)
+    other = UserId("other")
+    await store.books.open_wallet(other, is_admin=False)
+    assert await store.books.reconcile() == []
+    await sql(store, "UPDATE transfers SET amount = amount + 1 WHERE transfer_id = 'held/hold'")
+    found = await store.books.reconcile()
+    assert {mismatch.user for mismatch in found if mismatch.user} == {USER}
+    await store.books.reconcile()
+    (stop,) = await store.books.stopped_accounts()
+    assert stop.user == USER
+    with pytest.raises(AccountStoppedError):
+        await store.books.hold(a_hold("after"))
+    await store.books.hold(replace(a_hold("of another"), user=other))
+
+
+async def test_stopped_account__is_asked_for_its_escrows_back_and_stays_stopped_over_a_restart(store: Store) -> None:
+    payer = Payer(USER)
+    await store.books.draw(
+        Draw(escrow=EscrowId("e1"), process="x", payer=payer, wanted_ucredits=10**6, min_ucredits=10**6)
+    )
+    await store.books.stop_account(USER, "why")
+    assert await store.books.settle(Settlement(batch="", process="x")) == ("e1",)
+    await store.close()
+    await store.open()
+    with pytest.raises(AccountStoppedError):
+        await store.books.hold(a_hold("after"))
+
+
+async def test_low_balance__is_told_once_for_each_crossing(store: Store) -> None:
+    low = 20 * 10**6
+
+    async def change(number: int, credits: int) -> None:
+        changed = Adjustment(id=f"n{number}", user=USER, amount_ucredits=credits * 10**6, reason="why", made_by=USER)
+        await store.books.adjust(changed)
+
+    assert await store.books.note_low_balances(low) == 0
+    await change(1, -80)
+    assert await store.books.note_low_balances(low) == 0
+    await change(2, -1)
+    assert [await store.books.note_low_balances(low) for _ in range(3)] == [1, 0, 0]
+    await change(3, -5)
+    assert await store.books.note_low_balances(low) == 0
+    await change(4, 10)
+    assert await store.books.note_low_balances(low) == 0
+    (notice,) = await store.books.notices(USER)
+    assert (notice.kind, notice.text[:19]) == ("low_balance", "19.00 credits are l")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +191,12 @@ async def a_busy_ledger(store: Store) -> None:
         ("UPDATE escrow_calls SET call = 'held' WHERE call = 'e-lost'", "held"),
         ("DELETE FROM call_ends WHERE call = 'settled'", "settled"),
         ("DELETE FROM call_holds WHERE call = 'held'", "user:u/held"),
+        ("DELETE FROM call_refunds", "settled"),
+        ("UPDATE call_refunds SET amount_ucredits = 1", "settled"),
+        ("DELETE FROM purchases", "purchase/shop/x1/purchase"),
+        ("UPDATE repayments SET taken_ucredits = 1", "purchase/shop/x1/repayment"),
+        ("UPDATE adjustments SET amount_ucredits = 2 * amount_ucredits", "adjustment/a1/adjustment"),
+        ("DELETE FROM transfers WHERE transfer_id = 'settled/refund'", "settled"),
         (
             "UPDATE accounts SET balance = balance - 100000000 WHERE account = 'user:u';"
             "UPDATE accounts SET balance = balance + 100000000 WHERE account = 'platform:promotions'",
@@ -322,3 +404,27 @@ async def test_hundreds_at_once__leave_exact_books(store: Store) -> None:
     balance = await store.books.balance(USER)
     assert (balance.balance_ucredits, balance.held_ucredits) == (100 * 10**6 - 300 * 63_000, 0)
     assert await store.books.mismatches() == []
+
+
+async def test_cap_of_a_day__knows_what_its_own_group_gave_back_before_anybody_asked(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, platform_daily_usd_cap=Decimal("0.00196"))
+    rules = Rules(tariff=settings.tariff, caps=settings.caps)
+    made = Store(settings, Secrets.load(tmp_path, {}), lambda: NOON)
+    await made.open()
+    await made.books.open_wallet(USER, is_admin=False)
+    await made.books.hold(a_hold("first"))
+    await made.close()
+    await made.open()
+    answers = await made.books._database.write_many(
+        [
+            lambda tx: postings.meter(tx, a_meter("first"), rules.tariff, NOON),
+            lambda tx: postings.hold(tx, replace(a_hold("second"), input_tokens_max=7_000), rules, NOON),
+            lambda tx: postings.hold(tx, a_hold("third"), rules, NOON),
+        ]
+    )
+    assert answers[:2] == [None, None]
+    assert isinstance(answers[2], DailyCapError)
+    assert (await made.books.spending(USER)).spent_ucredits == rules.tariff.credits_for(
+        PRICE.cost_pusd(2_000, 500) + PRICE.cost_pusd(7_000, 2_000)
+    )
+    await made.close()

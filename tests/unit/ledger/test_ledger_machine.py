@@ -2,6 +2,7 @@
 must say what plain arithmetic over the calls says, and their sums must add up."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -51,6 +52,8 @@ TARIFF = Tariff(markup_numerator=7, markup_denominator=3)
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CAPS = Caps(user_ucredits=GRANT // 2, platform_ucredits=2 * GRANT, providers_ucredits={"provider0": GRANT // 3})
 BONUS = 5_000
+EXAMPLES = 10_000 if os.environ.get("NIGHTLY") else 6
+"""Each with two sizes of memory."""
 
 users = st.sampled_from(USERS)
 projects = st.sampled_from(PROJECTS)
@@ -369,6 +372,6 @@ def test_books__agree_with_plain_arithmetic(memory_size: None) -> None:
     run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
-            max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=EXAMPLES, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

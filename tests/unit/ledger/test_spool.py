@@ -32,9 +32,12 @@ HOLD = Hold(
     model="mini-ü",
     input_tokens_max=1_000,
     output_tokens_max=500,
-    price=Price(pricing_id="mini-1", input_udollars_per_mtok=10**6, output_udollars_per_mtok=2 * 10**6),
+    price=Price(
+        pricing_id="mini-1", input_udollars_per_mtok=10**6, output_udollars_per_mtok=2 * 10**6, image_udollars=9
+    ),
     project=ProjectId("p"),
     token_sha256="a" * 64,
+    images=2,
 )
 METER = Meter(
     call=CallId("gw-1"),
@@ -84,11 +87,12 @@ def test_call__comes_back_whole_with_its_usage_or_without(tmp_path: Path) -> Non
 def test_lines__hold_every_field_there_is() -> None:
     """A new field of a hold or a meter must be spooled, or a call that is found again is another call."""
     known = {"call", "user", "run", "task_type", "provider", "model", "input_tokens_max", "output_tokens_max", "price"}
-    assert {field.name for field in fields(Hold)} == known | {"project", "token_sha256"}
+    assert {field.name for field in fields(Hold)} == known | {"project", "token_sha256", "images"}
     assert {field.name for field in fields(Price)} == {
         "pricing_id",
         "input_udollars_per_mtok",
         "output_udollars_per_mtok",
+        "image_udollars",
     }
     assert {field.name for field in fields(Meter)} == {
         "call",
@@ -188,7 +192,7 @@ async def test_orphans__are_settled_once_and_their_escrows_end(tmp_path: Path) -
     abandon(spool)
     assert await settle_orphans(tmp_path, ledger) == 20
     balance = await ledger.balance(USER)
-    assert (balance.balance_ucredits, balance.held_ucredits) == (10**9 - 10 * 13 * 150, 0)
+    assert (balance.balance_ucredits, balance.held_ucredits) == (10**9 - 10 * (13 * 150 + 2 * 9 * 150), 0)
     assert await settle_orphans(tmp_path, ledger) == 0
     assert list((tmp_path / FOLDER).iterdir()) == []
 

@@ -13,6 +13,7 @@ from runtime.config import Settings
 from runtime.errors import (
     AllProvidersFailedError,
     BadInputError,
+    DailyCapError,
     NotEnoughCreditsError,
     ProviderError,
     ProviderRefusedError,
@@ -62,6 +63,7 @@ class FakeLedger:
         self.holds: list[Hold] = []
         self.meters: list[Meter] = []
         self.refuses: Exception | None = None
+        self.refuses_once: Exception | None = None
         self.breaks: Exception | None = None
         self.metering = asyncio.Event()
         self.may_meter = asyncio.Event()
@@ -70,6 +72,9 @@ class FakeLedger:
     async def hold(self, hold: Hold) -> None:
         if self.refuses:
             raise self.refuses
+        if self.refuses_once:
+            refusal, self.refuses_once = self.refuses_once, None
+            raise refusal
         self.holds.append(hold)
         self.story.append("hold")
 
@@ -476,6 +481,23 @@ async def test_route__that_fails_everywhere_tells_each_attempts_own_error():
     for text in ("one is down", "two says nothing", "three is down", "deepseek", "gemini", "groq"):
         assert text in str(failed.value)
     assert [meter.provider_failed for meter in bench.ledger.meters] == [True] * 3
+
+
+async def test_route__goes_on_where_a_providers_cap_of_the_day_is_reached():
+    bench = Bench(reply(), providers=("deepseek", "gemini"))
+    bench.ledger.refuses_once = DailyCapError("deepseek's is spent", scope="provider")
+    answer = await bench.calls.complete(SMART, HI)
+    assert answer.text
+    assert [hold.provider for hold in bench.ledger.holds] == ["gemini"]
+
+
+@pytest.mark.parametrize("scope", ["user", "platform"])
+async def test_route__ends_where_a_cap_of_the_day_binds_every_model(scope):
+    bench = Bench(reply(), providers=("deepseek", "gemini"))
+    bench.ledger.refuses_once = DailyCapError("spent", scope=scope)
+    with pytest.raises(DailyCapError):
+        await bench.calls.complete(SMART, HI)
+    assert bench.adapter.asked == []
 
 
 async def test_route__is_not_followed_where_the_request_itself_is_refused():

@@ -222,6 +222,7 @@ async def test_me__shows_the_wallet_in_credits_and_microcredits(door):
         "is_admin": False,
         "balance_credits": "100.00",
         "held_credits": "1.50",
+        "free_credits": "98.50",
         "balance_ucredits": 100_000_000,
         "held_ucredits": 1_500_000,
     }

@@ -10,7 +10,7 @@ import duckdb
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Claim, Ownership
 from runtime.ids import CallId, EntityId, ProjectId, UserId, partition_of
-from runtime.ledger.port import Identity, Meter
+from runtime.ledger.port import Adjustment, CallRefund, Identity, Meter
 from runtime.store import schema
 from runtime.store.queries import sql
 from runtime.store.seal import Seal
@@ -139,5 +139,63 @@ async def test_second_release__keeps_its_money_people_and_keys(tmp_path: Path) -
     meter = Meter(call=CallId("c2"), input_tokens=0, output_tokens=0, response_time_ms=1, key_id="k1")
     await store.books.meter(meter)
     assert (await store.books.balance(UserId("u"))).held_ucredits == 0
+    assert await store.check() == []
+    await store.close()
+
+
+THIRD = """
+INSERT INTO users (user_id, is_admin, role, created_at) VALUES ('u', false, 'FULL_ACCESS', now());
+INSERT INTO grants VALUES ('someone', now());
+INSERT INTO accounts VALUES
+    ('user:u', 'credit', 94000000), ('user:u/held', 'credit', 0), ('platform:promotions', 'credit', -100000000),
+    ('platform:revenue', 'credit', 6000000), ('platform:cost', 'usd', -7), ('provider:x', 'usd', 7);
+INSERT INTO call_holds (call, user_id, run, project, task, attempt, task_type, provider, model, pricing_id,
+                        input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
+                        bound_pusd, hold_ucredits, held_at, token_sha256)
+VALUES ('c1', 'u', NULL, NULL, '', 0, 'chat', 'x', 'm', 'p', 1, 1, 10, 0, 10, 10000000, now(), '');
+INSERT INTO call_usages (call, input_tokens, output_tokens, cost_pusd, charge_ucredits, provider_failed,
+                         response_time_ms, key_id, metered_at, estimated)
+VALUES ('c1', 4, 0, 4, 4000000, false, 1, 'k', now(), false);
+INSERT INTO call_ends VALUES ('c1', 'settled', now());
+INSERT INTO escrows VALUES ('e1', 'process', 'u', NULL, '', 2000000, 2000000, now(), now());
+INSERT INTO escrow_calls VALUES ('g1', 'e1', 'b1', 'chat', 'x', 'm', 'p', 1, 1, 10, 0,
+     'ok', 3, 0, 3, 2000000, 0, 1, 'k',
+                                 now(), now());
+INSERT INTO transfers VALUES
+    ('someone/grant', 'credit', 'platform:promotions', 'user:u', 100000000, 'grant',
+     NULL, 'u', NULL, now(), NULL, NULL),
+    ('c1/hold', 'credit', 'user:u', 'user:u/held', 10000000, 'hold', 'c1', 'u', NULL, now(), NULL, NULL),
+    ('c1/release', 'credit', 'user:u/held', 'user:u', 6000000, 'release', 'c1', 'u', NULL, now(), NULL, NULL),
+    ('c1/charge', 'credit', 'user:u/held', 'platform:revenue', 4000000, 'charge', 'c1', 'u', NULL, now(), NULL, NULL),
+    ('c1/cost', 'usd', 'platform:cost', 'provider:x', 4, 'cost', 'c1', 'u', NULL, now(), NULL, NULL),
+    ('e1/hold', 'credit', 'user:u', 'user:u/held', 5000000, 'hold', NULL, 'u', NULL, now(), 'e1', NULL),
+    ('e1/b1/charge', 'credit', 'user:u/held', 'platform:revenue', 2000000, 'charge',
+     NULL, 'u', NULL, now(), 'e1', 'b1'),
+    ('e1/2000000/release', 'credit', 'user:u/held', 'user:u', 3000000, 'release', NULL, 'u', NULL, now(), 'e1', NULL),
+    ('b1/x/cost', 'usd', 'platform:cost', 'provider:x', 3, 'cost', NULL, NULL, NULL, now(), NULL, 'b1');
+"""
+
+
+async def test_third_release__keeps_its_books_and_counts_days_from_the_next_on(tmp_path: Path) -> None:
+    secrets = Secrets.load(tmp_path, {})
+    seal = Seal(secrets.data_encryption_key)
+    with duckdb.connect(str(tmp_path / schema.DATABASE)) as connection:
+        connection.execute(sql("make_migrations"))
+        for name in ("001_initial.sql", "002_entities.sql", "003_escrows.sql"):
+            connection.execute(files("runtime.store.migrations").joinpath(name).read_text())
+            connection.execute(sql("add_migration"), {"name": name})
+        connection.execute(sql("add_cluster"), {"cluster_id": "c1", "key_check": seal.close(b"c1", "cluster")})
+        connection.execute(THIRD)
+    store = Store(Settings(data_dir=tmp_path), secrets)
+    await store.open()
+    user = UserId("u")
+    assert await store.check() == []
+    assert (await store.books.balance(user)).balance_ucredits == 94_000_000
+    moves = await store.books.statement(user, None, 10)
+    assert sorted(move.amount_ucredits for move in moves) == [-4_000_000, -2_000_000, 100_000_000]
+    gift = Adjustment(id="a", user=user, amount_ucredits=1, reason="welcome back", made_by=user)
+    assert (await store.books.adjust(gift)).balance_ucredits == 94_000_001
+    assert await store.books.refund_call(CallRefund(call=CallId("g1"), reason="why", made_by=user)) == 2_000_000
+    assert (await store.books.spending(user)).cap_ucredits == 750_000_000
     assert await store.check() == []
     await store.close()

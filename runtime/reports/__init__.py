@@ -1,0 +1,1 @@
+"""What an operator wants to know of the whole: reports on projects, models and money, and alerts."""

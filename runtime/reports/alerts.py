@@ -1,0 +1,170 @@
+"""What an operator is to know at once. Source: spec/builder.md §12.
+
+A condition is measured every minute as a value against a threshold. At the threshold an alert is raised, one at a time
+and one an hour at most; it is cleared when the value has fallen below four fifths of the threshold, so that a value
+which trembles around it does not ring again and again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import duckdb
+
+from runtime.ledger.money import PUSD_PER_USD, usd_text
+from runtime.ledger.records import at_us
+from runtime.reports.port import Alert
+from runtime.store.database import Database
+from runtime.store.queries import sql
+from runtime.store.transaction import Transaction
+
+HOUR = timedelta(hours=1)
+SPEND_MIN_PUSD = 5 * PUSD_PER_USD
+SPEND_TIMES = 3
+SPEND_DAYS = 7
+FAILED_PROJECTS = 3
+LISTED_MAX = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a condition is now: at `threshold` it is one to be told of. `text` says it to people."""
+
+    condition: str
+    value: int
+    threshold: int
+    text: str
+
+    @property
+    def calls(self) -> bool:
+        return self.value >= self.threshold
+
+    @property
+    def is_over(self) -> bool:
+        return self.value * 5 < self.threshold * 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Last:
+    """The newest alert of a condition."""
+
+    alert: str
+    raised_at: datetime
+    open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    raised: Sequence[Reading]
+    cleared: Sequence[str]
+    """Alerts, by their ids."""
+
+
+def judged(readings: Sequence[Reading], last: Mapping[str, Last], now: datetime) -> Changes:
+    """A condition that is not read any more is over."""
+    read = {reading.condition: reading for reading in readings}
+    return Changes(
+        raised=[reading for reading in readings if reading.calls and _may_be_raised(last.get(reading.condition), now)],
+        cleared=[
+            known.alert
+            for condition, known in last.items()
+            if known.open and (condition not in read or read[condition].is_over)
+        ],
+    )
+
+
+class Alerts:
+    """Keeps the table `alerts`. Who stands on it must not run `watch` twice at once."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def alerts(self, open_only: bool) -> Sequence[Alert]:
+        values = {"open_only": open_only, "limit": LISTED_MAX}
+        rows = await self._database.read(lambda connection: connection.execute(sql("alerts"), values).fetchall())
+        return [
+            Alert(
+                alert=alert,
+                condition=condition,
+                text=text,
+                raised_at=at_us(raised_us),
+                cleared_at=at_us(cleared_us) if cleared_us is not None else None,
+            )
+            for alert, condition, text, raised_us, cleared_us in rows
+        ]
+
+    async def watch(self) -> Changes:
+        """Looks once, and raises and clears what is due."""
+        now = self._clock()
+        readings, last = await self._database.read_long(lambda connection: (_read(connection, now), _last(connection)))
+        changes = judged(readings, last, now)
+
+        def act(tx: Transaction) -> None:
+            for alert in changes.cleared:
+                tx.execute("clear_alert", alert=alert, cleared_at=now)
+            for reading in changes.raised:
+                tx.execute(
+                    "add_alert",
+                    alert=f"{reading.condition}@{now.isoformat()}",
+                    condition=reading.condition,
+                    text=reading.text,
+                    raised_at=now,
+                )
+
+        if changes.raised or changes.cleared:
+            await self._database.write(act)
+        return changes
+
+
+def _may_be_raised(last: Last | None, now: datetime) -> bool:
+    return last is None or (not last.open and now - last.raised_at >= HOUR)
+
+
+def _read(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[Reading]:
+    hour = {"now": now, "hour_ago": now - HOUR}
+    ((spent_pusd, before_pusd),) = connection.execute(sql("hourly_spend"), {"now": now}).fetchall()
+    unpriced = connection.execute(sql("unpriced_models"), hour).fetchall()
+    ((failed,),) = connection.execute(sql("failed_projects"), hour).fetchall()
+    stops = connection.execute(sql("stops")).fetchall()
+    return [
+        _spend(spent_pusd, before_pusd),
+        Reading(
+            condition="projects-failing",
+            value=failed,
+            threshold=FAILED_PROJECTS,
+            text=f"{failed} projects failed within an hour.",
+        ),
+        *(
+            Reading(
+                condition=f"no-price:{provider}/{model}",
+                value=calls,
+                threshold=1,
+                text=f"{provider}/{model} has no price in force and was called {calls} times within an hour.",
+            )
+            for provider, model, calls in unpriced
+        ),
+        *(
+            Reading(condition=f"account-stopped:{user}", value=1, threshold=1, text=f"{user} is stopped: {reason}")
+            for user, reason, _ in stops
+        ),
+    ]
+
+
+def _spend(spent_pusd: int, before_pusd: int) -> Reading:
+    """Of the last hour, against the mean of the same hour on the seven days before."""
+    mean_pusd = before_pusd // SPEND_DAYS
+    return Reading(
+        condition="spend",
+        value=spent_pusd,
+        threshold=max(SPEND_TIMES * before_pusd // SPEND_DAYS, SPEND_MIN_PUSD) + 1,
+        text=f"{usd_text(spent_pusd)} USD were spent within an hour; usual at this time are {usd_text(mean_pusd)} USD.",
+    )
+
+
+def _last(connection: duckdb.DuckDBPyConnection) -> dict[str, Last]:
+    rows = connection.execute(sql("last_alerts")).fetchall()
+    return {
+        condition: Last(alert=alert, raised_at=at_us(raised_us), open=is_open)
+        for condition, alert, raised_us, is_open in rows
+    }

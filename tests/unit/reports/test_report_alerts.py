@@ -1,0 +1,130 @@
+"""Alerts: at a threshold, once an hour at most, and until the value has clearly fallen."""
+
+from datetime import timedelta
+
+import pytest
+from counted_world import NOON, World, a_price
+
+from runtime.ids import UserId
+from runtime.reports.alerts import Last, Reading, judged
+
+USD = 1_000_000
+"""In tokens."""
+
+
+async def raised(world: World) -> list[str]:
+    return [reading.condition for reading in (await world.store.reports.watch()).raised]
+
+
+async def open_conditions(world: World) -> list[str]:
+    return [alert.condition for alert in await world.store.reports.alerts(open_only=True)]
+
+
+async def test_spike__raises_one_alert_in_an_hour_and_clears_when_it_is_over(world: World) -> None:
+    await world.calls("c1", 6 * USD)
+    told = []
+    for _ in range(59):
+        world.passes(minutes=1)
+        told += await raised(world)
+    assert told == ["spend"]
+    (alert,) = await world.store.reports.alerts(open_only=True)
+    assert "6.000000 USD were spent within an hour" in alert.text
+    world.passes(minutes=2)
+    assert await raised(world) == []
+    assert await open_conditions(world) == []
+    (alert,) = await world.store.reports.alerts(open_only=False)
+    assert (alert.raised_at, alert.cleared_at) == (NOON + timedelta(minutes=1), NOON + timedelta(minutes=61))
+
+
+async def test_spend__up_to_5_dollars_is_nobodys_concern(world: World) -> None:
+    await world.calls("c1", 5 * USD)
+    assert await raised(world) == []
+    await world.calls("c2", 1)
+    assert await raised(world) == ["spend"]
+
+
+async def test_spend__is_compared_with_the_same_hour_of_the_week_before(world: World) -> None:
+    """21 dollars in seven days at this hour are 3 a day: 9 are usual enough, more are not. Other hours do not count."""
+    await world.buys("one", 100)
+    for day in range(7):
+        world.now = NOON + timedelta(days=day)
+        await world.calls(f"usual {day}", 3 * USD)
+        world.passes(hours=3)
+        await world.calls(f"other hour {day}", 1 * USD)
+    world.now = NOON + timedelta(days=7)
+    await world.calls("today", 9 * USD)
+    assert await raised(world) == []
+    await world.calls("and one more", 1)
+    assert await raised(world) == ["spend"]
+
+
+async def test_call_without_a_price_in_force__is_told_for_each_model(world: World) -> None:
+    for model, provider in (("m", "openai"), ("gone", "openai"), ("any", "ollama")):
+        await world.calls(model, 1, model=model, provider=provider)
+    await world.calls_in_advance("c2", 1)
+    await world.store.books.set_prices([a_price("openai", "m"), a_price("ollama", "*")])
+    assert await raised(world) == ["no-price:claude/haiku", "no-price:openai/gone"]
+    world.passes(minutes=61)
+    await world.store.reports.watch()
+    assert await open_conditions(world) == []
+
+
+async def test_three_failed_projects_in_an_hour__are_told(world: World) -> None:
+    for number in range(3):
+        assert await raised(world) == []
+        world.passes(minutes=25)
+        await world.happens(f"p{number}", "project.opened")
+        await world.happens(f"p{number}", "project.finished", status="failed", reason="")
+    assert await raised(world) == ["projects-failing"]
+
+
+async def test_failures_that_are_spread_out__are_not_told(world: World) -> None:
+    for number in range(3):
+        await world.happens(f"p{number}", "project.finished", status="failed", reason="")
+        world.passes(minutes=31)
+    assert await raised(world) == []
+
+
+async def test_stopped_account__is_told_until_it_is_released(world: World) -> None:
+    await world.store.books.stop_account(UserId("ann"), "sums differ")
+    assert await raised(world) == ["account-stopped:ann"]
+    (alert,) = await world.store.reports.alerts(open_only=True)
+    assert alert.text == "ann is stopped: sums differ"
+    await world.store.books.release_account(UserId("ann"))
+    world.passes(minutes=1)
+    await world.store.reports.watch()
+    assert await open_conditions(world) == []
+    await world.store.books.stop_account(UserId("ann"), "again")
+    assert await raised(world) == []
+    world.passes(minutes=59)
+    assert await raised(world) == ["account-stopped:ann"]
+
+
+def reading(value: int, threshold: int = 100) -> Reading:
+    return Reading(condition="c", value=value, threshold=threshold, text="")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_open", "minutes", "outcome"),
+    [
+        (99, None, 0, ""),
+        (100, None, 0, "raised"),
+        (100, True, 600, ""),
+        (80, True, 600, ""),
+        (79, True, 1, "cleared"),
+        (100, False, 59, ""),
+        (100, False, 60, "raised"),
+        (80, False, 600, ""),
+    ],
+)
+def test_condition__has_hysteresis_and_rings_once_an_hour(
+    value: int, is_open: bool | None, minutes: int, outcome: str
+) -> None:
+    last = {} if is_open is None else {"c": Last(alert="a", raised_at=NOON - timedelta(minutes=minutes), open=is_open)}
+    changes = judged([reading(value)], last, NOON)
+    assert (len(changes.raised), list(changes.cleared)) == (outcome == "raised", ["a"] if outcome == "cleared" else [])
+
+
+def test_condition_that_is_not_read_any_more__is_over() -> None:
+    last = {"c": Last(alert="a", raised_at=NOON, open=True), "d": Last(alert="b", raised_at=NOON, open=False)}
+    assert list(judged([], last, NOON).cleared) == ["a"]
