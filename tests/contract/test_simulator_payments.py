@@ -14,11 +14,12 @@ from cluster.simulator.payments import SECRET_VARIABLE, payment_setup
 from cluster.simulator.server import Simulator
 from runtime.config import Settings
 from runtime.errors import BadInputError
-from runtime.ids import UserId
+from runtime.ids import EntityId, UserId, user_entity
 from runtime.ledger.money import Tariff
 from runtime.ledger.port import NewToken
 from runtime.payments.secrets import PaymentSecrets
 from runtime.payments.terms import parse_providers
+from runtime.session.session import ToppedUp
 from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
 from serve_apps.api_routes import create_app
@@ -27,11 +28,22 @@ ANN = UserId("ann")
 SECRET = "2f6c1a90b7d84e53a1c09f7e64d2b8355c0e9a71"
 
 
+class Sessions:
+    """Hear that credits came."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[EntityId, Any]] = []
+
+    async def ask(self, entity: EntityId, message: Any) -> None:
+        self.told.append((entity, message))
+
+
 @dataclass
 class Shop:
     """A service and a simulator that know each other."""
 
     settings: Settings
+    entities: Sessions = field(default_factory=Sessions)
     ledger: MemoryLedger = field(default_factory=lambda: MemoryLedger(Tariff(), 0))
     api: httpx.AsyncClient = field(init=False)
     page: httpx.AsyncClient = field(init=False)
@@ -106,6 +118,8 @@ async def test_page__shows_the_order_and_its_button_pays_it(shop: Shop) -> None:
 async def test_confirmation_sent_twice__credits_once(shop: Shop) -> None:
     assert await shop.pay(await shop.order(), "twice") == [(200, {"credited": True})] * 2
     assert await shop.credits() == 500
+    assert set(shop.entities.told[1:]) <= {(user_entity(ANN), ToppedUp())}
+    assert shop.entities.told[0] == (user_entity(ANN), ToppedUp())
 
 
 @pytest.mark.parametrize(("fault", "status"), [("late", 401), ("wrong_signature", 401), ("wrong_amount", 409)])
