@@ -307,8 +307,8 @@ class LedgerHandle:
     async def set_inviter(self, user: UserId, inviter: UserId) -> None:
         await self._ask(Ledger.set_inviter, user, inviter)
 
-    async def statement(self, user: UserId, before: datetime | None, limit: int) -> Sequence[Movement]:
-        return await self._ask(Ledger.statement, user, before, limit)
+    async def statement(self, user: UserId, after: str | None, limit: int) -> Sequence[Movement]:
+        return await self._ask(Ledger.statement, user, after, limit)
 
     async def spending(self, user: UserId) -> Spending:
         return await self._ask(Ledger.spending, user)

@@ -5,7 +5,6 @@ import io
 import logging
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -65,7 +64,7 @@ async def credits(system: TheSystem, user: User) -> JSONResponse:
 
 @router.get("/api/v1/credits/statement")
 async def statement(request: Request, system: TheSystem, user: User) -> Response:
-    """Newest first, `limit` lines before the time `before`; JSON or CSV."""
+    """Newest first: `limit` lines after the one whose id is `after`; JSON or CSV."""
     return await _statement(request, system, user.user)
 
 
@@ -136,21 +135,10 @@ async def _statement(request: Request, system: System, user: UserId) -> Response
     given = request.query_params.get("limit", "100")
     if not re.fullmatch(r"[0-9]{1,4}", given) or not 1 <= int(given) <= LINES_MAX:
         raise BadInputError(f"limit must be a number from 1 to {LINES_MAX}.", "Correct it and ask again.")
-    moves = await system.ledger.statement(user, _before(request), int(given))
+    moves = await system.ledger.statement(user, request.query_params.get("after"), int(given))
     if wanted == "csv":
         return Response(_statement_csv(moves), media_type="text/csv")
     return JSONResponse({"user": user, "movements": [_movement_json(move) for move in moves]})
-
-
-def _before(request: Request) -> datetime | None:
-    text = request.query_params.get("before")
-    if text is None:
-        return None
-    try:
-        before = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError:
-        raise BadInputError("before must be a time like 2026-11-25T12:00:00+00:00.", "Take `at` of a line.") from None
-    return before if before.tzinfo else before.replace(tzinfo=UTC)
 
 
 def _movement_json(move: Movement) -> dict[str, Any]:

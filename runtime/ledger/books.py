@@ -107,8 +107,8 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
     async def refund_call(self, refund: CallRefund) -> int:
         return await self._database.write(lambda tx: wallets.refund_call(tx, refund, self._clock()))
 
-    async def statement(self, user: UserId, before: datetime | None, limit: int) -> Sequence[Movement]:
-        rows = await self._rows("statement", {"user_id": user, "before": before, "limit": limit})
+    async def statement(self, user: UserId, after: str | None, limit: int) -> Sequence[Movement]:
+        rows = await self._rows("statement", {"user_id": user, "after": after, "limit": limit})
         return [
             Movement(
                 id=id, type=type, amount_ucredits=amount, cost_pusd=cost, call=call, project=project,

@@ -535,8 +535,8 @@ class Ledger(Protocol):
     async def set_inviter(self, user: UserId, inviter: UserId) -> None:
         """Before the user's first purchase. Raises NotFoundError, ConflictError, BadInputError."""
 
-    async def statement(self, user: UserId, before: datetime | None, limit: int) -> Sequence[Movement]:
-        """What changed a wallet's balance, newest first; `before` is the time of the last one seen."""
+    async def statement(self, user: UserId, after: str | None, limit: int) -> Sequence[Movement]:
+        """Newest first: what changed a balance, after the one with this id; nothing after one that is unknown."""
 
     async def spending(self, user: UserId) -> Spending: ...
 

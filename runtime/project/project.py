@@ -111,7 +111,7 @@ class Project(Entity[State]):
                 raise ConflictError(f"A project does not understand {type(message).__name__}.")
         await self.wake()
         receipt = await self._workshop.ledger.receipt(self.state.id)
-        return self.state.view(receipt.total_ucredits, receipt.total_cost_pusd)
+        return self.state.view(receipt.net_ucredits, receipt.total_cost_pusd)
 
     async def _begin(self, message: Begin) -> None:
         order = message.order
@@ -263,6 +263,6 @@ class Project(Entity[State]):
         await self.activation.emit(
             "project.finished",
             key,
-            {"status": status, "reason": reason, "spent_ucredits": receipt.total_ucredits},
+            {"status": status, "reason": reason, "spent_ucredits": receipt.net_ucredits},
             lambda state: Moves(abandon=tuple(state.steps.open.values()), ceiling_ucredits=0),
         )

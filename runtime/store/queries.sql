@@ -558,8 +558,9 @@ WHERE project = $project ORDER BY made_at, call
 -- name: statement
 SELECT id, transaction_type, amount_ucredits::HUGEINT, cost_pusd::HUGEINT, api_key_usage_id, project_id,
        external_transaction_id, description, epoch_us(created_at)
-FROM movements
-WHERE user_id = $user_id AND ($before::TIMESTAMPTZ IS NULL OR created_at < $before)
+FROM movements, (SELECT max(created_at) AS at FROM movements WHERE user_id = $user_id AND id = $after) seen
+WHERE user_id = $user_id
+  AND ($after::VARCHAR IS NULL OR created_at < seen.at OR (created_at = seen.at AND id > $after))
 ORDER BY created_at DESC, id LIMIT $limit
 
 -- Who fell below the threshold and was not told, and who is above it again.

@@ -272,10 +272,13 @@ class MemoryLedger:
             raise ConflictError("That is settled already.")
         self._inviters[user] = inviter
 
-    async def statement(self, user: UserId, before: datetime | None, limit: int) -> Sequence[Movement]:
+    async def statement(self, user: UserId, after: str | None, limit: int) -> Sequence[Movement]:
         """Without grants and charges."""
-        mine = [each for whose, each in reversed(self._movements) if whose == user]
-        return [each for each in mine if before is None or each.at < before][:limit]
+        mine = [each for whose, each in self._movements if whose == user]
+        mine.sort(key=lambda each: (-each.at.timestamp(), each.id))
+        names = [each.id for each in mine]
+        first = 0 if after is None else names.index(after) + 1 if after in names else len(mine)
+        return mine[first : first + limit]
 
     async def spending(self, user: UserId) -> Spending:
         cap = user_cap(self._caps, self._roles[user]) if user in self._roles else None

@@ -312,8 +312,23 @@ async def test_statement__tells_every_movement_newest_first(world: World) -> Non
         ("manual_adjustment", 5 * CREDIT, "a gift"),
         ("purchase", 500 * CREDIT, "credits_500"),
     ]
-    older = await world.ledger.statement(USER, moves[0].at, 1)
+    older = await world.ledger.statement(USER, moves[0].id, 1)
     assert [move.external_id for move in older] == ["x1"]
+    assert not await world.ledger.statement(USER, "never seen", 1)
+
+
+async def test_statement__of_one_moment_is_read_to_its_end_page_by_page(world: World) -> None:
+    world.now += timedelta(seconds=1)
+    for number in range(7):
+        await world.ledger.adjust(an_adjustment(f"a{number}"))
+    seen: list[str] = []
+    while len(seen) < 7:
+        page = await world.ledger.statement(USER, seen[-1] if seen else None, 2)
+        assert page
+        seen += [move.id for move in page]
+    assert sorted(name for name in seen if name.startswith("adjustment")) == [
+        f"adjustment/a{number}/adjustment" for number in range(7)
+    ]
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 501])

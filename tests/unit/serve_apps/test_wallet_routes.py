@@ -125,7 +125,8 @@ async def test_statement__is_ones_own_as_json_or_csv(api: Any, ledger: MemoryLed
     assert told.text.splitlines()[1].split(",")[1:3] == ["manual_adjustment", "12.50"]
     assert "'=cmd()" in told.text
     assert (await api.get("admin/credits/ann/statement", **root())).json()["movements"] == [line]
-    for query in ("format=xml", "limit=0", "limit=1001", "limit=x", "before=yesterday"):
+    assert (await api.get(f"credits/statement?after={line['id']}", **ann())).json()["movements"] == []
+    for query in ("format=xml", "limit=0", "limit=1001", "limit=x"):
         assert (await api.get(f"credits/statement?{query}", **ann())).status_code == 400
 
 
