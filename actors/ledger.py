@@ -70,8 +70,8 @@ ORPHANS_EVERY_S = 5.0
 ALERTS_EVERY_S = 60.0
 BALANCES_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
-RECONCILE_REST = 50
-"""So many times what a check took nothing is checked after it."""
+LOOK_RESTS = 50
+"""So many times what it took rests what only looks: a fiftieth of a core at most."""
 NODE_WITH_THE_DISK = "node:__internal_head__"
 """Ray's own resource of its head node, where the data folder is: nowhere else may the ledger be restarted."""
 APPENDS_MAX = 500
@@ -138,63 +138,42 @@ class LedgerActor:
                 await store.books.set_prices(CATALOGUE.price_rows())
                 self._store = store
                 self._sweepers = [
-                    asyncio.create_task(self._sweep_holds(store)),
-                    asyncio.create_task(self._sweep_spools(store)),
-                    asyncio.create_task(self._watch_alerts(store)),
-                    asyncio.create_task(self._watch_balances(store)),
-                    asyncio.create_task(self._reconcile(store)),
+                    asyncio.create_task(_again_and_again(sweep, every_s, rests))
+                    for sweep, every_s, rests in (
+                        (lambda: settle_orphans(self._settings.data_dir, store.books), ORPHANS_EVERY_S, 0),
+                        (lambda: self._sweep_holds(store), SWEEP_EVERY_S, 0),
+                        (lambda: self._watch_balances(store), BALANCES_EVERY_S, LOOK_RESTS),
+                        (lambda: self._watch_alerts(store), ALERTS_EVERY_S, LOOK_RESTS),
+                        (store.books.reconcile, RECONCILE_EVERY_S, LOOK_RESTS),
+                    )
                 ]
             return self._store
 
     async def _sweep_holds(self, store: Store) -> None:
         """Books calls, and gives back escrows, of processes that died before they could do it."""
-        while True:
-            await asyncio.sleep(SWEEP_EVERY_S)
-            try:
-                oldest = datetime.now(UTC) - timedelta(seconds=longest_call_s(self._settings))
-                await store.books.expire_holds(oldest)
-                await store.books.expire_escrows()
-            except StoreUnavailableError as error:
-                log.warning("holds were not swept: %s", error)
-
-    async def _sweep_spools(self, store: Store) -> None:
-        """Settles what dead processes of this node left in their spools."""
-        while True:
-            try:
-                await settle_orphans(self._settings.data_dir, store.books)
-            except (MasterbuilderError, OSError) as error:
-                log.warning("spools were not swept: %s", error)
-            await asyncio.sleep(ORPHANS_EVERY_S)
-
-    async def _watch_alerts(self, store: Store) -> None:
-        while True:
-            await asyncio.sleep(ALERTS_EVERY_S)
-            try:
-                for reading in (await store.reports.watch()).raised:
-                    log.warning("alert: %s", reading.text)
-            except StoreUnavailableError as error:
-                log.warning("alerts were not looked for: %s", error)
+        oldest = datetime.now(UTC) - timedelta(seconds=longest_call_s(self._settings))
+        await store.books.expire_holds(oldest)
+        await store.books.expire_escrows()
 
     async def _watch_balances(self, store: Store) -> None:
-        low_ucredits = self._settings.low_credit_threshold * UCREDITS_PER_CREDIT
-        while True:
-            await asyncio.sleep(BALANCES_EVERY_S)
-            try:
-                await store.books.note_low_balances(low_ucredits)
-            except StoreUnavailableError as error:
-                log.warning("balances were not looked at: %s", error)
+        await store.books.note_low_balances(self._settings.low_credit_threshold * UCREDITS_PER_CREDIT)
 
-    async def _reconcile(self, store: Store) -> None:
-        """As often as takes a fiftieth of one core at most."""
-        rest_s = RECONCILE_EVERY_S
-        while True:
-            await asyncio.sleep(rest_s)
-            began_s = time.monotonic()
-            try:
-                await store.books.reconcile()
-            except StoreUnavailableError as error:
-                log.warning("the books were not checked: %s", error)
-            rest_s = max(RECONCILE_EVERY_S, RECONCILE_REST * (time.monotonic() - began_s))
+    async def _watch_alerts(self, store: Store) -> None:
+        for reading in (await store.reports.watch()).raised:
+            log.warning("alert: %s", reading.text)
+
+
+async def _again_and_again(sweep: Callable[[], Awaitable[object]], every_s: float, rests: float) -> None:
+    """At once, then after resting `every_s`, or `rests` times what it took. What goes wrong is said and tried again."""
+    while True:
+        began_s = time.monotonic()
+        try:
+            await sweep()
+        except (MasterbuilderError, OSError) as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("a sweep met an error of ours")
+        await asyncio.sleep(max(every_s, rests * (time.monotonic() - began_s)))
 
 
 class LedgerHandle:

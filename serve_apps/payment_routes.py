@@ -137,8 +137,13 @@ async def _book(system: System, provider: str, told: Confirmation) -> Order | No
             return await system.ledger.fail_order(told.order, provider)
         case "refunded":
             refund = OrderRefund(
-                order=told.order, provider=provider, external_id=told.external_id, reason=told.reason
-            )  # fmt: skip
+                order=told.order,
+                provider=provider,
+                external_id=told.external_id,
+                amount_minor=told.amount_minor,
+                currency=told.currency,
+                reason=told.reason,
+            )
             await system.ledger.refund_order(refund)
             return None
         case _:

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -150,17 +151,23 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
     async def reconcile(self) -> Sequence[Mismatch]:
         """Everything that does not add up; accounts that it is about are stopped."""
         found = await self.mismatches()
+        of_user: dict[UserId, list[str]] = defaultdict(list)
         for mismatch in found:
             log.error("the books do not add up: %s: %s", mismatch.subject, mismatch.text)
             if mismatch.user is not None:
-                await self.stop_account(mismatch.user, f"{mismatch.subject}: {mismatch.text}"[:500])
+                of_user[mismatch.user].append(f"{mismatch.subject}: {mismatch.text}")
+        for user, texts in of_user.items():
+            await self.stop_account(user, "; ".join(sorted(texts))[:500])
         return found
 
     async def stop_account(self, user: UserId, reason: str) -> None:
-        """Escrows of the account are asked back from whoever holds them."""
+        """Escrows of the account are asked back from whoever holds them. An account that was released stays so while
+        the reason is the very one that was looked into."""
 
         def act(tx: Transaction) -> Mapping[EscrowId, str]:
             known = tx.get(caps.STOPS, user)
+            if known is not None and known.lifted_at is not None and known.reason == reason:
+                return {}
             if known is None or known.lifted_at is not None:
                 tx.execute("put_stop", user_id=user, reason=reason, since=self._clock())
                 tx.keep(caps.STOPS, user, Stop(user=user, reason=reason, lifted_at=None))
@@ -314,7 +321,9 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
             seen = self._recall.returns
             try:
                 return await take()
-            except (NotEnoughCreditsError, CeilingReachedError, DailyCapError):
+            except (NotEnoughCreditsError, CeilingReachedError, DailyCapError) as refusal:
+                if isinstance(refusal, DailyCapError) and refusal.scope != "user":
+                    raise  # The next model answers sooner than what others hold would come back.
                 left = await self._database.write(lambda tx: escrows.recallable(tx, user, process, needed))
                 if not left or not await self._recall.for_return(user, left, seen, deadline_s):
                     raise

@@ -118,6 +118,17 @@ def commit(tx: Transaction, payer: Payer, amount_ucredits: int, held_at: datetim
             tx.keep(UNASKED, subject, (tx.own(UNASKED, subject) or 0) + amount_ucredits)
 
 
+def _asked(tx: Transaction, subject: str) -> int:
+    """What is committed under it. What its group changed of it before keeps it out of memory until the group is on
+    disk: memory would go on without that change if this write came to nothing."""
+    unasked = tx.own(UNASKED, subject)
+    if unasked is not None and tx.peek(DAYS, subject) is None:
+        return int(tx.committed(DAYS.query, {"key": subject})[0][0]) + unasked
+    committed = _of_day(tx, subject, tx.get(DAYS, subject))
+    assert committed is not None, "a sum is never missing"
+    return committed
+
+
 def _of_day(tx: Transaction, subject: str, found: int | None) -> int | None:
     """What is committed under it, with what this group changed before anybody asked."""
     if found is None or tx.own(DAYS, subject) is not None:
@@ -156,9 +167,7 @@ def _bounds(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> list[Bo
 
 def _add(tx: Transaction, found: list[Bound], subject: str, cap: int | None, scope: CapScope) -> None:
     if cap is not None:
-        committed = _of_day(tx, subject, tx.get(DAYS, subject))
-        assert committed is not None, "a sum is never missing"
-        found.append(Bound(subject, cap, cap - committed, scope))
+        found.append(Bound(subject, cap, cap - _asked(tx, subject), scope))
 
 
 def _refusal_by(bound: Bound, payer: Payer, amount_ucredits: int, now: datetime) -> MasterbuilderError:

@@ -162,6 +162,13 @@ def check_refund(order: Order, asked: OrderRefund) -> None:
         raise ConflictError(
             f"The order {order.id} was not paid by {asked.external_id}.", LOOK, "No credits were taken back."
         )
+    if (asked.amount_minor, asked.currency) != (order.amount_minor, order.currency):
+        raise ConflictError(
+            f"{asked.amount_minor} {asked.currency} of the {order.amount_minor} {order.currency} that were paid for "
+            f"{order.id} went back: only a whole payment is taken back by itself.",
+            "Take the credits by hand: `masterbuilder credits take`.",
+            "No credits were taken back.",
+        )
 
 
 def paid_another(external_id: str) -> ConflictError:

@@ -200,11 +200,13 @@ class Payment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderRefund:
-    """That the payment of an order went back to its payer."""
+    """That the payment of an order went back to its payer, whole."""
 
     order: OrderId
     provider: str
     external_id: str
+    amount_minor: int
+    currency: str
     reason: str
 
 

@@ -10,7 +10,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from runtime.errors import (
+    CeilingReachedError,
     ConflictError,
+    DailyCapError,
     MasterbuilderError,
     NotEnoughCreditsError,
     OverloadedError,
@@ -192,7 +194,7 @@ class Purse:
         return escrow if escrow.day == self._utc_now().toordinal() else None
 
     async def _draw_more(self, account: "_Account", bound: int) -> None:
-        """Raises NotEnoughCreditsError, CeilingReachedError, UnavailableError."""
+        """Raises NotEnoughCreditsError, CeilingReachedError, DailyCapError, UnavailableError."""
         account.waiting += bound
         try:
             async with account.drawing:
@@ -227,8 +229,13 @@ class Purse:
         day = self._utc_now().toordinal()
         try:
             granted = (await self._ledger.draw(draw)).granted_ucredits
-        except NotEnoughCreditsError:
-            idle = [known for known in same if known.free > 0]
+        except (NotEnoughCreditsError, CeilingReachedError, DailyCapError) as refusal:
+            of_provider = isinstance(refusal, DailyCapError) and refusal.scope == "provider"
+            idle = [
+                known
+                for known in same
+                if known.free > 0 and (not of_provider or known.account.payer.provider == account.payer.provider)
+            ]
             if not idle:
                 raise
             for known in idle:

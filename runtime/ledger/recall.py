@@ -19,6 +19,7 @@ class Recall:
         self.returns = 0
         """Messages so far that gave something back."""
         self._asked: dict[str, dict[EscrowId, UserId]] = defaultdict(dict)
+        self._unwaited: set[EscrowId] = set()
         self._waiting: Counter[UserId] = Counter()
         self._returned = asyncio.Event()
 
@@ -30,7 +31,11 @@ class Recall:
         return tuple(self._asked.get(process, ()))
 
     def ask(self, user: UserId, escrows: Mapping[EscrowId, str]) -> None:
-        """Asks for these (each with its process), though nobody waits."""
+        """Asks for these (each with its process), though nobody waits, until they are given back."""
+        self._unwaited.update(escrows)
+        self._ask(user, escrows)
+
+    def _ask(self, user: UserId, escrows: Mapping[EscrowId, str]) -> None:
         for escrow, process in escrows.items():
             self._asked[process][escrow] = user
 
@@ -39,6 +44,7 @@ class Recall:
         asked = self._asked.get(process, {})
         for escrow in escrows:
             asked.pop(escrow, None)
+            self._unwaited.discard(escrow)
         self._wake()
 
     def ended(self, process: str) -> None:
@@ -50,7 +56,7 @@ class Recall:
 
         False when `deadline_s` on the monotonic clock was first.
         """
-        self.ask(user, escrows)
+        self._ask(user, escrows)
         self._waiting[user] += 1
         try:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
@@ -67,7 +73,8 @@ class Recall:
     def _forget(self, user: UserId) -> None:
         del self._waiting[user]
         for process in list(self._asked):
-            kept = {escrow: whose for escrow, whose in self._asked[process].items() if whose != user}
+            asked = self._asked[process].items()
+            kept = {escrow: whose for escrow, whose in asked if whose != user or escrow in self._unwaited}
             if kept:
                 self._asked[process] = kept
             else:

@@ -43,6 +43,9 @@ from runtime.store.transaction import Kind, Transaction
 
 AMOUNT_UCREDITS_MAX = 10**18
 """A million million credits: above it something is wrong with whoever asks."""
+ADJUSTED: Kind[tuple[str, int, str]] = Kind(
+    name="adjustment", query="select_adjustment", read=lambda rows: rows[0] if rows else None
+)
 GRANTS: Kind[str] = Kind(name="grant", query="select_grant", read=lambda rows: rows[0][0] if rows else None)
 
 
@@ -110,8 +113,9 @@ def adjust(tx: Transaction, asked: Adjustment, now: datetime) -> Balance:
         made_by=asked.made_by,
         made_at=now,
     )
-    if known := tx.committed("select_adjustment", {"key": asked.id}):
-        if known[0] != (asked.user, asked.amount_ucredits, asked.reason):
+    known = tx.get(ADJUSTED, asked.id)
+    if known is not None:
+        if known != (asked.user, asked.amount_ucredits, asked.reason):
             raise ConflictError(f"{asked.id} is the id of another adjustment.", "Use a new id.")
         return balance(tx, asked.user)
     taken = -asked.amount_ucredits
@@ -122,6 +126,7 @@ def adjust(tx: Transaction, asked: Adjustment, now: datetime) -> Balance:
             "Take less, or wait until running calls are settled.",
         )
     tx.insert("adjustments", row)
+    tx.keep(ADJUSTED, asked.id, (asked.user, asked.amount_ucredits, asked.reason))
     way = (ADJUSTMENTS, wallet(asked.user)) if taken < 0 else (wallet(asked.user), ADJUSTMENTS)
     post(tx, "credit", *way, abs(taken), "adjustment", f"adjustment/{asked.id}", now, user=asked.user)
     return balance(tx, asked.user)
@@ -134,7 +139,7 @@ def purchase(tx: Transaction, made: Purchase, referral_ucredits: int, now: datet
     with other figures, BadInputError.
     """
     check_amount(made.ucredits)
-    if not 0 <= made.paid_pusd <= AMOUNT_UCREDITS_MAX:
+    if not (0 <= made.paid_pusd <= AMOUNT_UCREDITS_MAX and 0 <= made.amount_minor <= AMOUNT_UCREDITS_MAX):
         raise BadInputError("What was paid is not a possible amount.")
     user = _known(tx, made.user)
     if known := tx.committed("select_purchase", {"key": made.id}):

@@ -8,6 +8,7 @@ from typing import Any
 
 from runtime.entity.activation import Activation
 from runtime.errors import (
+    AccountStoppedError,
     BadInputError,
     CeilingReachedError,
     NotEnoughCreditsError,
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 TASK_TOKEN_LIFETIME = timedelta(hours=2)
 LOG_CHARACTERS_MAX = 4_000
 PAYMENT_REQUIRED = 402
+FORBIDDEN = 403
 REASON_CHARACTERS_MAX = 600
 
 
@@ -215,12 +217,14 @@ class Building:
     async def _blame(self, result: EditResult, run: RunId) -> None:
         """An edit that came to nothing is the model's failure only if the model was asked; else this raises.
 
-        Raises NotEnoughCreditsError or CeilingReachedError (the gateway's 402), UnavailableError (it did not answer,
-        or the engine broke off).
+        Raises NotEnoughCreditsError or CeilingReachedError (the gateway's 402), AccountStoppedError (its 403),
+        UnavailableError (it did not answer, or the engine broke off).
         """
         if result.cause == "gateway" and result.gateway_status == PAYMENT_REQUIRED:
             error = CeilingReachedError if "ceiling" in result.error else NotEnoughCreditsError
             raise error(result.error, "Then resume the project.")
+        if result.cause == "gateway" and result.gateway_status == FORBIDDEN and "is stopped" in result.error:
+            raise AccountStoppedError(result.error, "Then resume the project.")
         receipt = await self._workshop.ledger.receipt(self._activation.state.id)
         asked = any(row.run == run and row.state == "metered" for row in receipt.pending)
         refused = result.cause == "gateway" and 400 <= result.gateway_status < 429

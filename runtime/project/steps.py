@@ -8,6 +8,7 @@ from runtime.entity.activation import Activation
 from runtime.entity.journal import BeginRun, Moves
 from runtime.entity.steps import Steps
 from runtime.errors import (
+    AccountStoppedError,
     CeilingReachedError,
     MasterbuilderError,
     NotEnoughCreditsError,
@@ -54,6 +55,8 @@ class PaidSteps:
                     await self._pause(Status.PAUSED_NO_CREDITS, error)
                 elif isinstance(error, CeilingReachedError):
                     await self._pause(Status.PAUSED_QUOTE, error)
+                elif isinstance(error, AccountStoppedError):
+                    await self._pause(Status.PAUSED, error)
                 elif isinstance(error, WorkLostError) and losses < LOSSES_MAX:
                     losses += 1
                     await asyncio.sleep(BACK_OFF_S[0])

@@ -91,7 +91,7 @@ class Attempts:
                 served.heard()
                 self._breakers.report(model.provider, True)
                 return served, answer
-        if len(failures) == 1:
+        if len(failures) == 1 or all(isinstance(error, DailyCapError) for _, error in failures):
             raise failures.pop()[1]  # What is raised knows this frame, which must not know it.
         raise AllProvidersFailedError.of([(name, str(error)) for name, error in failures])
 

@@ -12,7 +12,7 @@ from runtime.config import Settings
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord, Journal
 from runtime.entity.port import Entities
-from runtime.errors import ConflictError, UnavailableError
+from runtime.errors import ConflictError, QuarantinedError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, name_of, new_project_id, project_entity
 from runtime.ledger.port import Ledger
 from runtime.policy.admission import check_active, check_wallet
@@ -130,7 +130,7 @@ class UserSession(Entity[SessionState]):
         resumed = 0
         for head in heads:
             if head.data["status"] == Status.PAUSED_NO_CREDITS:
-                with suppress(ConflictError):  # It went on meanwhile.
+                with suppress(ConflictError, QuarantinedError):  # It went on meanwhile; or is set aside.
                     await self._entities.ask(head.entity, Resume(key=f"topped-up/{head.last_seq}"))
                     resumed += 1
         return resumed

@@ -372,7 +372,7 @@ amounts AS (
     SELECT user_id, project, provider, opened_at, granted_ucredits - charged_ucredits FROM drawn
 )
 SELECT coalesce(sum(amount), 0)::HUGEINT FROM amounts, asked
-WHERE at_time < day + INTERVAL 1 DAY
+WHERE at_time < day + INTERVAL 24 HOUR
   AND CASE scope WHEN 'user' THEN user_id = name AND project IS NULL WHEN 'provider' THEN provider = name ELSE true END
 
 -- name: select_run
@@ -595,6 +595,10 @@ UPDATE stops SET lifted_at = $lifted_at WHERE user_id = $user_id AND lifted_at I
 SELECT user_id FROM calls WHERE call = $subject
 UNION SELECT user_id FROM escrows WHERE escrow = $subject
 UNION SELECT user_id FROM runs WHERE project = $subject
+UNION SELECT user_id FROM transfers WHERE transfer_id = $subject AND user_id IS NOT NULL
+UNION SELECT user_id FROM purchases WHERE 'purchase/' || purchase || '/purchase' = $subject
+UNION SELECT user_id FROM adjustments WHERE 'adjustment/' || adjustment || '/adjustment' = $subject
+UNION SELECT user_id FROM tokens WHERE 'token:' || token_sha256 = $subject
 UNION SELECT user_id FROM payment_orders WHERE order_id = $subject
 LIMIT 1
 

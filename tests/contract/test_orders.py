@@ -107,7 +107,17 @@ def a_payment(external_id: str = "x1", order: str = ORDER, **changes: Any) -> Pa
 
 
 def a_refund(external_id: str = "x1", **changes: Any) -> OrderRefund:
-    return replace(OrderRefund(order=ORDER, provider="shop", external_id=external_id, reason="asked for"), **changes)
+    return replace(
+        OrderRefund(
+            order=ORDER,
+            provider="shop",
+            external_id=external_id,
+            amount_minor=400,
+            currency="USD",
+            reason="asked for",
+        ),
+        **changes,
+    )
 
 
 async def balance(world: World, user: UserId = USER) -> float:
@@ -398,3 +408,16 @@ async def test_order_that_its_payment_contradicts__is_a_mismatch(
     (found,) = await disk.ledger.mismatches()
     assert found.subject == ORDER
     assert told in found.text
+
+
+@pytest.mark.parametrize("changes", [{"amount_minor": 50}, {"currency": "EUR"}])
+async def test_refund_of_a_part__is_left_to_the_operator_and_takes_nothing(
+    world: World, changes: dict[str, Any]
+) -> None:
+    await world.ledger.open_order(an_order())
+    await world.ledger.complete_order(a_payment())
+    before = await world.ledger.balance(USER)
+    with pytest.raises(ConflictError):
+        await world.ledger.refund_order(a_refund(**changes))
+    assert await world.ledger.balance(USER) == before
+    assert await state(world) == ("completed", "x1")

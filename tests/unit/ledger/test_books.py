@@ -33,6 +33,7 @@ from runtime.ledger.port import (
     TokenTerms,
 )
 from runtime.ledger.records import PriceRow
+from runtime.store.queries import sql as statement
 from runtime.store.store import Store
 
 USER = UserId("u")
@@ -428,3 +429,53 @@ async def test_cap_of_a_day__knows_what_its_own_group_gave_back_before_anybody_a
         PRICE.cost_pusd(2_000, 500) + PRICE.cost_pusd(7_000, 2_000)
     )
     await made.close()
+
+
+async def test_cap_of_a_day__keeps_its_sum_when_who_asked_first_in_a_group_was_refused(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, platform_daily_usd_cap=Decimal("0.00196"))
+    rules = Rules(tariff=settings.tariff, caps=settings.caps)
+    made = Store(settings, Secrets.load(tmp_path, {}), lambda: NOON)
+    await made.open()
+    await made.books.open_wallet(USER, is_admin=False)
+    await made.books.hold(a_hold("first"))
+    await made.close()
+    await made.open()
+    answers = await made.books._database.write_many(
+        [
+            lambda tx: postings.meter(tx, a_meter("first"), rules.tariff, NOON),
+            lambda tx: postings.hold(tx, replace(a_hold("too large"), input_tokens_max=20_000), rules, NOON),
+        ]
+    )
+    assert answers[0] is None
+    assert isinstance(answers[1], DailyCapError)
+    await made.books.hold(replace(a_hold("fits"), input_tokens_max=7_000))
+    await made.close()
+
+
+@pytest.mark.parametrize(("zone", "day"), [("America/New_York", "2026-03-08"), ("Europe/Berlin", "2026-10-25")])
+async def test_day__has_24_hours_of_utc_wherever_the_machine_stands(tmp_path: Path, zone: str, day: str) -> None:
+    now = datetime.fromisoformat(f"{day}T23:30:00+00:00")
+    made = Store(Settings(data_dir=tmp_path), Secrets.load(tmp_path, {}), lambda: now)
+    await made.open()
+    await made.books.open_wallet(USER, is_admin=False)
+    await made.books.hold(a_hold("late in the day"))
+    rows = await made.books._database.read(
+        lambda connection: [
+            connection.execute(f"SET TimeZone = '{zone}'"),
+            connection.execute(statement("select_day"), {"key": f"day:{day}/platform"}).fetchone(),
+        ]
+    )
+    assert rows[1] == ((await made.books.balance(USER)).held_ucredits,)
+    await made.close()
+
+
+async def test_released_account__stays_so_while_nothing_else_is_found(store: Store) -> None:
+    await a_busy_ledger(store)
+    await sql(store, "UPDATE purchases SET ucredits = 6")
+    assert {mismatch.user for mismatch in await store.books.reconcile()} == {USER}
+    assert await store.books.release_account(USER)
+    await store.books.reconcile()
+    assert not await store.books.stopped_accounts()
+    await sql(store, "UPDATE adjustments SET amount_ucredits = 9")
+    await store.books.reconcile()
+    assert len(await store.books.stopped_accounts()) == 1

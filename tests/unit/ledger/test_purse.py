@@ -16,12 +16,14 @@ from runtime.errors import (
     BadInputError,
     CeilingReachedError,
     ConflictError,
+    DailyCapError,
     NotEnoughCreditsError,
     StoreUnavailableError,
     UnavailableError,
 )
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
 from runtime.ledger import purse as purses
+from runtime.ledger.caps import Caps
 from runtime.ledger.money import Price, Tariff
 from runtime.ledger.port import Draw, Escrow, EscrowId, Hold, Meter, NewToken, Settlement, TokenTerms
 from runtime.ledger.purse import Purse
@@ -506,3 +508,26 @@ async def test_escrows_of_a_silent_process__expire_and_its_late_usage_is_charged
     await purse.meter(a_meter("gw-1", 100))
     await purse.close()
     assert (await store.books.balance(USER)).balance_ucredits == wallet.balance_ucredits - 100 * 150
+
+
+async def test_next_providers_call__finds_what_an_idle_escrow_of_the_last_one_holds(tmp_path: Path) -> None:
+    ledger = MemoryLedger(Tariff(), GRANT)
+    await ledger.open_wallet(USER, is_admin=False)
+    ledger.set_ceiling(ProjectId("p"), 1_500 * 150)
+    purse = a_purse(ledger, tmp_path)
+    await purse.hold(a_hold("one", project=ProjectId("p"), provider="claude"))
+    await purse.meter(a_meter("one", provider_failed=True))
+    await purse.hold(a_hold("two", project=ProjectId("p"), provider="openai"))
+    await purse.meter(a_meter("two"))
+    await purse.close()
+
+
+async def test_refusal_under_a_cap_of_the_day__leaves_nothing_to_give_back(tmp_path: Path) -> None:
+    ledger = MemoryLedger(Tariff(), GRANT, caps=Caps(platform_ucredits=1))
+    await ledger.open_wallet(USER, is_admin=False)
+    purse = a_purse(ledger, tmp_path)
+    for number in range(3):
+        with pytest.raises(DailyCapError):
+            await purse.hold(a_hold(f"c{number}"))
+    assert not purse._returns
+    await purse.close()

@@ -491,6 +491,14 @@ async def test_route__goes_on_where_a_providers_cap_of_the_day_is_reached():
     assert [hold.provider for hold in bench.ledger.holds] == ["gemini"]
 
 
+async def test_route__of_capped_providers_says_when_the_caps_begin_anew():
+    bench = Bench(providers=("deepseek", "gemini"))
+    bench.ledger.refuses = DailyCapError("spent", retry_after_s=60.0, scope="provider")
+    with pytest.raises(DailyCapError) as capped:
+        await bench.calls.complete(SMART, HI)
+    assert capped.value.retry_after_s == 60.0
+
+
 @pytest.mark.parametrize("scope", ["user", "platform"])
 async def test_route__ends_where_a_cap_of_the_day_binds_every_model(scope):
     bench = Bench(reply(), providers=("deepseek", "gemini"))
