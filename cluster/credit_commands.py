@@ -1,7 +1,7 @@
 """Commands about wallets: what is there, what changed it, and what an operator gives, takes and gives back."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -74,6 +74,20 @@ class Released(Answer):
     released: bool
 
 
+def _of_change(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments of a command that changes a wallet."""
+    for each in (
+        pass_terminal,
+        json_option,
+        click.option("--key", help="Names this change: the same key again changes nothing."),
+        click.option("--reason", required=True, help="Stands in the user's statement."),
+        click.argument("amount", metavar="CREDITS"),
+        click.argument("user"),
+    ):
+        command = each(command)
+    return command
+
+
 @click.group(invoke_without_command=True)
 @json_option
 @click.pass_context
@@ -101,24 +115,14 @@ def show(terminal: Terminal, as_json: bool) -> None:
 
 
 @credits.command("add")
-@click.argument("user")
-@click.argument("amount", metavar="CREDITS")
-@click.option("--reason", required=True, help="Stands in the user's statement.")
-@click.option("--key", help="Names this change: the same key again changes nothing.")
-@json_option
-@pass_terminal
+@_of_change
 def add(terminal: Terminal, user: str, amount: str, reason: str, key: str | None, as_json: bool) -> None:
     """Gives a USER credits; `credits take` is the other way. Builds that waited for them go on."""
     _adjust(terminal, user, amount, reason, key, as_json)
 
 
 @credits.command("take")
-@click.argument("user")
-@click.argument("amount", metavar="CREDITS")
-@click.option("--reason", required=True, help="Stands in the user's statement.")
-@click.option("--key", help="Names this change: the same key again changes nothing.")
-@json_option
-@pass_terminal
+@_of_change
 def take(terminal: Terminal, user: str, amount: str, reason: str, key: str | None, as_json: bool) -> None:
     """Takes credits of a USER, at most what is free."""
     _adjust(terminal, user, f"-{amount}", reason, key, as_json)

@@ -13,32 +13,24 @@ from typing import TypeVar
 from runtime.errors import CeilingReachedError, DailyCapError, NotEnoughCreditsError
 from runtime.ids import BlobId, CallId, ProjectId, UserId
 from runtime.ledger import caps, escrows, postings, recall, wallets
-from runtime.ledger.caps import Caps, Rules
+from runtime.ledger.caps import NO_CAPS, Caps, Rules
 from runtime.ledger.key_book import KeyBook
 from runtime.ledger.model_book import ModelBook
-from runtime.ledger.money import Tariff, credits_text
+from runtime.ledger.money import Tariff
 from runtime.ledger.order_book import OrderBook
 from runtime.ledger.port import (
-    Adjustment,
     Balance,
-    CallRefund,
     Draw,
     Escrow,
     EscrowId,
     Hold,
     Meter,
     Mismatch,
-    Movement,
     NewToken,
-    Notice,
     Payer,
-    Purchase,
     Receipt,
-    Repayment,
     Return,
-    Role,
     Settlement,
-    Spending,
     StoppedAccount,
 )
 from runtime.ledger.recall import Recall
@@ -54,8 +46,6 @@ from runtime.store.transaction import DuplicateRowError, Transaction
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-NO_CAPS = Caps()
 ESCROW_SILENT_S = 60.0
 """Escrows of a process that says nothing for so long are ended. Processes give theirs up much earlier by themselves."""
 
@@ -76,10 +66,8 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
         clock: Callable[[], datetime] = utc_now,
         recall_wait_s: float = recall.WAIT_S,
     ) -> None:
-        super().__init__(database, clock)
+        super().__init__(database, clock, Rules(tariff=tariff, caps=caps), referral_ucredits)
         self._blobs = blobs
-        self._rules = Rules(tariff=tariff, caps=caps)
-        self._referral_ucredits = referral_ucredits
         self._initial_free_ucredits = initial_free_ucredits
         self._identity_salt = identity_salt
         self._recall = Recall(recall_wait_s)
@@ -88,65 +76,6 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
 
     async def open_wallet(self, user: UserId, is_admin: bool) -> Balance:
         return await self._database.write(lambda tx: self._open_wallet(tx, user, is_admin))
-
-    async def set_role(self, user: UserId, role: Role) -> None:
-        await self._database.write(lambda tx: wallets.set_role(tx, user, role))
-
-    async def set_inviter(self, user: UserId, inviter: UserId) -> None:
-        await self._database.write(lambda tx: wallets.set_inviter(tx, user, inviter))
-
-    async def adjust(self, adjustment: Adjustment) -> Balance:
-        return await self._database.write(lambda tx: wallets.adjust(tx, adjustment, self._clock()))
-
-    async def purchase(self, purchase: Purchase) -> bool:
-        bonus = self._referral_ucredits
-        return await self._database.write(lambda tx: wallets.purchase(tx, purchase, bonus, self._clock()))
-
-    async def repay(self, repayment: Repayment) -> int:
-        return await self._database.write(lambda tx: wallets.repay(tx, repayment, self._clock()))
-
-    async def refund_call(self, refund: CallRefund) -> int:
-        return await self._database.write(lambda tx: wallets.refund_call(tx, refund, self._clock()))
-
-    async def statement(self, user: UserId, after: str | None, limit: int) -> Sequence[Movement]:
-        rows = await self._rows("statement", {"user_id": user, "after": after, "limit": limit})
-        return [
-            Movement(
-                id=id, type=type, amount_ucredits=amount, cost_pusd=cost, call=call, project=project,
-                external_id=external_id, text=text, at=at_us(at),
-            )
-            for id, type, amount, cost, call, project, external_id, text, at in rows
-        ]  # fmt: skip
-
-    async def spending(self, user: UserId) -> Spending:
-        spent = await self._rows("select_day", {"key": caps.spent_on(user, self._clock())})
-        known = await self._rows("select_user", {"key": user})
-        cap = caps.user_cap(self._rules.caps, known[0][2]) if known else None
-        return Spending(spent_ucredits=spent[0][0], cap_ucredits=cap)
-
-    async def notices(self, user: UserId) -> Sequence[Notice]:
-        rows = await self._rows("notices", {"user_id": user})
-        return [Notice(kind=kind, text=text, at=at_us(at)) for kind, text, at in rows]
-
-    async def note_low_balances(self, low_ucredits: int) -> int:
-        """Tells everybody once whose balance fell below since they were last above; how many are told now."""
-        if not await self._rows("balance_crossings", {"low": low_ucredits}):
-            return 0
-
-        def act(tx: Transaction) -> int:
-            told = 0
-            for user, was_low, balance in tx.committed("balance_crossings", {"low": low_ucredits}):
-                tx.execute("set_low", user_id=user, is_low=not was_low)
-                if not was_low:
-                    now, told = self._clock(), told + 1
-                    text = f"{credits_text(balance)} credits are left. Ask the operator for credits."
-                    tx.execute(
-                        "add_notice", notice=f"low/{user}/{now.isoformat()}", user_id=user, kind="low_balance",
-                        text=text, made_at=now,
-                    )  # fmt: skip
-            return told
-
-        return await self._database.write(act)
 
     async def reconcile(self) -> Sequence[Mismatch]:
         """Everything that does not add up; accounts that it is about are stopped."""

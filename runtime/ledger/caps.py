@@ -24,8 +24,6 @@ USERS = Kind(name="user", query="select_user", read=first_as(User))
 STOPS = Kind(name="stop", query="select_stop", read=first_as(Stop))
 DAYS: Kind[int] = Kind(name="day", query="select_day", read=lambda rows: int(rows[0][0]))
 """What is committed under a subject of a day, as far as somebody asked."""
-UNASKED: Kind[int] = Kind(name="unasked", query="", read=lambda rows: None)
-"""What a group changed of days that were not in memory: the database does not show it before the group is on disk."""
 
 NOT_MADE = "The call was not made and not charged."
 
@@ -42,12 +40,15 @@ class Caps:
     providers_ucredits: Mapping[str, int] = field(default_factory=dict)
 
 
+NO_CAPS = Caps()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What the operator set. A change counts for later calls only."""
 
     tariff: Tariff
-    caps: Caps = Caps()
+    caps: Caps = NO_CAPS
 
 
 class Bound(NamedTuple):
@@ -59,12 +60,16 @@ class Bound(NamedTuple):
     scope: CapScope | None = None
 
 
-def day_subjects(payer: Payer, at: datetime) -> tuple[str, ...]:
-    """Under which days it counts what is held at this moment."""
+def day_subjects(payer: Payer, at: datetime) -> Mapping[CapScope, str]:
+    """Under which days it counts what is held at this moment, by whose cap binds it there."""
     day = f"day:{day_of(at)}"
-    of_user = () if payer.project else (f"{day}/user:{payer.user}",)
-    of_provider = (f"{day}/provider:{payer.provider}",) if payer.provider else ()
-    return (*of_user, *of_provider, f"{day}/platform")
+    found: dict[CapScope, str] = {}
+    if payer.project is None:
+        found["user"] = spent_on(payer.user, at)
+    if payer.provider:
+        found["provider"] = f"{day}/provider:{payer.provider}"
+    found["platform"] = f"{day}/platform"
+    return found
 
 
 def day_of(at: datetime) -> str:
@@ -76,7 +81,18 @@ def spent_on(user: UserId, at: datetime) -> str:
     return f"day:{day_of(at)}/user:{user}"
 
 
-def user_cap(caps: Caps, role: Role) -> int | None:
+def cap_of(caps: Caps, scope: CapScope, provider: str, role: Role | None) -> int | None:
+    """What binds somebody of this role in calls of this provider; None for nothing."""
+    match scope:
+        case "user":
+            return user_cap(caps, role)
+        case "provider":
+            return caps.providers_ucredits.get(provider)
+        case "platform":
+            return caps.platform_ucredits
+
+
+def user_cap(caps: Caps, role: Role | None) -> int | None:
     """Source: spec/assistant.md §4.3: an ADMIN has none, and what DEMO may do is counted in calls."""
     return caps.user_ucredits if role == "FULL_ACCESS" else None
 
@@ -110,30 +126,23 @@ def commit(tx: Transaction, payer: Payer, amount_ucredits: int, held_at: datetim
     for subject in payer.budgets:
         budget = budget_of(tx, subject)
         keep_budget(tx, replace(budget, committed_ucredits=budget.committed_ucredits + amount_ucredits))
-    for subject in day_subjects(payer, held_at):
-        known = _of_day(tx, subject, tx.peek(DAYS, subject))
+    for subject in day_subjects(payer, held_at).values():
+        known = tx.peek(DAYS, subject)
         if known is not None:
             tx.keep(DAYS, subject, known + amount_ucredits)
         else:
-            tx.keep(UNASKED, subject, (tx.own(UNASKED, subject) or 0) + amount_ucredits)
+            # The database does not show it before the group is on disk.
+            tx.note(subject, tx.noted(subject) + amount_ucredits)
 
 
 def _asked(tx: Transaction, subject: str) -> int:
-    """What is committed under it. What its group changed of it before keeps it out of memory until the group is on
-    disk: memory would go on without that change if this write came to nothing."""
-    unasked = tx.own(UNASKED, subject)
-    if unasked is not None and tx.peek(DAYS, subject) is None:
-        return int(tx.committed(DAYS.query, {"key": subject})[0][0]) + unasked
-    committed = _of_day(tx, subject, tx.get(DAYS, subject))
-    assert committed is not None, "a sum is never missing"
-    return committed
-
-
-def _of_day(tx: Transaction, subject: str, found: int | None) -> int | None:
-    """What is committed under it, with what this group changed before anybody asked."""
-    if found is None or tx.own(DAYS, subject) is not None:
-        return found
-    return found + (tx.own(UNASKED, subject) or 0)
+    """What is committed under it. While its group noted a change of it, it is kept out of memory: memory would go on
+    without that change if this write came to nothing."""
+    noted = tx.noted(subject)
+    known = tx.peek(DAYS, subject) if noted else tx.get(DAYS, subject)
+    if known is not None:
+        return known
+    return int(tx.committed(DAYS.query, {"key": subject})[0][0]) + noted
 
 
 def budget_of(tx: Transaction, subject: str) -> Budget:
@@ -155,19 +164,12 @@ def _bounds(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> list[Bo
         budget = budget_of(tx, subject)
         if (ceiling := budget.ceiling_ucredits) is not None:
             found.append(Bound(subject, ceiling, ceiling - budget.committed_ucredits))
-    day = f"day:{day_of(now)}"
-    if payer.project is None and caps.user_ucredits is not None:
-        user = tx.get(USERS, payer.user)
-        _add(tx, found, spent_on(payer.user, now), user_cap(caps, user.role) if user else None, "user")
-    if payer.provider:
-        _add(tx, found, f"{day}/provider:{payer.provider}", caps.providers_ucredits.get(payer.provider), "provider")
-    _add(tx, found, f"{day}/platform", caps.platform_ucredits, "platform")
+    user = tx.get(USERS, payer.user)
+    for scope, subject in day_subjects(payer, now).items():
+        cap = cap_of(caps, scope, payer.provider, user.role if user is not None else None)
+        if cap is not None:
+            found.append(Bound(subject, cap, cap - _asked(tx, subject), scope))
     return found
-
-
-def _add(tx: Transaction, found: list[Bound], subject: str, cap: int | None, scope: CapScope) -> None:
-    if cap is not None:
-        found.append(Bound(subject, cap, cap - _asked(tx, subject), scope))
 
 
 def _refusal_by(bound: Bound, payer: Payer, amount_ucredits: int, now: datetime) -> MasterbuilderError:

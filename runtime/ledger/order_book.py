@@ -1,13 +1,11 @@
 """Orders of credits on the store. The rules are in `orders`; here they meet the database."""
 
 from runtime.ledger import orders
-from runtime.ledger.book import Book
 from runtime.ledger.port import NewOrder, Order, OrderId, OrderRefund, Payment
+from runtime.ledger.wallet_book import WalletBook
 
 
-class OrderBook(Book):
-    _referral_ucredits: int
-
+class OrderBook(WalletBook):
     async def open_order(self, order: NewOrder) -> Order:
         return await self._database.write(lambda tx: orders.open_order(tx, order, self._clock()))
 

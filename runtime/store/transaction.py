@@ -116,6 +116,7 @@ class Transaction:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.records: dict[tuple[str, str], Any] = {}
+        self._notes: dict[str, int] = {}
         self._inserts: dict[str, list[Any]] = {}
         self._keyed: dict[str, dict[str, Any]] = {}
         self._statements: list[tuple[str, dict[str, Any]]] = []
@@ -132,10 +133,13 @@ class Transaction:
         own: V | None = self.records.get((kind.name, key))
         return own if own is not None else self._memory.peek(kind, key)
 
-    def own(self, kind: Kind[V], key: str) -> V | None:
-        """The record only if this group changed it."""
-        own: V | None = self.records.get((kind.name, key))
-        return own
+    def note(self, name: str, amount: int) -> None:
+        """For later writes of this group, and nobody after it."""
+        self._set(self._notes, name, amount)
+
+    def noted(self, name: str) -> int:
+        """0 for what nobody noted."""
+        return self._notes.get(name, 0)
 
     def committed(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Rows as the last committed group left them: blind to this group's own changes."""

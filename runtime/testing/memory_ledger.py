@@ -22,7 +22,7 @@ from runtime.errors import (
 )
 from runtime.ids import BlobId, CallId, ProjectId, RunId, UserId
 from runtime.ledger import orders
-from runtime.ledger.caps import Caps, day_of, day_subjects, spent_on, user_cap
+from runtime.ledger.caps import NO_CAPS, Caps, cap_of, day_subjects, spent_on, user_cap
 from runtime.ledger.escrows import SHARE, Charge, charge_of
 from runtime.ledger.money import Price, Tariff
 from runtime.ledger.port import (
@@ -66,8 +66,6 @@ from runtime.ledger.port import (
 from runtime.ledger.records import CHARGED
 from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_token, identity_of
 from runtime.ledger.wallets import check_amount, check_reason
-
-NO_CAPS = Caps()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -557,20 +555,19 @@ class MemoryLedger:
         return max(0, min([self._balance(payer.user).free_ucredits, *left]))
 
     def _day_caps(self, payer: Payer, at: datetime) -> dict[str, int]:
-        caps, role = self._caps, self._roles.get(payer.user, "DEMO")
-        all_of = day_subjects(payer, at)
-        known = {
-            spent_on(payer.user, at): user_cap(caps, role),
-            f"day:{day_of(at)}/platform": caps.platform_ucredits,
-            f"day:{day_of(at)}/provider:{payer.provider}": caps.providers_ucredits.get(payer.provider),
-        }
-        return {subject: cap for subject, cap in known.items() if cap is not None and subject in all_of}
+        role = self._roles.get(payer.user)
+        found = {}
+        for scope, subject in day_subjects(payer, at).items():
+            cap = cap_of(self._caps, scope, payer.provider, role)
+            if cap is not None:
+                found[subject] = cap
+        return found
 
     def _committed(self, subject: str) -> int:
         return sum(
             amount
             for payer, amount, at in self._commitments(True)
-            if subject in (*payer.budgets, *day_subjects(payer, at))
+            if subject in (*payer.budgets, *day_subjects(payer, at).values())
         )
 
     def _commitments(self, with_escrows: bool) -> list[tuple[Payer, int, datetime]]:

@@ -407,15 +407,21 @@ async def test_hundreds_at_once__leave_exact_books(store: Store) -> None:
     assert await store.books.mismatches() == []
 
 
-async def test_cap_of_a_day__knows_what_its_own_group_gave_back_before_anybody_asked(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, platform_daily_usd_cap=Decimal("0.00196"))
+async def a_capped_store_that_was_restarted(folder: Path) -> tuple[Store, Rules]:
+    """With one call held under the platform's cap, of which memory knows nothing."""
+    settings = Settings(data_dir=folder, platform_daily_usd_cap=Decimal("0.00196"))
     rules = Rules(tariff=settings.tariff, caps=settings.caps)
-    made = Store(settings, Secrets.load(tmp_path, {}), lambda: NOON)
+    made = Store(settings, Secrets.load(folder, {}), lambda: NOON)
     await made.open()
     await made.books.open_wallet(USER, is_admin=False)
     await made.books.hold(a_hold("first"))
     await made.close()
     await made.open()
+    return made, rules
+
+
+async def test_cap_of_a_day__knows_what_its_own_group_gave_back_before_anybody_asked(tmp_path: Path) -> None:
+    made, rules = await a_capped_store_that_was_restarted(tmp_path)
     answers = await made.books._database.write_many(
         [
             lambda tx: postings.meter(tx, a_meter("first"), rules.tariff, NOON),
@@ -432,14 +438,7 @@ async def test_cap_of_a_day__knows_what_its_own_group_gave_back_before_anybody_a
 
 
 async def test_cap_of_a_day__keeps_its_sum_when_who_asked_first_in_a_group_was_refused(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, platform_daily_usd_cap=Decimal("0.00196"))
-    rules = Rules(tariff=settings.tariff, caps=settings.caps)
-    made = Store(settings, Secrets.load(tmp_path, {}), lambda: NOON)
-    await made.open()
-    await made.books.open_wallet(USER, is_admin=False)
-    await made.books.hold(a_hold("first"))
-    await made.close()
-    await made.open()
+    made, rules = await a_capped_store_that_was_restarted(tmp_path)
     answers = await made.books._database.write_many(
         [
             lambda tx: postings.meter(tx, a_meter("first"), rules.tariff, NOON),

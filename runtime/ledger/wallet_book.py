@@ -1,0 +1,90 @@
+"""Wallets on the store: what fills them, what is given back, and what is told of them. The rules are in `wallets`."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from runtime.ids import UserId
+from runtime.ledger import caps, wallets
+from runtime.ledger.book import Book
+from runtime.ledger.caps import Rules
+from runtime.ledger.money import credits_text
+from runtime.ledger.port import (
+    Adjustment,
+    Balance,
+    CallRefund,
+    Movement,
+    Notice,
+    Purchase,
+    Repayment,
+    Role,
+    Spending,
+)
+from runtime.ledger.records import at_us
+from runtime.store.database import Database
+from runtime.store.transaction import Transaction
+
+
+class WalletBook(Book):
+    def __init__(self, database: Database, clock: Callable[[], datetime], rules: Rules, referral_ucredits: int) -> None:
+        super().__init__(database, clock)
+        self._rules = rules
+        self._referral_ucredits = referral_ucredits
+
+    async def set_role(self, user: UserId, role: Role) -> None:
+        await self._database.write(lambda tx: wallets.set_role(tx, user, role))
+
+    async def set_inviter(self, user: UserId, inviter: UserId) -> None:
+        await self._database.write(lambda tx: wallets.set_inviter(tx, user, inviter))
+
+    async def adjust(self, adjustment: Adjustment) -> Balance:
+        return await self._database.write(lambda tx: wallets.adjust(tx, adjustment, self._clock()))
+
+    async def purchase(self, purchase: Purchase) -> bool:
+        bonus = self._referral_ucredits
+        return await self._database.write(lambda tx: wallets.purchase(tx, purchase, bonus, self._clock()))
+
+    async def repay(self, repayment: Repayment) -> int:
+        return await self._database.write(lambda tx: wallets.repay(tx, repayment, self._clock()))
+
+    async def refund_call(self, refund: CallRefund) -> int:
+        return await self._database.write(lambda tx: wallets.refund_call(tx, refund, self._clock()))
+
+    async def statement(self, user: UserId, after: str | None, limit: int) -> Sequence[Movement]:
+        rows = await self._rows("statement", {"user_id": user, "after": after, "limit": limit})
+        return [
+            Movement(
+                id=id, type=type, amount_ucredits=amount, cost_pusd=cost, call=call, project=project,
+                external_id=external_id, text=text, at=at_us(at),
+            )
+            for id, type, amount, cost, call, project, external_id, text, at in rows
+        ]  # fmt: skip
+
+    async def spending(self, user: UserId) -> Spending:
+        spent = await self._rows("select_day", {"key": caps.spent_on(user, self._clock())})
+        known = await self._rows("select_user", {"key": user})
+        cap = caps.user_cap(self._rules.caps, known[0][2]) if known else None
+        return Spending(spent_ucredits=spent[0][0], cap_ucredits=cap)
+
+    async def notices(self, user: UserId) -> Sequence[Notice]:
+        rows = await self._rows("notices", {"user_id": user})
+        return [Notice(kind=kind, text=text, at=at_us(at)) for kind, text, at in rows]
+
+    async def note_low_balances(self, low_ucredits: int) -> int:
+        """Tells everybody once whose balance fell below since they were last above; how many are told now."""
+        if not await self._rows("balance_crossings", {"low": low_ucredits}):
+            return 0
+
+        def act(tx: Transaction) -> int:
+            told = 0
+            for user, was_low, balance in tx.committed("balance_crossings", {"low": low_ucredits}):
+                tx.execute("set_low", user_id=user, is_low=not was_low)
+                if not was_low:
+                    now, told = self._clock(), told + 1
+                    text = f"{credits_text(balance)} credits are left. Ask the operator for credits."
+                    tx.execute(
+                        "add_notice", notice=f"low/{user}/{now.isoformat()}", user_id=user, kind="low_balance",
+                        text=text, made_at=now,
+                    )  # fmt: skip
+            return told
+
+        return await self._database.write(act)
