@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import secrets
+import shutil
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,7 @@ def _index(settings: Settings, ledger: LedgerHandle) -> dict[str, Factory]:
     embedder = choose_embedder(settings.models_dir)
     folder = settings.data_dir / "index"
     seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
-    return {"index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal)}
+    return {"index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal, ledger)}
 
 
 def _probes(entities: EntitiesHandle) -> dict[str, Factory]:
@@ -146,6 +147,7 @@ def _product(
     from runtime.session.session import UserSession
 
     threading.Thread(target=importlib.import_module, args=(SLOW_TO_IMPORT,), daemon=True).start()
+    shutil.rmtree(scratch_dir, ignore_errors=True)  # Working copies of an earlier incarnation: caches, in plain text.
     workshop = Workshop(
         settings=settings,
         ledger=ledger,

@@ -13,6 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from runtime.errors import UnavailableError, WorkLostError
 
 NAMESPACE = "masterbuilder"
+KEY_POOL = "key-pool-"
+"""Before the provider's name."""
 ROUTER = "router"
 RETRY_S = 0.2
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.actor import ActorHandle
 
-from actors.handles import call, ensure, find, names, once
+from actors.handles import KEY_POOL, call, ensure, find, names, once
 from actors.ledger import NODE_WITH_THE_DISK, LedgerHandle
 from actors.process import prepare_process
 from runtime.catalogue.endpoints import Endpoint, no_provider
@@ -31,7 +31,6 @@ from runtime.keys.pool import KeyState, Pool
 from runtime.ledger.port import KeyRotation
 from runtime.providers.calls import longest_call_s
 
-NAME = "key-pool-"
 PROVIDER = re.compile(r"[a-z0-9][a-z0-9_.-]{0,60}")
 LOOK_S_MAX = 3.0
 
@@ -206,12 +205,12 @@ class KeyPools:
 
     async def _running(self) -> Sequence[str]:
         """The providers whose pools there are."""
-        return [name.removeprefix(NAME) for name in await asyncio.to_thread(names) if name.startswith(NAME)]
+        return [name.removeprefix(KEY_POOL) for name in await asyncio.to_thread(names) if name.startswith(KEY_POOL)]
 
     async def _states(self, provider: str) -> Sequence[KeyState] | None:
         try:
             async with asyncio.timeout(LOOK_S_MAX):
-                pool = await asyncio.to_thread(find, f"{NAME}{provider}")
+                pool = await asyncio.to_thread(find, f"{KEY_POOL}{provider}")
                 states: Sequence[KeyState] = await once(pool.states.remote, what=f"The key pool of {provider}")
                 return states
         except (MasterbuilderError, TimeoutError):
@@ -241,6 +240,6 @@ class KeyPools:
         if name not in self._pools:
             on_disk = {NODE_WITH_THE_DISK: 0.001}
             self._pools[name] = await asyncio.to_thread(
-                ensure, f"{NAME}{name}", KeyPoolActor, self._settings, name, resources=on_disk
+                ensure, f"{KEY_POOL}{name}", KeyPoolActor, self._settings, name, resources=on_disk
             )
         return self._pools[name]

@@ -12,19 +12,20 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from ray.actor import ActorHandle
 
-from actors.handles import call, ensure, once
+from actors.handles import KEY_POOL, call, ensure, find, names, once
 from actors.process import prepare_process
 from runtime.catalogue.catalogue import CATALOGUE
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head, Journal, Loaded, Ownership
-from runtime.entity.vitals import StoreVitals
+from runtime.entity.vitals import KeyPoolVitals, StoreVitals
 from runtime.errors import MasterbuilderError, StoreUnavailableError
-from runtime.ids import BlobId, EntityId, ProjectId, UserId
+from runtime.ids import BlobId, CallId, EntityId, ProjectId, UserId
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import (
     Adjustment,
     Balance,
     CallRefund,
+    Deletion,
     Draw,
     Escrow,
     EscrowId,
@@ -43,7 +44,9 @@ from runtime.ledger.port import (
     Order,
     OrderId,
     OrderRefund,
+    Papers,
     Payment,
+    Person,
     Purchase,
     Receipt,
     Repayment,
@@ -53,11 +56,13 @@ from runtime.ledger.port import (
     Spending,
     StoppedAccount,
     TokenRow,
+    UserCall,
 )
 from runtime.ledger.settling import settle_orphans
 from runtime.project.facts import project_facts
 from runtime.providers.calls import longest_call_s
-from runtime.reports.port import Alert, Asked, Feedback, FileForm, Report, Reporting
+from runtime.reports.alerts import key_readings
+from runtime.reports.port import Alert, Asked, Feedback, FileForm, GivenFeedback, IndexFigures, Report, Reporting
 from runtime.routing.batcher import Batcher, Item, Result
 from runtime.store.keeping import BackupReport, CompactReport, Keeping
 from runtime.store.store import Store
@@ -68,8 +73,11 @@ NAME = "ledger"
 SWEEP_EVERY_S = 30.0
 ORPHANS_EVERY_S = 5.0
 ALERTS_EVERY_S = 60.0
+POOL_S_MAX = 3.0
+"""How long a key pool is waited for when its state is asked."""
 BALANCES_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
+ERASE_EVERY_S = 10.0
 LOOK_RESTS = 50
 """So many times what it took rests what only looks: a fiftieth of a core at most."""
 NODE_WITH_THE_DISK = "node:__internal_head__"
@@ -145,6 +153,7 @@ class LedgerActor:
                         (lambda: self._watch_balances(store), BALANCES_EVERY_S, LOOK_RESTS),
                         (lambda: self._watch_alerts(store), ALERTS_EVERY_S, LOOK_RESTS),
                         (store.books.reconcile, RECONCILE_EVERY_S, LOOK_RESTS),
+                        (store.erase_due, ERASE_EVERY_S, LOOK_RESTS),
                     )
                 ]
             return self._store
@@ -159,8 +168,22 @@ class LedgerActor:
         await store.books.note_low_balances(self._settings.low_credit_threshold * UCREDITS_PER_CREDIT)
 
     async def _watch_alerts(self, store: Store) -> None:
-        for reading in (await store.reports.watch()).raised:
+        for reading in (await store.reports.watch(key_readings(await _key_pools()))).raised:
             log.warning("alert: %s", reading.text)
+
+
+async def _key_pools() -> Sequence[KeyPoolVitals]:
+    """Those that answer."""
+    pools = [name for name in await asyncio.to_thread(names) if name.startswith(KEY_POOL)]
+    answers = await asyncio.gather(*(_vitals_of(pool) for pool in pools), return_exceptions=True)
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+async def _vitals_of(pool: str) -> KeyPoolVitals:
+    actor = await asyncio.to_thread(find, pool)
+    async with asyncio.timeout(POOL_S_MAX):
+        vitals: KeyPoolVitals = await once(actor.vitals.remote, what=pool)
+    return vitals
 
 
 async def _again_and_again(sweep: Callable[[], Awaitable[object]], every_s: float, rests: float) -> None:
@@ -243,6 +266,12 @@ class LedgerHandle:
     async def rate(self, feedback: Feedback) -> None:
         await self._ask(Reporting.rate, feedback)
 
+    async def feedback(self) -> Sequence[GivenFeedback]:
+        return await self._ask(Reporting.feedback)
+
+    async def indexed(self, figures: IndexFigures) -> None:
+        await self._ask(Reporting.indexed, figures)
+
     async def alerts(self, open_only: bool) -> Sequence[Alert]:
         return await self._ask(Reporting.alerts, open_only)
 
@@ -294,6 +323,27 @@ class LedgerHandle:
 
     async def notices(self, user: UserId) -> Sequence[Notice]:
         return await self._ask(Ledger.notices, user)
+
+    async def untold_notices(self, user: UserId) -> Sequence[Notice]:
+        return await self._ask(Ledger.untold_notices, user)
+
+    async def mark_told(self, user: UserId, until: datetime) -> None:
+        await self._ask(Ledger.mark_told, user, until)
+
+    async def person(self, user: UserId) -> Person | None:
+        return await self._ask(Ledger.person, user)
+
+    async def set_email(self, user: UserId, email: str) -> None:
+        await self._ask(Ledger.set_email, user, email)
+
+    async def papers(self, user: UserId) -> Papers:
+        return await self._ask(Ledger.papers, user)
+
+    async def calls_of(self, user: UserId, after: CallId | None, limit: int) -> Sequence[UserCall]:
+        return await self._ask(Ledger.calls_of, user, after, limit)
+
+    async def delete_person(self, user: UserId, forfeit_ucredits: int) -> Deletion:
+        return await self._ask(Ledger.delete_person, user, forfeit_ucredits)
 
     async def stop_account(self, user: UserId, reason: str) -> None:
         await self._ask(Ledger.stop_account, user, reason)

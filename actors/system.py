@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from actors.entities import EntitiesHandle
-from actors.handles import ROUTER, call, find, names, once
+from actors.handles import KEY_POOL, ROUTER, call, find, names, once
 from actors.implementers import POOL as IMPLEMENTERS
 from actors.implementers import ImplementersHandle
-from actors.key_pool import NAME as KEY_POOL
 from actors.key_pool import KeyPools
 from actors.ledger import LedgerHandle
 from actors.model_calls import model_calls

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +22,7 @@ from cluster.wire import (
     ErrorBody,
     Event,
     Health,
+    Judged,
     Me,
     Pardoned,
     Project,
@@ -136,6 +139,11 @@ class Client:
             raise _told(response)
         return response.content
 
+    def feedback(self, project: str, score: int, text: str) -> Judged:
+        with self._reaching():
+            response = self._http.post(f"{_path(project)}/feedback", json={"score": score, "text": text})
+        return _parsed(Judged, response)
+
     def receipt_text(self, project: str, form: str) -> str:
         """`form` is `json`, `text` or `csv`."""
         with self._reaching():
@@ -160,6 +168,29 @@ class Client:
         finally:
             beside.unlink(missing_ok=True)
         return len(response.content)
+
+    def save_export(self, user: str | None, path: Path) -> int:
+        """Writes the ZIP of a person's data to `path` (mode 0600), whole or not at all; its size in bytes."""
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        timeout = httpx.Timeout(_KEEPING_S_MAX, connect=5.0)
+        params = {"user": user} if user else {}
+        try:
+            with (
+                self._reaching(),
+                self._http.stream("GET", "/api/v1/me/export", params=params, timeout=timeout) as response,
+            ):
+                if response.status_code != 200:
+                    response.read()
+                    raise _told(response)
+                with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+            if not zipfile.is_zipfile(beside):
+                raise UnavailableError("The export arrived damaged.", "Fetch it again.")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return path.stat().st_size
 
     def events(self, project: str, after: int, silence_s_max: float = _HEARTBEAT_S_MAX) -> Iterator[Event]:
         """The events after number `after`, as they happen, until the project has finished.

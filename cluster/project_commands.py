@@ -189,6 +189,21 @@ def resume(terminal: Terminal, project_id: str, max_credits: str | None, as_json
     _print_project(terminal.client.resume(project_id, max_credits), as_json)
 
 
+@click.command()
+@project_argument
+@click.argument("score", type=click.IntRange(1, 5))
+@click.option("--text", default="", help="Why.")
+@json_option
+@pass_terminal
+def feedback(terminal: Terminal, project_id: str, score: int, text: str, as_json: bool) -> None:
+    """Says how content you are with a delivered project: a SCORE from 1 (not at all) to 5. The last one counts."""
+    judged = terminal.client.feedback(project_id, score, text)
+    if as_json:
+        print_json(judged)
+    else:
+        click.echo(f"{judged.project}: {judged.score} of 5. Thank you.")
+
+
 def read_brief(argument: str) -> str:
     """Raises BadInputError or TooLargeError; an empty brief is refused here, before anything is sent."""
     if argument == "-":

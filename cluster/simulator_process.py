@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster.environment import without_secrets
 from cluster.instance import MARK, Instance
+from cluster.simulator.payments import SECRET_VARIABLE
 from runtime.errors import UnavailableError
 
 _READY = "Simulator ready: "
@@ -27,19 +28,29 @@ class SimulatorProcess:
 
     @classmethod
     def start(
-        cls, instance: Instance, usage_file: Path, environment: Mapping[str, str], latency_ms: int = 40
+        cls,
+        instance: Instance,
+        usage_file: Path,
+        environment: Mapping[str, str],
+        latency_ms: int = 40,
+        *,
+        webhook_url: str = "",
+        payment_secret: str = "",
     ) -> "SimulatorProcess":
-        """Returns once it listens, on a free port. Raises UnavailableError with its last words."""
+        """Returns once it listens, on a free port; with a `webhook_url` it also takes payments.
+
+        Raises UnavailableError with its last words.
+        """
         instance.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_file = simulator_log(instance)
         with log_file.open("ab") as log:
             process = subprocess.Popen(
                 [
                     sys.executable, "-m", "cluster.simulator", "--port", "0", "--usage-file", str(usage_file),
-                    "--latency-ms", str(latency_ms),
+                    "--latency-ms", str(latency_ms), *(["--webhook-url", webhook_url] if webhook_url else []),
                 ],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-                env={**without_secrets(environment), MARK: instance.id},
+                env={**without_secrets(environment), MARK: instance.id, SECRET_VARIABLE: payment_secret},
             )  # fmt: skip
         assert process.stdout is not None
         deadline = time.monotonic() + _START_S_MAX

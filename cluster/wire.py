@@ -25,6 +25,7 @@ class Health(Answer):
 
 class Me(Answer):
     user: str
+    email: str = ""
     balance_credits: str
     held_credits: str
     balance_ucredits: int
@@ -66,6 +67,7 @@ class Project(Answer):
     package: Package | None = None
     created_at: str = ""
     updated_at: str = ""
+    completed_at: str | None = None
     last_seq: int = 0
 
     @property
@@ -83,6 +85,12 @@ class Project(Answer):
 
 class Projects(Answer):
     projects: list[Project]
+
+
+class Judged(Answer):
+    project: str
+    score: int
+    text: str = ""
 
 
 class ReceiptRow(Answer):

@@ -8,8 +8,9 @@
     │   ├── ForbiddenError           the token is good but not for this
     │   ├── NotFoundError            no such thing, or not yours
     │   ├── ConflictError            the thing is not in a state that allows this
-    │   ├── NotEnoughCreditsError    the wallet cannot cover the worst case of the call
-    │   ├── CeilingReachedError      the project's agreed ceiling cannot cover it
+    │   ├── DoesNotFitError          the worst case of the call is more than is left
+    │   │   ├── NotEnoughCreditsError    in the wallet
+    │   │   └── CeilingReachedError      under the project's agreed ceiling, or in the token's budget
     │   ├── AccountStoppedError      the account does not add up, so nothing is spent from it until somebody looked
     │   ├── UnpricedModelError       the model has no price, so it may not be called
     │   ├── ProviderRefusedError     the provider says this very request can never work
@@ -84,11 +85,28 @@ class ConflictError(RefusedError):
     code = "conflict"
 
 
-class NotEnoughCreditsError(RefusedError):
+class DoesNotFitError(RefusedError):
+    """`left_ucredits` is what would have fitted there, as it was then."""
+
+    code = "does_not_fit"
+
+    def __init__(
+        self,
+        message: str,
+        next_step: str = "",
+        charged: str = "Nothing was charged.",
+        left_ucredits: int = 0,
+    ) -> None:
+        super().__init__(message, next_step, charged)
+        self.args = (message, next_step, charged, left_ucredits)
+        self.left_ucredits = left_ucredits
+
+
+class NotEnoughCreditsError(DoesNotFitError):
     code = "not_enough_credits"
 
 
-class CeilingReachedError(RefusedError):
+class CeilingReachedError(DoesNotFitError):
     code = "ceiling_reached"
 
 
@@ -142,7 +160,10 @@ class TooManyRequestsError(OverloadedError):
 
 
 class DailyCapError(OverloadedError):
-    """`scope` is `user`, `platform` or `provider`: another provider's model may still be called under the last."""
+    """`scope` is `user`, `platform` or `provider`: another provider's model may still be called under the last.
+
+    `left_ucredits` is what would have fitted, as it was then.
+    """
 
     code = "daily_cap_reached"
 
@@ -153,10 +174,12 @@ class DailyCapError(OverloadedError):
         charged: str = "Nothing was charged.",
         retry_after_s: float = 1.0,
         scope: str = "user",
+        left_ucredits: int = 0,
     ) -> None:
         super().__init__(message, next_step, charged, retry_after_s)
-        self.args = (message, next_step, charged, retry_after_s, scope)
+        self.args = (message, next_step, charged, retry_after_s, scope, left_ucredits)
         self.scope = scope
+        self.left_ucredits = left_ucredits
 
 
 class EntityFailedError(UnavailableError):

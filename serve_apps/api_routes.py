@@ -1,4 +1,4 @@
-"""The HTTP door: health, wallet, projects, their events, packages and receipts; the operator's in `admin_routes`.
+"""The HTTP door: health, projects, their events, packages and receipts; the operator's in `admin_routes`.
 
 Routes say what may be asked; what happens is the entities' and the ledger's.
 """
@@ -18,11 +18,23 @@ from runtime.errors import BadInputError, ConflictError, MasterbuilderError, Not
 from runtime.ids import ProjectId, name_of, project_entity, user_entity
 from runtime.ledger.port import Identity
 from runtime.ledger.receipt import receipt_csv, receipt_json, receipt_text
-from runtime.project.messages import Answer, Cancel, Confirm, Describe, OpenProject, ProjectMessage, ProjectView, Resume
+from runtime.project.messages import (
+    Answer,
+    Cancel,
+    Confirm,
+    Describe,
+    OpenProject,
+    ProjectMessage,
+    ProjectView,
+    Resume,
+    Status,
+)
+from runtime.reports.port import Feedback
 from serve_apps import (
     admin_routes,
     answers,
     key_routes,
+    me_routes,
     model_routes,
     payment_routes,
     report_routes,
@@ -30,13 +42,21 @@ from serve_apps import (
     wallet_routes,
 )
 from serve_apps.auth import TheSystem, User
-from serve_apps.bodies import AnswerBody, ConfirmBody, OpenBody, ResumeBody, bounded, idempotency_key, read_body
+from serve_apps.bodies import (
+    AnswerBody,
+    ConfirmBody,
+    FeedbackBody,
+    OpenBody,
+    ResumeBody,
+    bounded,
+    idempotency_key,
+    read_body,
+)
 from serve_apps.door import application
 from serve_apps.event_stream import EventStream
 from serve_apps.follow import follow
 from serve_apps.project_json import project_json, set_aside_json
 from serve_apps.system import System
-from serve_apps.wallet_routes import balance_json
 
 BODY_BYTES_MAX = 1 << 20
 HEALTH_TIMEOUT_S = 5.0
@@ -46,8 +66,8 @@ router = APIRouter()
 
 def create_app(system: System, *, under_serve: bool = False, operator_sha256: str | None = None) -> FastAPI:
     routers = (
-        router, wallet_routes.router, admin_routes.router, key_routes.router, model_routes.router, token_routes.router,
-        payment_routes.router, report_routes.router,
+        router, me_routes.router, wallet_routes.router, admin_routes.router, key_routes.router, model_routes.router,
+        token_routes.router, payment_routes.router, report_routes.router,
     )  # fmt: skip
     return application(routers, system, under_serve=under_serve, operator_sha256=operator_sha256)
 
@@ -69,18 +89,6 @@ async def health(system: TheSystem) -> JSONResponse:
     ledger_ok = found["ledger"] == "ok"
     status = "ok" if ledger_ok and found["provider"] != "none" else "degraded"
     return JSONResponse({"status": status, **found, "version": version("masterbuilder")}, 200 if ledger_ok else 503)
-
-
-@router.get("/api/v1/me")
-async def me(system: TheSystem, user: User) -> JSONResponse:
-    balance = await system.ledger.balance(user.user)
-    return JSONResponse(
-        {
-            "user": user.user,
-            "is_admin": user.is_admin,
-            **balance_json(balance),
-        }
-    )
 
 
 @router.post("/api/v1/projects")
@@ -135,6 +143,17 @@ async def resume_project(project: str, request: Request, system: TheSystem, user
     body = await read_body(request, ResumeBody, BODY_BYTES_MAX)
     resume = Resume(key=idempotency_key(request, "resume"), ceiling_ucredits=body.max_ucredits)
     return await _tell(system, user, project, resume)
+
+
+@router.post("/api/v1/projects/{project}/feedback")
+async def rate_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    """Of a project that was delivered; the last one given counts."""
+    body = await read_body(request, FeedbackBody, BODY_BYTES_MAX)
+    view = await _owned(system, user, project)
+    if view.status is not Status.COMPLETED:
+        raise ConflictError(f"There is nothing to judge yet: the project is {view.status.value}.", "Wait for its end.")
+    await system.reports.rate(Feedback(project=view.id, user=user.user, score=body.score, text=body.text))
+    return JSONResponse({"project": view.id, "score": body.score, "text": body.text})
 
 
 @router.get("/api/v1/projects/{project}/events")

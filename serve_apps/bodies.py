@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    StrictInt,
     StringConstraints,
     ValidationError,
 )
@@ -57,6 +58,11 @@ def signed_ucredits(value: object) -> int:
     return -_ucredits(text[1:]) if text.startswith("-") else _ucredits(value)
 
 
+def unsigned_ucredits(value: object) -> int:
+    """Credits, or none."""
+    return 0 if re.fullmatch(r"0+(\.0*)?", str(value).strip()) else _ucredits(value)
+
+
 def _no_nul(value: object) -> object:
     if isinstance(value, str) and "\0" in value:
         raise ValueError("must not hold a NUL character")
@@ -96,6 +102,11 @@ class ConfirmBody(Body):
 
 class ResumeBody(Body):
     max_ucredits: UCredits | None = Field(default=None, alias="max_credits")
+
+
+class FeedbackBody(Body):
+    score: Annotated[StrictInt, Field(ge=1, le=5)]
+    text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4_000), BeforeValidator(_no_nul)] = ""
 
 
 class BackupBody(Body):

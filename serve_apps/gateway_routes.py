@@ -116,11 +116,12 @@ class ModelDoor:
                 await self._stream(exchange, order, asked)
                 return
             async with exchange.presence():
-                forwarded = await self._calls.forward(order, asked)
+                forwarded = await self._calls.forward(order, asked, exchange.cut_to)
         await exchange.reply(forwarded.body)
 
     async def _stream(self, exchange: "Exchange", order: CallOrder, asked: Spliced) -> None:
-        async with exchange.presence(), aclosing(self._calls.forward_stream(order, asked)) as pieces:
+        streaming = self._calls.forward_stream(order, asked, exchange.cut_to)
+        async with exchange.presence(), aclosing(streaming) as pieces:
             # The answer begins with the first piece: until then an error still has its own status.
             await exchange.begin_stream(await anext(pieces))
             try:
@@ -166,6 +167,7 @@ class Exchange:
         given = self._header(b"x-request-id")
         self.request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         self.status = 0
+        self._answer_tokens_max: int | None = None
 
     @property
     def wire(self) -> Wire:
@@ -209,6 +211,10 @@ class Exchange:
                 share.take(len(chunk))
             if not message.get("more_body", False):
                 return b"".join(chunks)
+
+    def cut_to(self, answer_tokens_max: int) -> None:
+        """That the answer may be so long and no longer: it is told in the header."""
+        self._answer_tokens_max = answer_tokens_max
 
     def presence(self) -> "_Presence":
         return _Presence(self._receive)
@@ -261,6 +267,8 @@ class Exchange:
         headers.append((b"request-id", request_id))
         if self._sets_header:
             headers.append((b"x-request-id", request_id))
+        if self._answer_tokens_max is not None:
+            headers.append((b"x-max-tokens", str(self._answer_tokens_max).encode()))
         self._began, self.status = True, status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 

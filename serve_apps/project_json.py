@@ -37,6 +37,7 @@ def project_json(view: ProjectView) -> dict[str, Any]:
         "package": package,
         "created_at": view.created_at.isoformat(),
         "updated_at": view.updated_at.isoformat(),
+        "completed_at": view.completed_at.isoformat() if view.completed_at else None,
         "last_seq": view.last_seq,
     }
 

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from runtime.errors import BadInputError
 from runtime.reports.listing import REPORTS
-from runtime.reports.port import Alert, Asked, FileForm, Report
+from runtime.reports.port import Alert, Asked, FileForm, GivenFeedback, Report
 from serve_apps.auth import Admin, TheSystem
 
 MEDIA_TYPES: dict[FileForm, str] = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
@@ -55,6 +55,12 @@ async def list_alerts(system: TheSystem, admin: Admin, open: str = "0") -> JSONR
     return JSONResponse({"alerts": [_alert(alert) for alert in await system.reports.alerts(SWITCH[open])]})
 
 
+@router.get("/feedback")
+async def list_feedback(system: TheSystem, admin: Admin) -> JSONResponse:
+    """What owners said of their projects, newest first."""
+    return JSONResponse({"feedback": [_given(given) for given in await system.reports.feedback()]})
+
+
 def moment_of(what: str, text: str | None) -> datetime | None:
     """A date is its first moment in UTC, and so is a time without a zone. Raises BadInputError."""
     if not text:
@@ -77,6 +83,17 @@ def _told(report: Report, asked: Asked) -> dict[str, Any]:
         "until": asked.until.isoformat() if asked.until else None,
         "columns": report.columns,
         "rows": [dict(zip(report.columns, row, strict=True)) for row in report.rows],
+    }
+
+
+def _given(given: GivenFeedback) -> dict[str, Any]:
+    said = given.feedback
+    return {
+        "project": said.project,
+        "user": said.user,
+        "score": said.score,
+        "text": said.text,
+        "at": given.at.isoformat(),
     }
 
 

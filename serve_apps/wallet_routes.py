@@ -44,10 +44,15 @@ class RefundBody(Body):
 
 @router.get("/api/v1/credits")
 async def credits(system: TheSystem, user: User) -> JSONResponse:
-    """Balance, what today's own calls used of the cap of a day, and what is to be known: that little is left, say."""
+    """Balance, what today's own calls used of the cap of a day, and what is to be known: that little is left, say.
+
+    Who was told here is not told again by a door that tells without being asked.
+    """
     balance = await system.ledger.balance(user.user)
     spending = await system.ledger.spending(user.user)
     notices = await system.ledger.notices(user.user)
+    if notices:
+        await system.ledger.mark_told(user.user, notices[0].at)
     cap = spending.cap_ucredits
     return JSONResponse(
         {

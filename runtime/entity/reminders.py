@@ -7,6 +7,9 @@ from typing import Any
 
 from runtime.ids import UserId
 
+OWNER_LEFT = "owner_left"
+"""The name of a reminder that the ledger arms: the entity's owner asked to be erased, and it ends what it does."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reminded:

@@ -84,6 +84,8 @@ class KeyPoolVitals:
     """Calls that wait for a key."""
     refused: Sequence[str] = ()
     """Keys that the provider refuses, by their ids: out of use until somebody mends them."""
+    used_percent: int | None = None
+    """Of what all keys together may do in a minute, for the model that is nearest to it; None without a limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

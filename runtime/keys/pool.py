@@ -28,7 +28,7 @@ from runtime.ids import UserId
 from runtime.keys.keys import KeyLimits, KeyOutcome, ProviderKey, Wish
 from runtime.keys.line import Line, Waiter
 from runtime.keys.quotas import Quota
-from runtime.keys.window import Window
+from runtime.keys.window import Window, used_percent
 
 COOLDOWN_S_MIN = 0.05
 COOLDOWN_S_MAX = 24 * 3600.0
@@ -325,7 +325,19 @@ class Pool:
             cooling=len(cooling.intersection(self._keys).union(refused)),
             waiting=len(self._waiters),
             refused=refused,
+            used_percent=self._used_percent(now),
         )
+
+    def _used_percent(self, now: float) -> int | None:
+        """A model that some key was never asked for has room there."""
+        usable = {key_id for key_id, key in self._keys.items() if not key.is_refused}
+        of_model: dict[str, list[Window]] = {}
+        for (key_id, model), window in self._windows.items():
+            if key_id in usable:
+                window.room(now)
+                of_model.setdefault(model, []).append(window)
+        shares = [used_percent(windows) for windows in of_model.values() if len(windows) == len(usable)]
+        return max((share for share in shares if share is not None), default=None)
 
     def states(self, now: float) -> Sequence[KeyState]:
         states = []

@@ -231,6 +231,23 @@ def _is_above(used: int, limit: int | None) -> bool:
     return limit is not None and used > FREE_SHARE * limit
 
 
+def used_percent(windows: Sequence[Window]) -> int | None:
+    """How much of what these may do together is used, of requests or tokens, whichever is more; None without a limit.
+    Where one has no limit, nothing is used up. `room` was asked of each at this moment."""
+    requests = sum(each.open + each.past for each in windows)
+    tokens = sum(each.open_tokens + each.past_tokens for each in windows)
+    shares = [
+        _share_percent(requests, [each.requests_max for each in windows]),
+        _share_percent(tokens, [each.tokens_max for each in windows]),
+    ]
+    return max((share for share in shares if share is not None), default=None)
+
+
+def _share_percent(used: int, limits: Sequence[int | None]) -> int | None:
+    most = sum(limit for limit in limits if limit is not None)
+    return None if None in limits or not most else 100 * used // most
+
+
 def _least(one: int | None, other: int | None) -> int | None:
     if one is None or other is None:
         return other if one is None else one

@@ -1,7 +1,5 @@
 """The ledger on the store: wallets, holds, escrows, receipts, tokens, sealed keys and models, written by one writer."""
 
-import hashlib
-import hmac
 import logging
 import time
 from collections import defaultdict
@@ -13,11 +11,12 @@ from typing import TypeVar
 from runtime.errors import CeilingReachedError, DailyCapError, NotEnoughCreditsError
 from runtime.ids import BlobId, CallId, ProjectId, UserId
 from runtime.ledger import caps, escrows, postings, recall, wallets
-from runtime.ledger.caps import NO_CAPS, Caps, Rules
+from runtime.ledger.caps import ASK_THE_OPERATOR, NO_CAPS, Caps, Rules
 from runtime.ledger.key_book import KeyBook
 from runtime.ledger.model_book import ModelBook
 from runtime.ledger.money import Tariff
 from runtime.ledger.order_book import OrderBook
+from runtime.ledger.person_book import PersonBook
 from runtime.ledger.port import (
     Balance,
     Draw,
@@ -50,7 +49,7 @@ ESCROW_SILENT_S = 60.0
 """Escrows of a process that says nothing for so long are ended. Processes give theirs up much earlier by themselves."""
 
 
-class Books(KeyBook, ModelBook, OrderBook, TokenBook):
+class Books(KeyBook, ModelBook, OrderBook, PersonBook, TokenBook):
     """Implements `runtime.ledger.port.Ledger`. The rules are in `postings`; here they meet the database."""
 
     def __init__(
@@ -63,10 +62,12 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
         identity_salt: bytes,
         caps: Caps = NO_CAPS,
         referral_ucredits: int = 0,
+        more_credits: str = ASK_THE_OPERATOR,
         clock: Callable[[], datetime] = utc_now,
         recall_wait_s: float = recall.WAIT_S,
     ) -> None:
-        super().__init__(database, clock, Rules(tariff=tariff, caps=caps), referral_ucredits)
+        rules = Rules(tariff=tariff, caps=caps, more_credits=more_credits)
+        super().__init__(database, clock, rules, referral_ucredits)
         self._blobs = blobs
         self._initial_free_ucredits = initial_free_ucredits
         self._identity_salt = identity_salt
@@ -109,6 +110,7 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
             known = tx.get(caps.STOPS, user)
             if known is None or known.lifted_at is not None:
                 return False
+            caps.check_not_erased(tx, user)
             now = self._clock()
             tx.execute("lift_stop", user_id=user, lifted_at=now)
             tx.keep(caps.STOPS, user, replace(known, lifted_at=round(now.timestamp() * 1e6)))
@@ -121,10 +123,9 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
         return [StoppedAccount(user=user, reason=reason, since=at_us(since)) for user, reason, since in rows]
 
     async def balance(self, user: UserId) -> Balance:
-        free = await self._rows("select_account", {"key": postings.wallet(user)})
-        held = await self._rows("select_account", {"key": postings.held(user)})
-        held_ucredits = held[0][2] if held else 0
-        return Balance(balance_ucredits=(free[0][2] if free else 0) + held_ucredits, held_ucredits=held_ucredits)
+        rows = await self._rows("select_wallet", {"free": postings.wallet(user), "held": postings.held(user)})
+        balance, held = rows[0]
+        return Balance(balance_ucredits=balance, held_ucredits=held)
 
     async def hold(self, hold: Hold) -> None:
         """Waits a moment before a refusal while processes are asked to give back what they hold in advance."""
@@ -154,9 +155,13 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
 
     async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
         self._seen_s[settlement.process] = time.monotonic()
+        settlement = await self._with_pseudonyms(settlement)
         if settlement.calls or settlement.returns or settlement.process_ended:
             try:
-                await self._database.write(lambda tx: escrows.settle(tx, settlement, self._rules, self._clock()))
+                await self._database.write(
+                    lambda tx: escrows.settle(tx, settlement, self._rules, self._clock()),
+                    weight=max(1, len(settlement.calls)),
+                )
             except DuplicateRowError:
                 await self._database.write(lambda tx: escrows.settle_again(tx, settlement, self._rules, self._clock()))
         self._given(settlement.process, settlement.returns)
@@ -195,10 +200,11 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
         )
 
     async def add_token(self, token: NewToken) -> None:
-        """Raises BadInputError for a token that cannot be one."""
+        """Raises BadInputError for a token that cannot be one, ConflictError for somebody who is being erased."""
         check_token(token)
 
         def act(tx: Transaction) -> None:
+            caps.check_not_erased(tx, token.user)
             if tx.get(caps.USERS, token.user) is None:
                 self._open_wallet(tx, token.user, is_admin=False)
             budget = token.terms.budget_ucredits
@@ -225,7 +231,7 @@ class Books(KeyBook, ModelBook, OrderBook, TokenBook):
         return UserId(rows[0][0]) if rows else None
 
     def _open_wallet(self, tx: Transaction, user: UserId, is_admin: bool) -> Balance:
-        identity = hmac.new(self._identity_salt, user.encode(), hashlib.sha256).hexdigest()
+        identity = self._identity_sha256(user)
         return wallets.open_wallet(tx, user, is_admin, identity, self._initial_free_ucredits, self._clock())
 
     async def _hold(self, hold: Hold) -> None:

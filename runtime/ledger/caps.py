@@ -12,19 +12,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
-from runtime.errors import AccountStoppedError, CeilingReachedError, DailyCapError, MasterbuilderError
+from runtime.errors import AccountStoppedError, CeilingReachedError, ConflictError, DailyCapError, MasterbuilderError
 from runtime.ids import UserId
 from runtime.ledger.money import Tariff, credits_exact
 from runtime.ledger.port import CapScope, Payer, Role
-from runtime.ledger.records import Budget, Stop, User
+from runtime.ledger.records import ERASED, Budget, Stop, User
 from runtime.store.transaction import Kind, Transaction, first_as
 
-BUDGETS = Kind(name="budget", query="select_budget", read=first_as(Budget))
-USERS = Kind(name="user", query="select_user", read=first_as(User))
-STOPS = Kind(name="stop", query="select_stop", read=first_as(Stop))
+BUDGETS = Kind(name="budget", query="select_budget", read=first_as(Budget), remembers_absence=True)
+USERS = Kind(name="user", query="select_user", read=first_as(User), remembers_absence=True)
+STOPS = Kind(name="stop", query="select_stop", read=first_as(Stop), remembers_absence=True)
 DAYS: Kind[int] = Kind(name="day", query="select_day", read=lambda rows: int(rows[0][0]))
 """What is committed under a subject of a day, as far as somebody asked."""
 
+ASK_THE_OPERATOR = "Ask the operator for credits."
 NOT_MADE = "The call was not made and not charged."
 
 
@@ -49,6 +50,8 @@ class Rules:
 
     tariff: Tariff
     caps: Caps = NO_CAPS
+    more_credits: str = ASK_THE_OPERATOR
+    """What somebody can do who needs more."""
 
 
 class Bound(NamedTuple):
@@ -102,6 +105,10 @@ def refusal(
 ) -> MasterbuilderError | None:
     """Why so much more cannot be committed; None when it can. The wallet is looked at elsewhere."""
     stop = tx.get(STOPS, payer.user)
+    if stop is not None and stop.reason == ERASED:
+        return AccountStoppedError(
+            f"{payer.user} asked to be erased: nothing is spent from that account any more.", "", NOT_MADE
+        )
     if stop is not None and stop.lifted_at is None:
         return AccountStoppedError(
             f"Paid work of {payer.user} is stopped: its account does not add up.",
@@ -112,6 +119,16 @@ def refusal(
         if amount_ucredits > bound.left_ucredits:
             return _refusal_by(bound, payer, amount_ucredits, now)
     return None
+
+
+def check_not_erased(tx: Transaction, user: UserId) -> None:
+    """Raises ConflictError for somebody who asked to be erased, and for a pseudonym."""
+    stop = tx.get(STOPS, user)
+    if stop is not None and stop.reason == ERASED:
+        raise ConflictError(
+            f"{user} asked to be erased: nothing is added to that account any more.",
+            "What was paid for it since is to be paid back in the payment provider's console.",
+        )
 
 
 def room(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> int | None:
@@ -174,7 +191,8 @@ def _bounds(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> list[Bo
 
 def _refusal_by(bound: Bound, payer: Payer, amount_ucredits: int, now: datetime) -> MasterbuilderError:
     may_cost = f"This call may cost up to {credits_exact(amount_ucredits)} credits and"
-    left = credits_exact(max(0, bound.left_ucredits))
+    left_ucredits = max(0, bound.left_ucredits)
+    left = credits_exact(left_ucredits)
     ceiling = credits_exact(bound.ceiling_ucredits)
     if bound.scope is None:
         whose, next_step = (
@@ -182,7 +200,8 @@ def _refusal_by(bound: Bound, payer: Payer, amount_ucredits: int, now: datetime)
             if bound.subject == payer.project
             else ("the token's budget", "Use another token, or have one issued with a larger budget.")
         )
-        return CeilingReachedError(f"{may_cost} {left} are left under {whose} of {ceiling}.", next_step, NOT_MADE)
+        told = f"{may_cost} {left} are left under {whose} of {ceiling}."
+        return CeilingReachedError(told, next_step, NOT_MADE, left_ucredits)
     whose = {"user": "your cap", "platform": "the platform's cap", "provider": f"the cap of {payer.provider}"}[
         bound.scope
     ]
@@ -193,6 +212,7 @@ def _refusal_by(bound: Bound, payer: Payer, amount_ucredits: int, now: datetime)
         NOT_MADE,
         retry_after_s=_until_midnight_s(now),
         scope=bound.scope,
+        left_ucredits=left_ucredits,
     )  # fmt: skip
 
 

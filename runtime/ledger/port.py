@@ -482,6 +482,64 @@ class StoppedAccount:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """What is kept of a user beside money and projects."""
+
+    user: UserId
+    is_admin: bool
+    role: Role
+    email: str
+    """Empty where there is none."""
+    registered_at: datetime
+    erasure_asked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """That a user asked to be erased, and by when it is done."""
+
+    user: UserId
+    asked_at: datetime
+    due_at: datetime
+    forfeited_ucredits: int
+    """What the wallet had: what is held of it may still be charged for calls under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserCall:
+    project: ProjectId | None
+    row: CallRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bought:
+    purchase: Purchase
+    at: datetime
+    repaid_ucredits: int | None
+    """None where it was not paid back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rating:
+    """What the user said of a project: a score from 1 to 5, and maybe why."""
+
+    project: ProjectId
+    score: int
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """Orders, purchases and ratings, oldest first, and every notice, newest first."""
+
+    orders: Sequence[Order]
+    purchases: Sequence[Bought]
+    notices: Sequence[Notice]
+    ratings: Sequence[Rating] = ()
+
+
 class Credit(Protocol):
     """Who pays for the calls of one process. A `Ledger` is one; a purse is a faster one."""
 
@@ -543,7 +601,31 @@ class Ledger(Protocol):
     async def spending(self, user: UserId) -> Spending: ...
 
     async def notices(self, user: UserId) -> Sequence[Notice]:
-        """What a user is to know, newest first: the last twenty."""
+        """What a user is to know, newest first: the last twenty, told or not."""
+
+    async def untold_notices(self, user: UserId) -> Sequence[Notice]:
+        """Those that no door has told yet, oldest first, twenty at most: for a door that tells without being asked."""
+
+    async def mark_told(self, user: UserId, until: datetime) -> None:
+        """That the user was told everything up to that moment. Again, it changes nothing."""
+
+    async def person(self, user: UserId) -> Person | None:
+        """None for a user nobody registered, or who was erased."""
+
+    async def set_email(self, user: UserId, email: str) -> None:
+        """Empty removes it. Raises NotFoundError, BadInputError for what cannot be an address, ConflictError."""
+
+    async def papers(self, user: UserId) -> Papers: ...
+
+    async def calls_of(self, user: UserId, after: CallId | None, limit: int) -> Sequence[UserCall]:
+        """Every call that was made on the user's wallet, by id, from behind `after`."""
+
+    async def delete_person(self, user: UserId, forfeit_ucredits: int) -> Deletion:
+        """Asks for the user to be erased: when it returns that is on disk, their tokens are revoked, and nothing more
+        is spent or added. The rest follows by itself. Asking again answers the same.
+
+        Raises NotFoundError, ConflictError where the wallet has more than `forfeit_ucredits`, or for the local admin.
+        """
 
     async def stop_account(self, user: UserId, reason: str) -> None:
         """Nothing more is spent from its wallet until `release_account`; what runs is settled."""

@@ -279,8 +279,9 @@ def shortage(
     if amount_ucredits > free:
         return NotEnoughCreditsError(
             f"This call may cost up to {credits_exact(amount_ucredits)} credits and {credits_exact(free)} are free.",
-            "Ask the operator for credits, then resume.",
+            f"{rules.more_credits} Builds that wait for them go on by themselves.",
             caps.NOT_MADE,
+            free,
         )
     return None
 

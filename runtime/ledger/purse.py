@@ -63,6 +63,7 @@ class Purse:
         tariff: Tariff,
         *,
         call_s_max: float,
+        batch_calls_max: int = BATCH_CALLS_MAX,
         clock: Callable[[], float] = time.monotonic,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -70,6 +71,7 @@ class Purse:
         self._spool = spool
         self._tariff = tariff
         self._call_s_max = call_s_max
+        self._batch_calls_max = batch_calls_max
         self._clock = clock
         self._utc_now = utc_now
         self._accounts: dict[Payer, _Account] = {}
@@ -176,7 +178,7 @@ class Purse:
         call.escrow.reserved -= call.bound
         call.escrow.charged += charge
         self._over.append(call)
-        if len(self._over) >= BATCH_CALLS_MAX:
+        if len(self._over) >= self._batch_calls_max:
             self._settle()
 
     async def _finish(self, call: "_Call", meter: Meter, charge: int) -> None:
@@ -308,7 +310,7 @@ class Purse:
 
     def _settle(self) -> None:
         while (self._over or self._returns) and len(self._batches) < BATCHES_MAX:
-            batch = [self._over.popleft() for _ in range(min(BATCH_CALLS_MAX, len(self._over)))]
+            batch = [self._over.popleft() for _ in range(min(self._batch_calls_max, len(self._over)))]
             if not batch and self._batches:
                 return  # The returns may be on their way already.
             self._send(batch)
@@ -325,7 +327,12 @@ class Purse:
         )
         task = asyncio.get_running_loop().create_task(self._carry(settlement, calls))
         self._batches.add(task)
-        task.add_done_callback(self._batches.discard)
+        task.add_done_callback(self._carried)
+
+    def _carried(self, batch: asyncio.Task[None]) -> None:
+        self._batches.discard(batch)
+        if len(self._over) >= self._batch_calls_max:
+            self._settle()
 
     async def _carry(self, settlement: Settlement, calls: "list[_Call]") -> None:
         pause_s = RETRY_S

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from runtime.ids import CallId, ProjectId, RunId, UserId
 from runtime.ledger.money import Price
@@ -19,6 +19,10 @@ CHARGED = ("ok", "estimated")
 """Outcomes of calls that were served: the others cost the user nothing."""
 
 
+ERASED = "the account is erased"
+"""Why an account is stopped for good: its owner was erased, or asked for it. As `select_stop` says it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """`balance` is what was credited minus what was debited."""
@@ -28,8 +32,7 @@ class Account:
     balance: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class Transfer(NamedTuple):
     """`amount` (over 0) leaves `debit` and reaches `credit`. Its id is made from the caller's: posted once for ever."""
 
     transfer_id: str
@@ -215,9 +218,9 @@ class EscrowRow:
         return Payer(self.user, self.project, self.token_sha256, self.provider)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EscrowCallRow:
-    """A call under an escrow, with all that a receipt needs. Written once and never changed."""
+class EscrowCallRow(NamedTuple):
+    """A call under an escrow, with all that a receipt needs. Written once and never changed. A tuple is made in a third
+    of a dataclass's time."""
 
     call: CallId
     escrow: EscrowId

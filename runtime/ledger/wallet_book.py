@@ -66,8 +66,15 @@ class WalletBook(Book):
         return Spending(spent_ucredits=spent[0][0], cap_ucredits=cap)
 
     async def notices(self, user: UserId) -> Sequence[Notice]:
-        rows = await self._rows("notices", {"user_id": user})
-        return [Notice(kind=kind, text=text, at=at_us(at)) for kind, text, at in rows]
+        return await self._notices("notices", user)
+
+    async def untold_notices(self, user: UserId) -> Sequence[Notice]:
+        return await self._notices("untold_notices", user)
+
+    async def mark_told(self, user: UserId, until: datetime) -> None:
+        if await self._rows("untold_notices", {"user_id": user}):
+            told = {"user_id": user, "until": until, "told_at": self._clock()}
+            await self._database.write(lambda tx: tx.execute("mark_told", **told))
 
     async def note_low_balances(self, low_ucredits: int) -> int:
         """Tells everybody once whose balance fell below since they were last above; how many are told now."""
@@ -80,7 +87,7 @@ class WalletBook(Book):
                 tx.execute("set_low", user_id=user, is_low=not was_low)
                 if not was_low:
                     now, told = self._clock(), told + 1
-                    text = f"{credits_text(balance)} credits are left. Ask the operator for credits."
+                    text = f"{credits_text(balance)} credits are left. {self._rules.more_credits}"
                     tx.execute(
                         "add_notice", notice=f"low/{user}/{now.isoformat()}", user_id=user, kind="low_balance",
                         text=text, made_at=now,
@@ -88,3 +95,8 @@ class WalletBook(Book):
             return told
 
         return await self._database.write(act)
+
+    async def _notices(self, query: str, user: UserId) -> list[Notice]:
+        return [
+            Notice(kind=kind, text=text, at=at_us(at)) for kind, text, at in await self._rows(query, {"user_id": user})
+        ]

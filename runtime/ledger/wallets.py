@@ -16,7 +16,7 @@ from datetime import datetime
 
 from runtime.errors import BadInputError, ConflictError, NotEnoughCreditsError, NotFoundError
 from runtime.ids import UserId
-from runtime.ledger.caps import USERS
+from runtime.ledger.caps import USERS, check_not_erased
 from runtime.ledger.money import credits_exact
 from runtime.ledger.port import Adjustment, Balance, CallRefund, Purchase, Repayment, Role
 from runtime.ledger.postings import (
@@ -52,7 +52,9 @@ GRANTS: Kind[str] = Kind(name="grant", query="select_grant", read=lambda rows: r
 def open_wallet(
     tx: Transaction, user: UserId, is_admin: bool, identity_sha256: str, grant_ucredits: int, now: datetime
 ) -> Balance:
-    """Registers the user; grants once per `identity_sha256`, for ever. Raises BadInputError for an unusable id."""
+    """Registers the user; grants once per `identity_sha256`, for ever. Raises BadInputError for an unusable id,
+    ConflictError for somebody who is being erased."""
+    check_not_erased(tx, user)
     known = tx.get(USERS, user)
     role: Role = known.role if known is not None and known.role != "ADMIN" else "DEMO"
     row = User(
@@ -203,7 +205,7 @@ def repay(tx: Transaction, asked: Repayment, now: datetime) -> int:
 def refund_call(tx: Transaction, asked: CallRefund, now: datetime) -> int:
     """Gives back what a call was charged, once for ever; how much. The cost stays the platform's.
 
-    Raises NotFoundError for a call that was never charged, BadInputError.
+    Raises NotFoundError for a call that was never charged, ConflictError where its user was erased, BadInputError.
     """
     check_reason(asked.reason)
     if refunded := tx.committed("select_call_refund", {"key": asked.call}):
@@ -212,6 +214,7 @@ def refund_call(tx: Transaction, asked: CallRefund, now: datetime) -> int:
     if not rows or rows[0][2] != "settled" or rows[0][3] not in CHARGED or not rows[0][4]:
         raise NotFoundError(f"{asked.call} was not charged.", "The receipt lists what was.")
     user, project, _, _, charge = rows[0]
+    check_not_erased(tx, user)
     tx.insert(
         "call_refunds",
         CallRefundRow(
@@ -227,6 +230,7 @@ def _known(tx: Transaction, user: UserId) -> User:
     known = tx.get(USERS, user)
     if known is None:
         raise NotFoundError(f"There is no user {user}.", "Issue a token for them first.")
+    check_not_erased(tx, user)
     return known
 
 

@@ -8,13 +8,13 @@ from runtime.ledger.money import UCREDITS_PER_CREDIT, credits_text
 from runtime.ledger.port import Balance
 
 
-def check_wallet(balance: Balance, min_credits_to_start: int) -> None:
+def check_wallet(balance: Balance, min_credits_to_start: int, more_credits: str) -> None:
     """Raises NotEnoughCreditsError where the free balance is below MIN_CREDITS_TO_START (in credits)."""
     if balance.free_ucredits < min_credits_to_start * UCREDITS_PER_CREDIT:
         raise NotEnoughCreditsError(
             f"A build needs at least {min_credits_to_start} free credits; "
             f"you have {credits_text(balance.free_ucredits)}.",
-            "Ask the operator for credits.",
+            more_credits,
         )
 
 

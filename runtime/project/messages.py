@@ -130,3 +130,5 @@ class ProjectView:
     created_at: datetime
     updated_at: datetime
     last_seq: int
+    completed_at: datetime | None = None
+    """From then on its package is there; a project that ended otherwise has none."""

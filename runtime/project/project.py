@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord, Moves
+from runtime.entity.reminders import OWNER_LEFT, Reminded
 from runtime.errors import (
     BadInputError,
     ConflictError,
@@ -105,6 +108,8 @@ class Project(Entity[State]):
                 await self._cancel(message)
             case Resume():
                 await self._resume(message)
+            case Reminded(name=name) if name == OWNER_LEFT:
+                await self._leave(message)
             case Describe():
                 pass
             case _:
@@ -171,6 +176,11 @@ class Project(Entity[State]):
         finally:
             self._ending = False
 
+    async def _leave(self, message: Reminded) -> None:
+        """Its owner asked to be erased."""
+        if not self.state.status.terminal:
+            await self._cancel(Cancel(key=message.key))
+
     async def _resume(self, message: Resume) -> None:
         if self.activation.has(message.key):
             return
@@ -205,7 +215,7 @@ class Project(Entity[State]):
         shop = self._workshop
         steps = PaidSteps(self.activation)
         architect = Architect(self.activation, steps, shop)
-        workbench = Workbench(self.activation, shop.ledger, shop.scratch_dir / name_of(self._entity))
+        workbench = Workbench(self.activation, shop.ledger, self._working_copy)
         finder = CodeFinder(self.activation, shop.entities)
         building = Building(self.activation, steps, architect, workbench, finder, shop)
         verifying = Verifying(self.activation, architect, building, workbench, finder, shop.settings.max_fix_rounds)
@@ -266,3 +276,9 @@ class Project(Entity[State]):
             {"status": status, "reason": reason, "spent_ucredits": receipt.net_ucredits},
             lambda state: Moves(abandon=tuple(state.steps.open.values()), ceiling_ucredits=0),
         )
+        await asyncio.to_thread(shutil.rmtree, self._working_copy, ignore_errors=True)
+
+    @property
+    def _working_copy(self) -> Path:
+        """Plain files: only there while there is something to build."""
+        return self._workshop.scratch_dir / name_of(self._entity)

@@ -71,6 +71,7 @@ class State:
     spent_ucredits: int = 0
     created_at: datetime = EPOCH
     updated_at: datetime = EPOCH
+    completed_at: datetime | None = None
     last_seq: int = 0
 
     def after(self, event: EventRecord) -> "State":
@@ -185,6 +186,7 @@ class State:
             package=self.package,
             created_at=self.created_at,
             updated_at=self.updated_at,
+            completed_at=self.completed_at,
             last_seq=self.last_seq,
         )
 
@@ -211,6 +213,8 @@ class State:
         changed = replace(self, status=status, resume_to=None, pause_text="")
         if status is Status.FAILED:
             changed = replace(changed, failure_reason=data["reason"])
+        if status is Status.COMPLETED:
+            changed = replace(changed, completed_at=self.updated_at)
         return replace(changed, steps=replace(changed.steps, open={})) if status.terminal else changed
 
     def _with_outcome(self, task: str, number: int, outcome: str, reason: str) -> "State":

@@ -1,6 +1,6 @@
 """Carries one call through its route: credit, a key, the provider, and what to do about each way it can fail.
 
-for each model of the route      hold its worst case; under a provider's cap of the day: the next model
+for each model of the route      hold its worst case, cut to what can be paid; under a provider's cap: the next model
   until something is served        lease a key, ask
     limited, or the key refused      the next key, as long as the call may wait
     an outage                        the next model; of the last one three more tries
@@ -16,9 +16,16 @@ from typing import Literal, Self, TypeVar
 
 from runtime.catalogue.model import Model
 from runtime.config import Settings
-from runtime.errors import AllProvidersFailedError, DailyCapError, MasterbuilderError, UnavailableError
+from runtime.errors import (
+    AllProvidersFailedError,
+    DailyCapError,
+    DoesNotFitError,
+    MasterbuilderError,
+    UnavailableError,
+)
 from runtime.ids import CallId
 from runtime.keys.keys import KeyLeases, KeyLimits, KeyOutcome, Lease, Wish
+from runtime.ledger.money import Tariff
 from runtime.ledger.port import Credit, Hold, Meter
 from runtime.providers.bounds import Bounds, Size, estimated_tokens
 from runtime.providers.breaker import Breakers
@@ -30,11 +37,14 @@ RETRIES_MAX = 3
 REFUSALS_MAX = 20
 """Rate limits and refused keys one call puts up with at one model, however short the waits are."""
 BACKOFF_S = 0.5
+CUTS_MAX = 8
+"""Tries at one hold: one for each thing that a call must fit under, and some for who comes in between."""
 FAILOVER_WAIT_S = 2.0
 """How long an interactive call waits for a key of a model that is not the last of its route."""
 
 Answer = TypeVar("Answer")
-Ask = Callable[[Lease, CallId, Model], Awaitable[Answer]]
+Ask = Callable[[Lease, "Served"], Awaitable[Answer]]
+"""Sends one request: to the model, under the call id and with the answer's length that was held."""
 
 
 class Attempts:
@@ -73,7 +83,7 @@ class Attempts:
             bounds = size.bounds(model)
             served = Served(self._credit, self._keys, self._metering, self._clock, order, call, model, bounds)
             try:
-                await self._credit.hold(served.hold())
+                await self._hold(served, is_last=is_last)
             except DailyCapError as capped:
                 if capped.scope != "provider":
                     raise
@@ -99,6 +109,23 @@ class Attempts:
         """Waits for what is being metered."""
         await asyncio.gather(*self._metering, return_exceptions=True)
 
+    async def _hold(self, served: "Served", *, is_last: bool) -> None:
+        """Takes credit for the worst case, or, where that is not there, for as long an answer as it pays for.
+
+        Nothing is held while the answer is cut, so who comes in between only makes it shorter. Raises what holding
+        raises: also where another model of the route may answer in full.
+        """
+        for _ in range(CUTS_MAX):
+            try:
+                await self._credit.hold(served.hold())
+            except (DoesNotFitError, DailyCapError) as refusal:
+                is_of_provider = isinstance(refusal, DailyCapError) and refusal.scope == "provider"
+                if (is_of_provider and not is_last) or not served.cut(refusal.left_ucredits, self._settings.tariff):
+                    raise
+            else:
+                return
+        await self._credit.hold(served.hold())
+
     async def _ask(self, served: "Served", ask: Ask[Answer], *, is_last: bool) -> Answer:
         """Asks one model until something was served, under one call id."""
         wait_s = self._settings.key_wait_seconds
@@ -113,7 +140,7 @@ class Attempts:
             wait_s = max(0.0, wait_s - (self._clock() - began_s))
             served.sent(lease)
             try:
-                return await ask(lease, served.call, served.model)
+                return await ask(lease, served)
             except RateLimitedError as limited:
                 told = KeyOutcome(kind="rate_limited", retry_after_s=limited.retry_after_s, limits=limited.limits)
                 served.failed(told)
@@ -166,6 +193,8 @@ class Served:
         self.said_bytes = 0
         """Of text and tool calls, passed on to the client so far."""
         self.limits: KeyLimits | None = None
+        self.is_cut = False
+        """The answer may be shorter than was asked for, because no more could be paid."""
         self.is_left = False
         """The client took too long to read, which is as if it had left."""
         self._credit = credit
@@ -186,6 +215,19 @@ class Served:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             await self.close(error)
+
+    @property
+    def answer_tokens_max(self) -> int:
+        """What is held for each answer, and so the limit that the provider must be given."""
+        return self._bounds.answer_tokens_max
+
+    def cut(self, left_ucredits: int, tariff: Tariff) -> bool:
+        """Shortens the answer to what so much pays for. False where that is too little; and of a step's call, which
+        waits for credits instead: half of its answer is worth nothing."""
+        cut = self._bounds.cut_to(left_ucredits, self.model.price, tariff) if self.order.run is None else None
+        if cut is not None:
+            self._bounds, self.is_cut = cut, True
+        return cut is not None
 
     def hold(self) -> Hold:
         order = self.order

@@ -1,9 +1,11 @@
 """How much a request can use at most, and what it will about use."""
 
 import json
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, replace
 
 from runtime.catalogue.model import Model
+from runtime.ledger.money import Price, Tariff
 from runtime.providers.chat import ChatRequest, EmbedRequest, Image, Text, ToolCall, ToolResult
 
 BYTES_PER_TOKEN = 4
@@ -14,6 +16,8 @@ TOOLS_TOKENS_MAX = 1_024
 """What a provider's own instructions for the use of tools add, once."""
 IMAGE_TOKENS_MAX = 50_000
 """Of one picture, for a model whose own figure is not known: above the largest that providers publish."""
+OUTPUT_TOKENS_MIN = 256
+"""Nobody is helped by a shorter answer than this where a longer one was asked for. Source: DESIGN §4."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,24 @@ class Bounds:
     output_tokens_max: int
     input_tokens: int
     images: int = 0
+    choices: int = 1
+    """Answers that share `output_tokens_max`."""
+    answer_tokens_min: int = OUTPUT_TOKENS_MIN
+    """No answer that is cut may be shorter."""
+
+    @property
+    def answer_tokens_max(self) -> int:
+        return self.output_tokens_max // self.choices
+
+    def cut_to(self, left_ucredits: int, price: Price, tariff: Tariff) -> "Bounds | None":
+        """With answers as long as so much pays for; None where they would be too short."""
+
+        def worst_ucredits(answer_tokens: int) -> int:
+            output_tokens = answer_tokens * self.choices
+            return tariff.credits_for(price.cost_pusd(self.input_tokens_max, output_tokens, self.images))
+
+        fitting = bisect_right(range(self.answer_tokens_max + 1), left_ucredits, key=worst_ucredits) - 1
+        return replace(self, output_tokens_max=fitting * self.choices) if fitting >= self.answer_tokens_min else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +62,8 @@ class Size:
     choices: int = 1
     said_bytes: int | None = None
     """UTF-8 bytes of what is said alone, where `text_bytes` also counts what it is wrapped in."""
+    thinking_tokens: int = 0
+    """Of the output limit, as the caller set them aside: a provider refuses a limit that is not above them."""
 
     @property
     def context_tokens(self) -> int:
@@ -55,6 +79,8 @@ class Size:
             output_tokens_max=limit * self.choices,
             input_tokens=estimated_tokens(self.text_bytes if self.said_bytes is None else self.said_bytes),
             images=self.images,
+            choices=self.choices,
+            answer_tokens_min=OUTPUT_TOKENS_MIN + self.thinking_tokens,
         )
 
 

@@ -48,6 +48,8 @@ STREAM_TIMEOUTS_MAX = 5
 """The longest stream, in call time-outs: a provider that drips for ever is cut off."""
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
+OnCut = Callable[[int], None]
+"""Told, before an answer begins, how long it may be at most where that is less than was asked for; in tokens."""
 _Begun = tuple[Passage | Rendering, AsyncGenerator[bytes, None], bytes]
 
 
@@ -93,8 +95,9 @@ class ModelCalls:
     async def complete(self, order: CallOrder, request: ChatRequest) -> ChatReply:
         """The whole reply, metered."""
 
-        async def ask(lease: Lease, call: CallId, model: Model) -> ChatReply:
-            return await self._adapters.of(model.provider).complete(lease, call, limited(request, model))
+        async def ask(lease: Lease, served: Served) -> ChatReply:
+            adapter = self._adapters.of(served.model.provider)
+            return await adapter.complete(lease, served.call, limited(request, served.answer_tokens_max))
 
         size = size_of(request)
         route = await self._route(order, request, size)
@@ -110,11 +113,13 @@ class ModelCalls:
         Close it early and the provider's stream is closed too; an estimate of what came is charged then.
         """
 
-        async def begin(lease: Lease, call: CallId, model: Model) -> tuple[AsyncGenerator[ChatEvent, None], ChatEvent]:
-            events = self._adapters.of(model.provider).stream(lease, call, limited(request, model))
+        async def begin(lease: Lease, served: Served) -> tuple[AsyncGenerator[ChatEvent, None], ChatEvent]:
+            provider = served.model.provider
+            asked = limited(request, served.answer_tokens_max)
+            events = self._adapters.of(provider).stream(lease, served.call, asked)
             first = await anext(events, None)
             if first is None:
-                raise OutageError(f"{model.provider} sent an empty stream.", "Try again in a moment.")
+                raise OutageError(f"{provider} sent an empty stream.", "Try again in a moment.")
             return events, first
 
         size = size_of(request)
@@ -141,8 +146,8 @@ class ModelCalls:
     async def embed(self, order: CallOrder, request: EmbedRequest) -> Embeddings:
         """All vectors, metered."""
 
-        async def ask(lease: Lease, call: CallId, model: Model) -> Embeddings:
-            return await self._adapters.of(model.provider).embed(lease, call, request)
+        async def ask(lease: Lease, served: Served) -> Embeddings:
+            return await self._adapters.of(served.model.provider).embed(lease, served.call, request)
 
         size = size_of_texts(request)
         route = await self._market.route(order, Need(embeddings=True, context_tokens=size.context_tokens), str)
@@ -152,45 +157,50 @@ class ModelCalls:
             await served.meter(embeddings.usage)
         return embeddings
 
-    async def forward(self, order: CallOrder, asked: Spliced) -> Forwarded:
+    async def forward(self, order: CallOrder, asked: Spliced, on_cut: OnCut) -> Forwarded:
         """A client's request in its own wire, answered in it, metered.
 
-        Where the provider speaks that wire too, both pass through as they are.
+        Where the provider speaks that wire too, both pass through as they are, but for an output limit that was cut.
         """
         translated = Translated(asked)
 
-        async def ask(lease: Lease, call: CallId, model: Model) -> Forwarded:
-            if self._market.family(model.provider) == asked.wire:
-                return await self._forwarder.complete(lease, call, asked.sent(model.provider, model.name), asked.path)
-            return await translated.complete(self._adapters.of(model.provider), lease, call, model)
+        async def ask(lease: Lease, served: Served) -> Forwarded:
+            provider = served.model.provider
+            if self._market.family(provider) == asked.wire:
+                return await self._forwarder.complete(lease, served.call, _body(asked, served), asked.path)
+            adapter = self._adapters.of(provider)
+            return await translated.complete(adapter, lease, served.call, served.answer_tokens_max)
 
         route = await self._route_of(order, asked)
         served, forwarded = await self._attempts.serve(order, route, asked.size, ask)
         async with served:
+            _tell_cut(served, on_cut)
             served.limits = forwarded.limits
             await served.meter(forwarded.usage)
         return forwarded
 
-    async def forward_stream(self, order: CallOrder, asked: Spliced) -> AsyncGenerator[bytes, None]:
+    async def forward_stream(self, order: CallOrder, asked: Spliced, on_cut: OnCut) -> AsyncGenerator[bytes, None]:
         """The same as server-sent events, the last after the call was metered. Raises in the middle like `stream`."""
         translated = Translated(asked)
 
-        async def begin(lease: Lease, call: CallId, model: Model) -> _Begun:
+        async def begin(lease: Lease, served: Served) -> _Begun:
             passage: Passage | Rendering
-            if self._market.family(model.provider) == asked.wire:
-                body = asked.sent(model.provider, model.name)
+            provider, call = served.model.provider, served.call
+            if self._market.family(provider) == asked.wire:
+                body = _body(asked, served)
                 passage = await self._forwarder.stream(lease, call, body, asked.path, wants_usage=asked.wants_usage)
             else:
-                passage = translated.stream(self._adapters.of(model.provider), lease, call, model)
+                passage = translated.stream(self._adapters.of(provider), lease, call, served.answer_tokens_max)
             pieces = passage.pieces()
             first = await anext(pieces, None)
             if first is None:
-                raise OutageError(f"{model.provider} sent an empty stream.", "Try again in a moment.")
+                raise OutageError(f"{provider} sent an empty stream.", "Try again in a moment.")
             return passage, pieces, first
 
         route = await self._route_of(order, asked)
         served, (passage, pieces, first) = await self._attempts.serve(order, route, asked.size, begin)
         async with served, aclosing(pieces):
+            _tell_cut(served, on_cut)
             end_s, client_s = self._longest_stream_ends_s(), 0.0
             piece: bytes | None = first
             while piece is not None:
@@ -262,3 +272,13 @@ class ModelCalls:
                 served.is_left = True
                 raise OutageError("The reply was not read in time.", "Read it faster.", "What was sent is charged.")
             raise OutageError("The reply did not come to an end in time.", "Ask for a shorter one.")
+
+
+def _body(asked: Spliced, served: Served) -> bytes:
+    cut_to = served.answer_tokens_max if served.is_cut else None
+    return asked.sent(served.model.provider, served.model.name, cut_to)
+
+
+def _tell_cut(served: Served, on_cut: OnCut) -> None:
+    if served.is_cut:
+        on_cut(served.answer_tokens_max)

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from runtime.catalogue.model import Model
 from runtime.ids import CallId
 from runtime.keys.keys import KeyLimits, Lease
 from runtime.providers.adapter import Adapter
@@ -26,7 +25,7 @@ class Translated:
 
     asked: Spliced
 
-    async def complete(self, adapter: Adapter, lease: Lease, call: CallId, model: Model) -> Forwarded:
+    async def complete(self, adapter: Adapter, lease: Lease, call: CallId, answer_tokens_max: int) -> Forwarded:
         document = self.asked.document()
         if self.asked.path == "/embeddings":
             embeddings = await adapter.embed(lease, call, openai.embed_request_of(document))
@@ -34,13 +33,13 @@ class Translated:
             body = openai.embeddings_body(embeddings, encoding_format=encoding)
             return Forwarded(body=to_json(body), usage=embeddings.usage, limits=embeddings.limits)
         wire = WIRES[self.asked.wire]
-        reply = await adapter.complete(lease, call, limited(wire.request_of(document), model))
+        reply = await adapter.complete(lease, call, limited(wire.request_of(document), answer_tokens_max))
         body = wire.reply_body(reply, created=int(time.time()))
         return Forwarded(body=to_json(body), usage=reply.usage, limits=reply.limits)
 
-    def stream(self, adapter: Adapter, lease: Lease, call: CallId, model: Model) -> "Rendering":
+    def stream(self, adapter: Adapter, lease: Lease, call: CallId, answer_tokens_max: int) -> "Rendering":
         wire = WIRES[self.asked.wire]
-        request = limited(wire.request_of(self.asked.document()), model)
+        request = limited(wire.request_of(self.asked.document()), answer_tokens_max)
         events = adapter.stream(lease, call, request)
         return Rendering(wire, events, id=str(call), model=self.asked.model, wants_usage=self.asked.wants_usage)
 
@@ -72,11 +71,11 @@ class Rendering:
                     yield piece
 
 
-def limited(request: ChatRequest, model: Model) -> ChatRequest:
-    """With the output limit that was held, where the caller states none: a provider may have a lower default."""
-    if request.output_tokens_max is not None:
+def limited(request: ChatRequest, answer_tokens_max: int) -> ChatRequest:
+    """With the output limit that was held: where the caller states none, a provider may have a lower default."""
+    if request.output_tokens_max is not None and request.output_tokens_max <= answer_tokens_max:
         return request
-    return replace(request, output_tokens_max=model.output_tokens_max)
+    return replace(request, output_tokens_max=answer_tokens_max)
 
 
 def to_json(body: dict[str, object]) -> bytes:

@@ -74,11 +74,17 @@ class Spliced:
     def wire(self) -> Wire:
         return WIRES[self.path]
 
-    def sent(self, provider: str, model: str) -> bytes:
-        """For this model of a provider. Everything else stays as the client wrote it, but for the name of the output
-        limit where the provider would not know it: what is held must be a limit there too."""
+    def sent(self, provider: str, model: str, cut_to: int | None = None) -> bytes:
+        """For this model of a provider. Everything else stays as the client wrote it, but for the output limit: its
+        name where the provider would not know it, and its figure where it was cut. What is held must be a limit there
+        too."""
         fields: dict[str, Any] = {**self.fields, "model": model}
-        if limit_name(provider) == "max_tokens" and fields.pop("max_completion_tokens", None) is not None:
+        limit = "max_tokens" if self.wire == "anthropic" else limit_name(provider)
+        if cut_to is not None:
+            fields.pop("max_completion_tokens", None)
+            fields.pop("max_tokens", None)
+            fields[limit] = cut_to
+        elif limit == "max_tokens" and fields.pop("max_completion_tokens", None) is not None:
             fields["max_tokens"] = self.size.output_tokens_max
         if self.streams and self.wire == "openai":
             options = msgspec.json.decode(self.fields["stream_options"]) if "stream_options" in self.fields else None
@@ -175,12 +181,16 @@ class _ResponseFormat(Struct):
     type: str
 
 
+class _Thinking(Struct):
+    budget_tokens: int | None = None
+
+
 _TOP = msgspec.json.Decoder(dict[str, Raw])
 _NULL = Raw(b"null")
 _DECODERS: dict[Any, "msgspec.json.Decoder[Any]"] = {
     type_: msgspec.json.Decoder(type_ | None)
     for type_ in (
-        str, int, bool, list[_Message], list[_Tool], _StreamOptions, _ResponseFormat, str | list[_Part],
+        str, int, bool, list[_Message], list[_Tool], _StreamOptions, _ResponseFormat, _Thinking, str | list[_Part],
         str | list[str | int | list[int]],
     )
 }  # fmt: skip
@@ -208,6 +218,7 @@ def _chat(body: bytes, fields: Mapping[str, Raw], model: str, path: Path) -> Spl
     stated = [limit for limit in limits if limit is not None]
     options = _read(fields, "stream_options", _StreamOptions)
     shape = _read(fields, "response_format", _ResponseFormat)
+    thinking = _read(fields, "thinking", _Thinking)
     return Spliced(
         path=path,
         model=model,
@@ -221,6 +232,7 @@ def _chat(body: bytes, fields: Mapping[str, Raw], model: str, path: Path) -> Spl
             output_tokens_max=max(stated) if stated else None,
             choices=_count(fields, "n", CHOICES_MAX) or 1,
             said_bytes=counted.said_bytes,
+            thinking_tokens=max(0, (thinking and thinking.budget_tokens) or 0),
         ),
         tools=bool(tools) or "functions" in fields,
         images=counted.pictures > 0,

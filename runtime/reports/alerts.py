@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 
+from runtime.entity.vitals import KeyPoolVitals
 from runtime.ledger.money import PUSD_PER_USD, usd_text
 from runtime.ledger.records import at_us
 from runtime.reports.port import Alert
@@ -23,6 +24,10 @@ SPEND_MIN_PUSD = 5 * PUSD_PER_USD
 SPEND_TIMES = 3
 SPEND_DAYS = 7
 FAILED_PROJECTS = 3
+INDEX_LAG_S = 600
+KEYS_MIN = 2
+"""Usable keys of a provider."""
+KEYS_USED_PERCENT = 90
 LISTED_MAX = 200
 
 
@@ -73,6 +78,33 @@ def judged(readings: Sequence[Reading], last: Mapping[str, Last], now: datetime)
     )
 
 
+def key_readings(pools: Sequence[KeyPoolVitals]) -> list[Reading]:
+    """Whoever gave a provider one key knows that there is no other: then only its loss is told."""
+    readings = []
+    for pool in pools:
+        usable = pool.keys - pool.cooling
+        wanted = min(KEYS_MIN, pool.keys)
+        readings.append(
+            Reading(
+                condition=f"keys-few:{pool.provider}",
+                value=max(0, wanted - usable),
+                threshold=1,
+                text=f"{usable} of {pool.keys} keys of {pool.provider} are usable: `masterbuilder keys list` says why.",
+            )
+        )
+        if pool.used_percent is not None:
+            readings.append(
+                Reading(
+                    condition=f"keys-used:{pool.provider}",
+                    value=pool.used_percent,
+                    threshold=KEYS_USED_PERCENT,
+                    text=f"{pool.used_percent} % of what the keys of {pool.provider} may do in a minute are used: "
+                    "`masterbuilder keys add` adds one.",
+                )
+            )
+    return readings
+
+
 class Alerts:
     """Keeps the table `alerts`. Who stands on it must not run `watch` twice at once."""
 
@@ -94,11 +126,11 @@ class Alerts:
             for alert, condition, text, raised_us, cleared_us in rows
         ]
 
-    async def watch(self) -> Changes:
-        """Looks once, and raises and clears what is due."""
+    async def watch(self, more: Sequence[Reading] = ()) -> Changes:
+        """Looks once, and raises and clears what is due, also of `more`, which the database does not know."""
         now = self._clock()
         readings, last = await self._database.read_long(lambda connection: (_read(connection, now), _last(connection)))
-        changes = judged(readings, last, now)
+        changes = judged([*readings, *more], last, now)
 
         def act(tx: Transaction) -> None:
             for alert in changes.cleared:
@@ -127,6 +159,7 @@ def _read(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[Reading]
     unpriced = connection.execute(sql("unpriced_models"), hour).fetchall()
     ((failed,),) = connection.execute(sql("failed_projects"), hour).fetchall()
     stops = connection.execute(sql("stops")).fetchall()
+    lags = connection.execute(sql("index_lags"), {"now": now}).fetchall()
     return [
         _spend(spent_pusd, before_pusd),
         Reading(
@@ -143,6 +176,15 @@ def _read(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[Reading]
                 text=f"{provider}/{model} has no price in force and was called {calls} times within an hour.",
             )
             for provider, model, calls in unpriced
+        ),
+        *(
+            Reading(
+                condition=f"index-lag:{project}",
+                value=lag_s,
+                threshold=INDEX_LAG_S + 1,
+                text=f"The index of the project {project} is {lag_s // 60} minutes behind: builds get less context.",
+            )
+            for project, lag_s in lags
         ),
         *(
             Reading(condition=f"account-stopped:{user}", value=1, threshold=1, text=f"{user} is stopped: {reason}")

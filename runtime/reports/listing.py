@@ -29,7 +29,7 @@ REPORTS = (
     Definition(
         name="satisfaction",
         tells="Owners' scores from 1 to 5, week by week.",
-        note="A project has one score, the last one given. No door asks for scores yet.",
+        note="A project has one score, the last one given. What owners wrote is in no report.",
     ),
     Definition(
         name="agents",
@@ -38,8 +38,8 @@ REPORTS = (
     ),
     Definition(
         name="index",
-        tells="Commits on each project's main branch, which the index follows.",
-        note="Time to index, chunks, lag and query latency are not recorded yet: the index keeps no journal.",
+        tells="Each project's commits, how long the index took to come to them, its chunks, and how fast it answers.",
+        note="Lag is from commit to index. A commit that was passed over counts as indexed with the next one.",
     ),
     Definition(
         name="spend",
@@ -50,6 +50,11 @@ REPORTS = (
         name="consumption",
         tells="Where credits go, by task type and model, and the twenty most expensive steps.",
         note="By when a call was booked. Calls of users' own tools belong to no step.",
+    ),
+    Definition(
+        name="usage",
+        tells="Every call: who made which, what it used and cost, and what it was charged.",
+        note="By when a call was held; the newest 10,000. A statement names a call by the same id.",
     ),
     Definition(
         name="profit",

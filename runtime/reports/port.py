@@ -35,11 +35,32 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """How content a project's owner is, from 1 (not at all) to 5."""
+    """How content a project's owner is, from 1 (not at all) to 5, and why."""
 
     project: ProjectId
     user: UserId
     score: int
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexFigures:
+    """That a project's index came to a commit. The queries are those since it came to the one before."""
+
+    project: ProjectId
+    commit: str
+    chunks: int
+    update_ms: int
+    queries: int
+    query_ms: int
+    """Of all of them together."""
+    query_ms_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFeedback:
+    feedback: Feedback
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +82,13 @@ class Reporting(Protocol):
         """The same as a file, written by the database. Raises like `report`."""
 
     async def rate(self, feedback: Feedback) -> None:
-        """Again, it replaces the score. Raises NotFoundError unless the project is the user's, BadInputError."""
+        """Again, it replaces score and text. Raises NotFoundError unless the project is the user's, BadInputError."""
+
+    async def feedback(self) -> Sequence[GivenFeedback]:
+        """The newest two hundred, newest first."""
+
+    async def indexed(self, figures: IndexFigures) -> None:
+        """Of the same commit the first ones stay."""
 
     async def alerts(self, open_only: bool) -> Sequence[Alert]:
         """Open ones first, then the newest first; a few hundred at most."""

@@ -11,11 +11,12 @@ from typing import Any
 import duckdb
 
 from runtime.errors import BadInputError, NotFoundError
-from runtime.ids import project_entity
+from runtime.ids import ProjectId, project_entity
 from runtime.ledger.money import Tariff
+from runtime.ledger.records import at_us
 from runtime.reports.alerts import Alerts
 from runtime.reports.listing import Definition, definition
-from runtime.reports.port import Asked, Cell, Feedback, FileForm, Report
+from runtime.reports.port import Asked, Cell, Feedback, FileForm, GivenFeedback, IndexFigures, Report
 from runtime.store import schema
 from runtime.store.database import Database
 from runtime.store.queries import arguments, sql
@@ -75,16 +76,44 @@ class Reports(Alerts):
         if feedback.score not in range(1, 6):
             raise BadInputError("A score is a whole number from 1 to 5.")
         now = self._clock()
+        text = self._database.seal.close(feedback.text.encode(), feedback_subject(feedback.project))
 
         def act(tx: Transaction) -> None:
             owners = tx.committed("owner_of_entity", {"entity": project_entity(feedback.project)})
             if owners != [(feedback.user,)]:
                 raise NotFoundError(f"There is no project {feedback.project}.", "`masterbuilder projects` lists yours.")
             tx.execute(
-                "put_feedback", project=feedback.project, user_id=feedback.user, score=feedback.score, made_at=now
-            )
+                "put_feedback", project=feedback.project, user_id=feedback.user, score=feedback.score, made_at=now,
+                text_sealed=text,
+            )  # fmt: skip
 
         await self._database.write(act)
+
+    async def feedback(self) -> Sequence[GivenFeedback]:
+        rows = await self._database.read(lambda connection: connection.execute(sql("feedback")).fetchall())
+        return [
+            GivenFeedback(
+                feedback=Feedback(project=project, user=user, score=score, text=self._feedback_text(project, text)),
+                at=at_us(made_us),
+            )
+            for project, user, score, text, made_us in rows
+        ]
+
+    async def indexed(self, figures: IndexFigures) -> None:
+        values = {
+            "project": figures.project,
+            "commit_id": figures.commit,
+            "chunks": figures.chunks,
+            "update_ms": figures.update_ms,
+            "queries": figures.queries,
+            "query_ms": figures.query_ms,
+            "query_ms_max": figures.query_ms_max,
+            "made_at": self._clock(),
+        }
+        await self._database.write(lambda tx: tx.execute("add_index_update", **values))
+
+    def _feedback_text(self, project: ProjectId, sealed: bytes | None) -> str:
+        return "" if sealed is None else self._database.seal.open(sealed, feedback_subject(project)).decode()
 
     def _values(self, asked: Asked) -> dict[str, Any]:
         since, until = asked.since or ALWAYS[0], asked.until or ALWAYS[1]
@@ -96,6 +125,7 @@ class Reports(Alerts):
         return {
             "since": since,
             "until": until,
+            "now": now,
             "stale_before": now - STALE_AFTER,
             "idle_since": now - IDLE_AFTER,
             "low_ucredits": self._low_ucredits,
@@ -103,6 +133,10 @@ class Reports(Alerts):
             "markup_numerator": self._tariff.markup_numerator,
             "markup_denominator": self._tariff.markup_denominator,
         }
+
+
+def feedback_subject(project: ProjectId) -> str:
+    return f"feedback/{project}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,10 +88,40 @@ SELECT part, name, count(*) AS tries, count(*) FILTER (passed) AS passed, count(
        round(sum(us) / 1e6 / nullif(count(DISTINCT item), 0), 1)::DOUBLE AS seconds_per_item
 FROM tries GROUP BY part_number, part, name ORDER BY part_number, tries DESC, name
 
+-- A commit is in the index as soon as the index came to it or to a later one.
 -- name: report_index
-SELECT project, count(DISTINCT commit_id) AS commits, max(made_at) AS newest_commit_at
-FROM project_commits WHERE made_at >= $since AND made_at < $until
-GROUP BY project ORDER BY newest_commit_at DESC, project
+WITH commits AS (
+    SELECT project, commit_id, min(made_at) AS made_at FROM project_commits GROUP BY ALL
+),
+updates AS (
+    SELECT u.*, c.made_at AS commit_made_at
+    FROM index_updates u JOIN commits c ON c.project = u.project AND c.commit_id = u.commit_id
+),
+covered AS (
+    SELECT c.project, c.commit_id, c.made_at, min(u.made_at) AS indexed_at
+    FROM commits c LEFT JOIN updates u ON u.project = c.project AND u.commit_made_at >= c.made_at
+    WHERE c.made_at >= $since AND c.made_at < $until GROUP BY ALL
+),
+by_project AS (
+    SELECT project, count(*) AS commits, count(indexed_at) AS indexed, max(made_at) AS newest_commit_at,
+           avg(epoch_us(indexed_at) - epoch_us(made_at)) AS lag_us, max(epoch_us(indexed_at) - epoch_us(made_at)) AS lag_us_max
+    FROM covered GROUP BY project
+),
+work AS (
+    SELECT project, arg_max(chunks, made_at) AS chunks, avg(update_ms) AS update_ms, max(update_ms) AS update_ms_max,
+           sum(queries)::BIGINT AS queries, sum(query_ms) / nullif(sum(queries), 0) AS query_ms,
+           max(query_ms_max) AS query_ms_max
+    FROM updates WHERE commit_made_at >= $since AND commit_made_at < $until GROUP BY project
+)
+SELECT p.project, p.commits, p.indexed, p.newest_commit_at, w.chunks, round(w.update_ms, 1) AS update_ms_mean,
+       w.update_ms_max, round(p.lag_us / 1e6, 3) AS lag_s_mean, round(p.lag_us_max / 1e6, 3) AS lag_s_max,
+       coalesce(w.queries, 0) AS queries, round(w.query_ms, 1) AS query_ms_mean, w.query_ms_max
+FROM by_project p LEFT JOIN work w ON w.project = p.project
+ORDER BY p.newest_commit_at DESC, p.project
+
+-- name: add_index_update
+INSERT INTO index_updates (project, commit_id, chunks, update_ms, queries, query_ms, query_ms_max, made_at)
+VALUES ($project, $commit_id, $chunks, $update_ms, $queries, $query_ms, $query_ms_max, $made_at) ON CONFLICT DO NOTHING
 
 -- Each view adds up to the same total: every call is in each of them once.
 -- name: report_spend
@@ -104,15 +134,16 @@ WITH spent AS (
     FROM held_calls WHERE state = 'metered' AND held_at >= $since AND held_at < $until
 ),
 views AS (
-    SELECT unnest(['total', 'provider', 'model', 'project', 'user']) AS view,
-           unnest(['all', provider, provider || '/' || model, coalesce(project, '(none)'), user_id]) AS name,
-           input_tokens, output_tokens, cost_pusd, loss_pusd, booked, pending_pusd
-    FROM spent
+    SELECT CASE WHEN grouping(provider) = 0 THEN 'provider' WHEN grouping(model) = 0 THEN 'model'
+                WHEN grouping(project) = 0 THEN 'project' WHEN grouping(user_id) = 0 THEN 'user' ELSE 'total' END AS view,
+           coalesce(provider, model, project, user_id, 'all') AS name, sum(booked)::BIGINT AS calls,
+           count(*) - sum(booked)::BIGINT AS pending_calls, sum(input_tokens)::BIGINT AS input_tokens,
+           sum(output_tokens)::BIGINT AS output_tokens, sum(cost_pusd) AS cost_pusd,
+           sum(loss_pusd) AS of_it_losses_pusd, sum(pending_pusd) AS pending_cost_pusd
+    FROM (SELECT * REPLACE (provider || '/' || model AS model, coalesce(project, '(none)') AS project) FROM spent)
+    GROUP BY GROUPING SETS ((), (provider), (model), (project), (user_id))
 )
-SELECT view, name, sum(booked)::BIGINT AS calls, count(*) - sum(booked)::BIGINT AS pending_calls,
-       sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,
-       sum(cost_pusd) AS cost_pusd, sum(loss_pusd) AS of_it_losses_pusd, sum(pending_pusd) AS pending_cost_pusd
-FROM views GROUP BY view, name
+SELECT * FROM views WHERE calls + pending_calls > 0
 ORDER BY list_position(['total', 'provider', 'model', 'project', 'user'], view), cost_pusd DESC, name
 
 -- name: report_consumption
@@ -136,6 +167,20 @@ parts AS (
 SELECT part, task_type, model, project, task, attempt, calls, charged_ucredits, refunded_ucredits, cost_pusd,
        round(100.0 * charged_ucredits / nullif((SELECT sum(charge_ucredits) FROM used), 0), 1)::DOUBLE AS share_percent
 FROM parts ORDER BY part_number, charged_ucredits DESC, cost_pusd DESC, task_type, model, project, task, attempt
+
+-- Which rows are shown is found before the rest of them is read.
+-- name: report_usage
+WITH newest AS (
+    SELECT call FROM (SELECT call, held_at FROM call_holds WHERE held_at >= $since AND held_at < $until
+                      UNION ALL
+                      SELECT call, held_at FROM escrow_calls WHERE held_at >= $since AND held_at < $until)
+    ORDER BY held_at DESC, call LIMIT 10000
+)
+SELECT call, held_at, user_id AS user, project, task_type, provider, model, pricing_id, state, outcome, input_tokens,
+       output_tokens, images, cost_pusd::DECIMAL(38, 0) AS cost_pusd,
+       charge_ucredits::DECIMAL(38, 0) AS charged_ucredits, response_time_ms
+FROM calls WHERE call IN (FROM newest)
+ORDER BY held_at DESC, call
 
 -- name: report_profit
 WITH moved AS (
@@ -166,7 +211,8 @@ WITH used AS (
     GROUP BY c.provider, c.model
 ),
 prices AS (
-    SELECT provider, model, max(effective_from) AS price_from FROM model_pricing WHERE is_active GROUP BY ALL
+    SELECT provider, model, price_from FROM prices_in_time
+    WHERE is_active AND in_force_from <= $now AND in_force_until > $now
 ),
 priced AS (
     SELECT u.provider, u.model, u.calls, u.cost_pusd, u.charged_ucredits, u.last_used_at,
@@ -190,8 +236,8 @@ FROM priced ORDER BY list_position(['missing', 'stale', 'active'], price), cost_
 -- name: report_churn
 WITH balances AS (
     SELECT user_id, created_at, amount_ucredits,
-           sum(amount_ucredits) OVER (PARTITION BY user_id ORDER BY created_at, amount_ucredits < 0, id)
-               AS after_ucredits
+           sum(amount_ucredits) OVER (PARTITION BY user_id ORDER BY created_at, amount_ucredits DESC
+                                      ROWS UNBOUNDED PRECEDING) AS after_ucredits
     FROM movements
 ),
 falls AS (
@@ -208,7 +254,8 @@ called AS (
     FROM falls f JOIN calls c ON c.user_id = f.user_id AND c.held_at > f.ran_out_at GROUP BY f.user_id
 ),
 now_held AS (
-    SELECT user_id, sum(amount_ucredits) AS balance_ucredits FROM movements GROUP BY user_id
+    SELECT split_part(substr(account, 6), '/', 1) AS user_id, sum(balance) AS balance_ucredits
+    FROM accounts WHERE starts_with(account, 'user:') GROUP BY ALL
 ),
 users_now AS (
     SELECT f.user_id, f.ran_out_at, n.balance_ucredits, coalesce(b.purchases, 0) AS purchases_later,
@@ -229,8 +276,14 @@ SELECT user_id AS user, ran_out_at, balance_ucredits, purchases_later, bought_la
 FROM users_now ORDER BY ran_out_at DESC, user
 
 -- name: put_feedback
-INSERT INTO project_feedback (project, user_id, score, made_at) VALUES ($project, $user_id, $score, $made_at)
-ON CONFLICT (project) DO UPDATE SET score = excluded.score, made_at = excluded.made_at
+INSERT INTO project_feedback (project, user_id, score, made_at, text_sealed)
+VALUES ($project, $user_id, $score, $made_at, $text_sealed)
+ON CONFLICT (project) DO UPDATE
+SET score = excluded.score, made_at = excluded.made_at, text_sealed = excluded.text_sealed
+
+-- name: feedback
+SELECT project, user_id, score, text_sealed, epoch_us(made_at) FROM project_feedback
+ORDER BY made_at DESC, project LIMIT 200
 
 -- name: owner_of_entity
 SELECT owner FROM entities WHERE entity = $entity
@@ -274,13 +327,29 @@ SELECT provider, model, count(*) FROM (
     UNION ALL
     SELECT provider, model FROM escrow_calls WHERE settled_at > $hour_ago AND settled_at <= $now
 ) used
-ANTI JOIN (SELECT provider, model FROM model_pricing WHERE is_active) p
+ANTI JOIN (SELECT provider, model FROM prices_in_time
+           WHERE is_active AND in_force_from <= $now AND in_force_until > $now) p
        ON p.provider = used.provider AND p.model IN (used.model, '*')
 GROUP BY provider, model ORDER BY provider, model
 
 -- name: failed_projects
 SELECT count(DISTINCT project) FROM project_statuses
 WHERE status = 'failed' AND made_at > $hour_ago AND made_at <= $now
+
+-- Projects that are not over, and for how long the oldest commit waits that their index did not come to.
+-- name: index_lags
+WITH commits AS (
+    SELECT c.project, c.commit_id, min(c.made_at) AS made_at FROM project_commits c
+    JOIN project_facts p ON p.project = c.project AND p.ended_at IS NULL GROUP BY ALL
+),
+reached AS (
+    SELECT c.project, max(c.made_at) AS made_at
+    FROM index_updates u JOIN commits c ON c.project = u.project AND c.commit_id = u.commit_id GROUP BY c.project
+)
+SELECT c.project, (epoch_us($now::TIMESTAMPTZ) - epoch_us(min(c.made_at))) // 1000000
+FROM commits c LEFT JOIN reached r ON r.project = c.project
+WHERE r.made_at IS NULL OR c.made_at > r.made_at
+GROUP BY c.project ORDER BY c.project
 
 -- The newest of each condition.
 -- name: last_alerts

@@ -15,6 +15,7 @@ from runtime.entity.port import Entities
 from runtime.errors import ConflictError, QuarantinedError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, name_of, new_project_id, project_entity
 from runtime.ledger.port import Ledger
+from runtime.payments.products import more_credits
 from runtime.policy.admission import check_active, check_wallet
 from runtime.project.messages import OpenProject, ProjectView, Resume, Status
 from runtime.project.project import Begin
@@ -157,7 +158,9 @@ class UserSession(Entity[SessionState]):
         active = sum(not Status(head.data["status"]).terminal for head in heads)
         active += sum(not order.begun for order in self.state.orders.values())
         check_active(active, self._settings.max_active_projects_per_user, is_admin=self._user == LOCAL_ADMIN)
-        check_wallet(await self._ledger.balance(self._user), self._settings.min_credits_to_start)
+        balance = await self._ledger.balance(self._user)
+        more = more_credits(self._settings.payments_enabled)
+        check_wallet(balance, self._settings.min_credits_to_start, more)
         for model in (self._settings.architect_model, self._settings.implementer_model):
             provider = canonical_provider(model.partition("/")[0])
             if not await self._ledger.keys(provider):

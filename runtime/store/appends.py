@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from runtime.entity.journal import Append, Claim, Moves
+from runtime.entity.journal import Append, Claim, Moves, Reminder
 from runtime.errors import BadInputError, StaleWriterError, TooLargeError
 from runtime.ids import EntityId, ProjectId, UserId, kind_of, name_of, partition_of
 from runtime.ledger import postings
@@ -87,14 +87,7 @@ class SealedAppend:
             row = _ReminderRow(entity=append.entity, name=name, partition=0, due_at=self.at, data=b"")
             tx.replace("reminders", f"{append.entity}\0{name}", row, remains=False)
         for reminder, data in zip(append.remind, self.reminders, strict=True):
-            row = _ReminderRow(
-                entity=append.entity,
-                name=reminder.name,
-                partition=int(self.partition),
-                due_at=reminder.due_at,
-                data=data,
-            )
-            tx.replace("reminders", f"{append.entity}\0{reminder.name}", row, remains=True)
+            _arm(tx, append.entity, reminder, data)
 
 
 def seal_append(append: Append, seal: Seal, at: datetime, facts_of: FactsOf) -> SealedAppend:
@@ -123,6 +116,11 @@ def seal_append(append: Append, seal: Seal, at: datetime, facts_of: FactsOf) -> 
         facts=facts_of(append, at),
         at=at,
     )
+
+
+def arm(tx: Transaction, entity: EntityId, reminder: Reminder, seal: Seal) -> None:
+    """A reminder that does not come from its entity."""
+    _arm(tx, entity, reminder, seal.close_json(reminder.data, reminder_subject(entity, reminder.name)))
 
 
 def wanted_by(appends: Sequence[SealedAppend]) -> list[Wanted]:
@@ -324,6 +322,13 @@ def _move(tx: Transaction, entity: EntityId, moves: Moves, now: datetime) -> Non
         postings.settle_run(tx, run, now)
     for run in moves.abandon:
         postings.abandon_run(tx, run, now)
+
+
+def _arm(tx: Transaction, entity: EntityId, reminder: Reminder, data: bytes) -> None:
+    row = _ReminderRow(
+        entity=entity, name=reminder.name, partition=partition_of(entity), due_at=reminder.due_at, data=data
+    )
+    tx.replace("reminders", f"{entity}\0{reminder.name}", row, remains=True)
 
 
 def _next(tx: Transaction, what: str) -> int:

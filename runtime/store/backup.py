@@ -1,6 +1,6 @@
 """Backups: one moment of the store in a folder of its own, and the way back.
 
-    <folder>/manifest.json     what the backup is, and the SHA-256 of every other file
+    <folder>/manifest.json     what the backup is, and the SHA-256 of every file, its own as well
     <folder>/ledger.duckdb     a copy by the database itself, made in one transaction while writes go on
     <folder>/blobs/ab/...      the sealed files as they were at that moment
     <folder>/secrets.json      only when asked for: without it nobody can read the rest
@@ -34,6 +34,7 @@ from runtime.store.queries import sql
 from runtime.store.schema import BLOBS, COPIES, DATABASE, RESTORING, SECRETS, quoted
 
 MANIFEST = "manifest.json"
+_NO_SHA256 = "0" * 64
 
 _FILE = re.compile(rf"{re.escape(DATABASE)}|{re.escape(SECRETS)}|{BLOBS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}")
 
@@ -50,7 +51,9 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int = Field(ge=1, le=1)
+    format: int = Field(ge=1, le=2)
+    sha256: str = ""
+    """Of the manifest's own text, with zeros in this place. Format 1 has none."""
     cluster_id: str
     made_at: datetime
     entities: int
@@ -109,14 +112,16 @@ def _back_up(
         if with_secrets:
             _copy(database.data_dir / SECRETS, unfinished / SECRETS)
         manifest = Manifest(
-            format=1,
+            format=2,
+            sha256=_NO_SHA256,
             cluster_id=database.cluster_id,
             made_at=made_at,
             entities=entities,
             events=events,
             files={path.relative_to(unfinished).as_posix(): _described(path) for path in _files(unfinished)},
         )
-        (unfinished / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+        text = manifest.model_dump_json(indent=1)
+        (unfinished / MANIFEST).write_text(text.replace(_NO_SHA256, _sha256(text.encode()), 1))
         for made in (unfinished / DATABASE, unfinished / MANIFEST):
             made.chmod(0o600)  # The folder may be copied to where others can look into it.
         _sync_all(unfinished)
@@ -166,9 +171,12 @@ def _copy_database(
 def _verified(backup: Path) -> Manifest:
     """The manifest, if every file is there as it says, and no other."""
     try:
-        manifest = Manifest.model_validate_json((backup / MANIFEST).read_bytes())
-        there = {path.relative_to(backup).as_posix(): path for path in _files(backup) if path.name != MANIFEST}
-        wrong = list(manifest.files.keys() ^ there.keys())
+        text = (backup / MANIFEST).read_bytes()
+        manifest = Manifest.model_validate_json(text)
+        there = {path.relative_to(backup).as_posix(): path for path in _files(backup)}
+        del there[MANIFEST]
+        wrong = [] if _is_as_written(text, manifest) else [MANIFEST]
+        wrong += manifest.files.keys() ^ there.keys()
         wrong += [name for name in manifest.files if not _FILE.fullmatch(name)]
         wrong = wrong or [name for name, path in there.items() if _described(path) != manifest.files[name]]
     except (OSError, ValidationError) as error:
@@ -182,6 +190,16 @@ def _verified(backup: Path) -> Manifest:
             "Use another backup.",
         )
     return manifest
+
+
+def _is_as_written(text: bytes, manifest: Manifest) -> bool:
+    if manifest.format == 1:
+        return not manifest.sha256
+    return manifest.sha256 == _sha256(text.replace(manifest.sha256.encode(), _NO_SHA256.encode(), 1))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _fill(data_dir: Path, backup: Path, manifest: Manifest) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from runtime.store.database import Database, unavailable
 from runtime.store.schema import BLOBS
 
 BLOB_BYTES_MAX = 512 << 20
+NAMED_WITHIN_S = 3_600.0
+"""So long after it was stored a blob is named by an event, or never."""
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -27,6 +30,9 @@ class Blobs:
         self._database = database
         self._folder = database.data_dir / BLOBS
         self._seal = database.seal
+        self._looking = threading.Lock()
+        self._stored_again: dict[BlobId, float] = {}
+        """Those that were stored when they were there already, and when, by the monotonic clock."""
 
     async def put(self, data: bytes) -> BlobId:
         """On disk when it returns, name and all. Raises TooLargeError, StoreUnavailableError."""
@@ -38,6 +44,10 @@ class Blobs:
     async def get(self, blob: BlobId) -> bytes:
         """Raises NotFoundError, and StoreUnavailableError when the file was damaged."""
         return await asyncio.to_thread(self._get, blob)
+
+    async def remove(self, blob: BlobId) -> bool:
+        """False, and it stays, where somebody stored the same bytes lately: they may not have named them yet."""
+        return await asyncio.to_thread(self._remove, blob)
 
     def clear_unfinished(self) -> None:
         """Removes what a crash left half written. Only while nobody writes: at open."""
@@ -67,12 +77,34 @@ class Blobs:
         blob = BlobId(hashlib.sha256(data).hexdigest())
         path = self._path(blob)
         try:
-            if not path.exists():
+            if not self._is_stored(blob):
                 self._write(path, self._seal.close(data, f"blob {blob}"))
             sync(path.parent)
         except OSError as error:
             raise unavailable(error, self._folder.parent) from error
         return blob
+
+    def _is_stored(self, blob: BlobId) -> bool:
+        with self._looking:
+            if not self._path(blob).exists():
+                return False
+            self._stored_again[blob] = time.monotonic()
+            return True
+
+    def _remove(self, blob: BlobId) -> bool:
+        path = self._path(blob)
+        with self._looking:
+            since_s = time.monotonic() - NAMED_WITHIN_S
+            self._stored_again = {name: at_s for name, at_s in self._stored_again.items() if at_s > since_s}
+            if blob in self._stored_again:
+                return False
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise unavailable(error, self._folder.parent) from error
+        if path.parent.exists():
+            sync(path.parent)
+        return True
 
     def _write(self, path: Path, sealed: bytes) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

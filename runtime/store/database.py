@@ -4,12 +4,16 @@ A commit costs an fsync whatever its size, so the writer takes all writes that w
 commits once, and only then answers each. A write that a rule refuses leaves no trace and disturbs nobody; when the
 database itself refuses a group, the group is split until only the guilty write fails.
 
+Whoever removes the lock or puts another file in the database's place does not make two owners of it, and nothing is
+acknowledged that a restart would not find: each commit looks whether folder and file are still the same.
+
 Commits only ever add to the log. A thread of its own folds the log into the file when it has grown, while writes and
 reads go on; so a commit never waits for that, and a restart has a bounded log to replay.
 """
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -24,16 +28,18 @@ import duckdb
 
 from runtime.errors import StoreUnavailableError
 from runtime.store import schema
-from runtime.store.lock import OwnerLock
+from runtime.store.lock import OwnerLock, is_at
 from runtime.store.seal import Seal
 from runtime.store.transaction import DuplicateRowError, Memory, Transaction, Wanted
-from runtime.store.writes import Batch, WriteQueue
+from runtime.store.writes import WEIGHT_OF_GROUP_MAX, Batch, WriteQueue
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 READERS = 2
+LONG_READERS = 2
+LONG_READER_NICENESS = 10
 LOG_BYTES_MAX = 16 << 20
 """The log is folded into the file when it is larger."""
 LOG_LOOK_EVERY_S = 0.2
@@ -63,16 +69,21 @@ class Database:
         self.data_dir = data_dir
         self.seal = Seal(data_key)
         self.cluster_id = ""
+        self.group_max = WEIGHT_OF_GROUP_MAX
+        """Writes that share a commit at most, by weight."""
         self.groups = 0
         """Groups committed since it was made; the same for `writes`, which counts what they held."""
         self.writes = 0
         self.checkpoint_max_s = 0.0
         self._commits_s: deque[float] = deque(maxlen=1_000)
         self._lock: OwnerLock | None = None
+        self._file: os.stat_result | None = None
+        """The database that was opened: nothing else is taken for it until `close`."""
         self._root: duckdb.DuckDBPyConnection | None = None
         self._queue: WriteQueue | None = None
         self._writer: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
+        self._long_readers: ThreadPoolExecutor | None = None
         self._checkpointer: threading.Thread | None = None
         self._closing = threading.Event()
         self._folding = threading.Lock()
@@ -98,7 +109,8 @@ class Database:
             raise
         self._closing.clear()
         self._queue = WriteQueue()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._readers = ThreadPoolExecutor(READERS, "store-reader")
+        self._long_readers = ThreadPoolExecutor(LONG_READERS, "store-long-reader", initializer=_yield_to_others)
         self._writer = threading.Thread(target=self._write_groups, args=[self._queue], name="store-writer", daemon=True)
         self._checkpointer = threading.Thread(target=self._fold_log, name="store-checkpointer", daemon=True)
         self._writer.start()
@@ -112,9 +124,10 @@ class Database:
         for thread in (self._writer, self._checkpointer):
             if thread is not None:
                 thread.join()
-        if self._readers is not None:
-            self._readers.shutdown()
-        self._queue = self._writer = self._checkpointer = self._readers = None
+        for readers in (self._readers, self._long_readers):
+            if readers is not None:
+                readers.shutdown()
+        self._queue = self._writer = self._checkpointer = self._readers = self._long_readers = None
         self._let_go()
 
     def check_open(self) -> None:
@@ -122,20 +135,20 @@ class Database:
         if self._queue is None or self._closing.is_set():
             raise StoreUnavailableError("The ledger is not open.", "Try again in a moment.")
 
-    async def write(self, act: Callable[[Transaction], T]) -> T:
-        """What `act` returns, once its changes are on disk.
+    async def write(self, act: Callable[[Transaction], T], weight: int = 1) -> T:
+        """What `act` returns, once its changes are on disk. `weight` is for an act that does the work of so many.
 
         `act` runs in the writer's thread, maybe more than once, and must change nothing but its transaction. What
         it raises is raised here and nothing of it is written. Raises StoreUnavailableError when the disk fails or too
         many wait, DuplicateRowError when it inserts a row that exists.
         """
-        (answer,) = await self.write_many([act])
+        (answer,) = await self.write_many([act], weight=weight)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def write_many(
-        self, acts: Sequence[Callable[[Transaction], T]], wanted: Sequence[Wanted] = ()
+        self, acts: Sequence[Callable[[Transaction], T]], wanted: Sequence[Wanted] = (), weight: int = 0
     ) -> list[T | Exception]:
         """What each act returned or raised, once all that succeeded are on disk: `write`, for many at the cost of one.
 
@@ -144,7 +157,7 @@ class Database:
         """
         self.check_open()
         assert self._queue is not None
-        batch = Batch(acts, wanted)
+        batch = Batch(acts, wanted, weight)
         self._queue.put(batch)
         return await batch.done
 
@@ -154,15 +167,16 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, act)
 
     async def read_long(self, act: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """`read` in a thread of its own, so that long work keeps no reader waiting."""
+        """`read` for long work: it keeps no other reader waiting, and runs when nobody else wants the processor."""
         await self._be_connected()
-        return await asyncio.to_thread(self._read, act)
+        return await asyncio.get_running_loop().run_in_executor(self._long_readers, self._read, act)
 
     def checkpoint(self) -> None:
         """Folds the log into the file and frees what was deleted. Blocks; others go on. Raises duckdb.Error."""
         with self._folding:
             if self._root is None:
                 return
+            self._check_owned()
             with self._root.cursor() as cursor:
                 for left in reversed(range(CHECKPOINT_TRIES)):
                     begun = time.perf_counter()
@@ -209,7 +223,14 @@ class Database:
             raise unavailable(error, self.data_dir) from error
 
     def _connect(self) -> None:
-        root = schema.connect(self.data_dir / schema.DATABASE)
+        path = self.data_dir / schema.DATABASE
+        if self._lock is not None and not self._lock.is_held():
+            removed, self._lock = self._lock, OwnerLock(self.data_dir / "ledger.lock")
+            removed.release()
+        if self._file is not None and not is_at(path, self._file):
+            raise OSError(f"{schema.DATABASE} was replaced while it was in use; put it back, or start again")
+        self._file = os.stat(path)
+        root = schema.connect(path)
         try:
             self.cluster_id = schema.check(root, self.data_dir, self.seal)
             schema.migrate(root)
@@ -225,6 +246,7 @@ class Database:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        self._file = None
 
     def _disconnect(self) -> None:
         """Closes as well as it can: what was committed is on disk already."""
@@ -233,7 +255,8 @@ class Database:
         if root is None:
             return
         with suppress(duckdb.Error):
-            root.execute("CHECKPOINT")
+            # What is no longer ours is not touched: its log may be another's.
+            root.execute("CHECKPOINT" if self._is_owned() else "PRAGMA disable_checkpoint_on_shutdown")
         for connection in (self._connection, root):
             with suppress(duckdb.Error):
                 connection.close()
@@ -251,7 +274,7 @@ class Database:
                 pause_s = CHECKPOINT_RETRY_S
 
     def _write_groups(self, queue: WriteQueue) -> None:
-        while batches := queue.take():
+        while batches := queue.take(self.group_max):
             begun = time.perf_counter()
             live = [batch for batch in batches if not batch.done.cancelled()]
             group = [(batch, index) for batch in live for index in range(len(batch.acts))]
@@ -268,6 +291,8 @@ class Database:
         if not group:
             return
         try:
+            if self._root is not None and not self._is_owned():
+                self._disconnect()
             if self._root is None:
                 self._connect()
         except (OSError, duckdb.Error) as error:
@@ -319,6 +344,8 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
             self._memory.absorb(tx.records)
+            if tx.forgets_all:
+                self._memory.forget_all()
         return answers
 
     def _end_group(self) -> None:
@@ -327,6 +354,16 @@ class Database:
             self._connection.execute("COMMIT")
         except duckdb.Error as error:
             raise duckdb.IOException(str(error)) from error
+        self._check_owned()
+
+    def _check_owned(self) -> None:
+        """Raises duckdb.IOException; what was committed to a file that is no longer there is not acknowledged."""
+        if not self._is_owned():
+            raise duckdb.IOException(f"{schema.DATABASE} or its lock was replaced or removed")
+
+    def _is_owned(self) -> bool:
+        held = self._lock is not None and self._lock.is_held()
+        return held and self._file is not None and is_at(self.data_dir / schema.DATABASE, self._file)
 
 
 def unavailable(error: Exception, data_dir: Path) -> StoreUnavailableError:
@@ -347,6 +384,11 @@ def first_line(error: Exception) -> str:
 def _answer(group: list[_Place], answers: list[Any]) -> None:
     for (batch, index), answer in zip(group, answers, strict=True):
         batch.answers[index] = answer
+
+
+def _yield_to_others() -> None:
+    """Linux knows a niceness for each thread."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LONG_READER_NICENESS)
 
 
 def _size(path: Path) -> int:

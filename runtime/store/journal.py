@@ -18,7 +18,7 @@ from runtime.store.appends import SealedAppend, claim_partition, seal_append, wa
 from runtime.store.database import Database
 from runtime.store.queries import sql
 from runtime.store.transaction import Transaction
-from runtime.store.writes import WRITES_PER_GROUP_MAX
+from runtime.store.writes import WEIGHT_OF_GROUP_MAX
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,7 @@ class StoreJournal:
 
         Raises StoreUnavailableError when too many wait: some or all were not written then.
         """
-        parts = [
-            appends[start : start + WRITES_PER_GROUP_MAX] for start in range(0, len(appends), WRITES_PER_GROUP_MAX)
-        ]
+        parts = [appends[start : start + WEIGHT_OF_GROUP_MAX] for start in range(0, len(appends), WEIGHT_OF_GROUP_MAX)]
         outcomes = [outcome for part in await asyncio.gather(*map(self._append_part, parts)) for outcome in part]
         for outcome in outcomes:
             if isinstance(outcome, StaleWriterError):

@@ -14,6 +14,7 @@ class OwnerLock:
 
     def __init__(self, path: Path) -> None:
         """Takes the lock or raises StoreUnavailableError at once."""
+        self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,5 +28,17 @@ class OwnerLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
+    def is_held(self) -> bool:
+        """False when somebody removed the file: whoever comes next makes another, and locks that."""
+        return is_at(self._path, os.fstat(self._descriptor))
+
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def is_at(path: Path, file: os.stat_result) -> bool:
+    """Whether the path still names this very file."""
+    try:
+        return os.path.samestat(os.stat(path), file)
+    except FileNotFoundError:
+        return False

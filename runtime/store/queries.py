@@ -10,6 +10,7 @@ import duckdb
 _FILES = (("runtime.store", "queries.sql"), ("runtime.reports", "reports.sql"))
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _PARAMETER = re.compile(r"\$(\w+)")
+_UNNAMED_LIST = re.compile(r"(?<!\()(unnest\(\$(\w+)::[^\[]+\[\]\))(?! AS)")
 
 
 def sql(name: str) -> str:
@@ -32,9 +33,12 @@ def arguments(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _statements() -> dict[str, str]:
+    """Lists get their parameters' names: DuckDB calls a column without one after its expression, and would write out
+    every value of the list for that."""
     found: dict[str, str] = {}
     for package, name in _FILES:
-        parts = _NAME.split(files(package).joinpath(name).read_text())[1:]
+        text = files(package).joinpath(name).read_text()
+        parts = _NAME.split(_UNNAMED_LIST.sub(r"\1 AS \2", text))[1:]
         found |= zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True)
     return found
 

@@ -316,6 +316,11 @@ UPDATE model_pricing SET is_active = list_contains($pricing_ids::VARCHAR[], pric
 -- name: select_account
 SELECT account, unit, balance::HUGEINT FROM accounts WHERE account = $key
 
+-- What a wallet holds and what of it is held, at one moment.
+-- name: select_wallet
+SELECT coalesce(sum(balance), 0)::HUGEINT, coalesce(sum(balance) FILTER (account = $held), 0)::HUGEINT
+FROM accounts WHERE account IN ($free, $held)
+
 -- name: insert_accounts
 INSERT INTO accounts (account, unit, balance)
 SELECT unnest($account::VARCHAR[]), unnest($unit::VARCHAR[]), unnest($balance::DECIMAL(38, 0)[])
@@ -581,8 +586,22 @@ INSERT INTO notices (notice, user_id, kind, text, made_at) VALUES ($notice, $use
 -- name: notices
 SELECT kind, text, epoch_us(made_at) FROM notices WHERE user_id = $user_id ORDER BY made_at DESC, notice LIMIT 20
 
+-- name: untold_notices
+SELECT kind, text, epoch_us(made_at) FROM notices
+WHERE user_id = $user_id AND told_at IS NULL ORDER BY made_at, notice LIMIT 20
+
+-- name: mark_told
+UPDATE notices SET told_at = $told_at WHERE user_id = $user_id AND told_at IS NULL AND made_at <= $until
+
+-- An account that is erased, or is going to be, is stopped for good.
 -- name: select_stop
-SELECT user_id, reason, epoch_us(lifted_at) FROM stops WHERE user_id = $key
+SELECT user_id, reason, lifted_us FROM (
+    SELECT $key AS user_id, 'the account is erased' AS reason, NULL::BIGINT AS lifted_us, 0 AS place
+    FROM erasures WHERE user_id = $key OR pseudonym = $key
+    UNION ALL
+    SELECT user_id, reason, epoch_us(lifted_at), 1 FROM stops WHERE user_id = $key
+)
+ORDER BY place LIMIT 1
 
 -- name: put_stop
 INSERT INTO stops (user_id, reason, since, lifted_at) VALUES ($user_id, $reason, $since, NULL)
@@ -604,6 +623,181 @@ LIMIT 1
 
 -- name: stops
 SELECT user_id, reason, epoch_us(since) FROM stops WHERE lifted_at IS NULL ORDER BY since, user_id
+
+-- Persons ------------------------------------------------------------------------------------------------------
+
+-- name: select_person
+SELECT u.user_id, u.is_admin, u.role, u.email, epoch_us(u.created_at), epoch_us(e.asked_at)
+FROM users u LEFT JOIN erasures e ON e.user_id = u.user_id WHERE u.user_id = $user_id
+
+-- name: set_email
+UPDATE users SET email = $email WHERE user_id = $user_id
+
+-- name: calls_of_user
+SELECT call, user_id, run, project, token_sha256, task, attempt, task_type, provider, model, pricing_id,
+       input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
+       bound_pusd::HUGEINT, hold_ucredits::HUGEINT, state, outcome, input_tokens, output_tokens,
+       cost_pusd::HUGEINT, charge_ucredits::HUGEINT, excess_pusd::HUGEINT, images, image_udollars,
+       epoch_us(held_at)
+FROM calls WHERE user_id = $user_id AND call > $after
+ORDER BY call LIMIT $limit
+
+-- name: orders_of_user
+SELECT order_id, user_id, provider, product, ucredits::HUGEINT, amount_minor, currency, paid_pusd::HUGEINT, state,
+       external_id, epoch_us(created_at), epoch_us(completed_at)
+FROM payment_orders WHERE user_id = $user_id ORDER BY created_at, order_id
+
+-- name: all_purchases_of_user
+SELECT p.provider, p.external_id, p.user_id, p.product, p.ucredits::HUGEINT, p.paid_pusd::HUGEINT, p.currency,
+       p.amount_minor, epoch_us(p.made_at), r.taken_ucredits::HUGEINT
+FROM purchases p LEFT JOIN repayments r ON r.purchase = p.purchase
+WHERE p.user_id = $user_id ORDER BY p.made_at, p.purchase
+
+-- name: all_notices
+SELECT kind, text, epoch_us(made_at) FROM notices WHERE user_id = $user_id ORDER BY made_at DESC, notice
+
+-- name: feedback_of_user
+SELECT project, score, text_sealed, epoch_us(made_at) FROM project_feedback WHERE user_id = $user_id
+ORDER BY made_at, project
+
+-- name: select_erasure
+SELECT pseudonym, user_id, identity_sha256, forfeits_ucredits::HUGEINT, epoch_us(asked_at) FROM erasures
+WHERE user_id = $key
+
+-- name: insert_erasures
+INSERT INTO erasures (pseudonym, user_id, identity_sha256, forfeits_ucredits, asked_at)
+SELECT unnest($pseudonym::VARCHAR[]), unnest($user::VARCHAR[]), unnest($identity_sha256::VARCHAR[]),
+       unnest($forfeits_ucredits::DECIMAL(38, 0)[]), unnest($asked_at::TIMESTAMPTZ[])
+
+-- name: unfinished_erasures
+SELECT pseudonym, user_id, epoch_us(asked_at), epoch_us(renamed_at) FROM erasures WHERE erased_at IS NULL
+ORDER BY asked_at, pseudonym
+
+-- name: erased_identities
+SELECT identity_sha256, pseudonym, epoch_us(renamed_at) FROM erasures WHERE renamed_at IS NOT NULL ORDER BY renamed_at
+
+-- name: revoke_tokens_of_user
+UPDATE tokens SET revoked_at = $revoked_at WHERE user_id = $user_id AND revoked_at IS NULL
+
+-- Each with whether it has a reminder of this name. A session belongs to whom it is named after.
+-- name: entities_of_owner
+SELECT e.entity, e.open, r.name IS NOT NULL
+FROM entities e LEFT JOIN reminders r ON r.entity = e.entity AND r.name = $reminder
+WHERE e.owner = $owner OR e.entity = 'user:' || $owner ORDER BY e.entity
+
+-- name: entries_of_entity
+SELECT entity, seq, type, payload FROM entries
+WHERE position >= (SELECT first_position FROM entities WHERE entity = $entity) AND entity = $entity
+
+-- name: open_runs_of_user
+SELECT r.run FROM runs r LEFT JOIN run_ends e ON e.run = r.run WHERE r.user_id = $user_id AND e.run IS NULL ORDER BY r.run
+
+-- name: open_calls_of_user
+SELECT call FROM held_calls WHERE user_id = $user_id AND run IS NULL AND state = 'held' ORDER BY call
+
+-- Erasing: every table that names a person. `$user` is the id, `$pseudonym` what takes its place.
+-- name: erase_accounts
+UPDATE accounts SET account = 'user:' || $pseudonym || substr(account, 6 + length($user))
+WHERE account IN ('user:' || $user, 'user:' || $user || '/held')
+
+-- name: erase_transfers
+UPDATE transfers
+SET user_id = CASE user_id WHEN $user THEN $pseudonym ELSE user_id END,
+    debit = CASE debit WHEN 'user:' || $user THEN 'user:' || $pseudonym
+                       WHEN 'user:' || $user || '/held' THEN 'user:' || $pseudonym || '/held' ELSE debit END,
+    credit = CASE credit WHEN 'user:' || $user THEN 'user:' || $pseudonym
+                         WHEN 'user:' || $user || '/held' THEN 'user:' || $pseudonym || '/held' ELSE credit END
+WHERE user_id = $user OR debit IN ('user:' || $user, 'user:' || $user || '/held')
+   OR credit IN ('user:' || $user, 'user:' || $user || '/held')
+
+-- name: erase_referral
+UPDATE transfers SET transfer_id = 'referral/' || $pseudonym || '/referral'
+WHERE transfer_id = 'referral/' || $user || '/referral'
+
+-- name: erase_runs
+UPDATE runs SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_call_holds
+UPDATE call_holds SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_escrows
+UPDATE escrows SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_reasons_of_repayments
+UPDATE repayments SET reason = '(erased)' WHERE purchase IN (SELECT purchase FROM purchases WHERE user_id = $user)
+
+-- name: erase_purchases
+UPDATE purchases SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_payment_orders
+UPDATE payment_orders SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_adjustments
+UPDATE adjustments SET user_id = $pseudonym, reason = '(erased)' WHERE user_id = $user
+
+-- name: erase_makers_of_adjustments
+UPDATE adjustments SET made_by = $pseudonym WHERE made_by = $user
+
+-- name: erase_call_refunds
+UPDATE call_refunds SET user_id = $pseudonym, reason = '(erased)' WHERE user_id = $user
+
+-- name: erase_makers_of_call_refunds
+UPDATE call_refunds SET made_by = $pseudonym WHERE made_by = $user
+
+-- name: erase_stops
+UPDATE stops SET user_id = $pseudonym, reason = '(erased)' WHERE user_id = $user
+
+-- name: erase_alerts
+UPDATE alerts SET condition = 'account-stopped:' || $pseudonym, text = $pseudonym || ' is stopped',
+                  alert = 'account-stopped:' || $pseudonym || substr(alert, 1 + length(condition))
+WHERE condition = 'account-stopped:' || $user
+
+-- name: erase_project_statuses
+UPDATE project_statuses SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_project_feedback
+UPDATE project_feedback SET user_id = $pseudonym, text_sealed = NULL WHERE user_id = $user
+
+-- name: erase_user
+UPDATE users SET user_id = $pseudonym, is_admin = false, role = 'DEMO', invited_by = NULL, is_low = true, email = NULL
+WHERE user_id = $user
+
+-- Nobody has a bonus from somebody who is not there any more.
+-- name: erase_inviter
+UPDATE users SET invited_by = NULL WHERE invited_by = $user
+
+-- name: erase_tokens
+DELETE FROM tokens WHERE user_id = $user
+
+-- name: erase_notices
+DELETE FROM notices WHERE user_id = $user
+
+-- name: erase_entries
+WITH own AS (SELECT entity, first_position FROM entities WHERE owner = $user OR entity = 'user:' || $user)
+DELETE FROM entries
+WHERE position >= (SELECT coalesce(min(first_position), 0) FROM own) AND entity IN (SELECT entity FROM own)
+
+-- name: erase_entity_reminders
+DELETE FROM reminders
+WHERE entity IN (SELECT entity FROM entities WHERE owner = $user OR entity = 'user:' || $user)
+
+-- name: erase_entities
+DELETE FROM entities WHERE owner = $user OR entity = 'user:' || $user
+
+-- name: add_erasure_files
+INSERT INTO erasure_files (pseudonym, file) SELECT $pseudonym, unnest($files::VARCHAR[])
+
+-- name: note_renamed
+UPDATE erasures SET user_id = NULL, renamed_at = $at WHERE pseudonym = $pseudonym
+
+-- name: erasure_files
+SELECT file FROM erasure_files WHERE pseudonym = $pseudonym ORDER BY file
+
+-- name: drop_erasure_file
+DELETE FROM erasure_files WHERE pseudonym = $pseudonym AND file = $file
+
+-- name: note_erased
+UPDATE erasures SET erased_at = $at WHERE pseudonym = $pseudonym
 
 -- Everything that does not add up, as (subject, text). Each part names what it compares with what.
 -- name: mismatches

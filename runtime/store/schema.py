@@ -14,7 +14,7 @@ from runtime.store.queries import sql
 from runtime.store.seal import Seal
 
 CONFIG: dict[str, Any] = {
-    "threads": 2,
+    "threads": 1,  # A query works in the thread that asks it: reports take nothing from the writer.
     "memory_limit": "2GB",
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,

@@ -11,11 +11,13 @@ from runtime.entity.vitals import StoreVitals
 from runtime.ledger.books import Books
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import Mismatch
+from runtime.payments.products import more_credits
 from runtime.reports.facts import FactsOf, no_facts
 from runtime.reports.reports import Reports
 from runtime.store import backup, checking, compaction, schema
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database, unavailable
+from runtime.store.erasing import Erasing
 from runtime.store.journal import StoreJournal, utc_now
 from runtime.store.keeping import BackupReport, CompactReport
 from runtime.store.queries import sql
@@ -25,7 +27,7 @@ class Store:
     """Constructing touches nothing and cannot fail; `open` takes the data folder, `close` gives it back.
 
     While it is not open, everything answers StoreUnavailableError, and `open` may be tried again. Implements `Keeping`
-    and the store's part of `Vitals`: of backups, checks and compactions one runs at a time, the others wait.
+    and the store's part of `Vitals`: of backups, checks, compactions and erasures one runs at a time, the others wait.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class Store:
             identity_salt=secrets.identity_salt,
             caps=settings.caps,
             referral_ucredits=settings.referral_bonus * UCREDITS_PER_CREDIT,
+            more_credits=more_credits(settings.payments_enabled),
             clock=clock,
         )
+        self.erasing = Erasing(self._database, self._blobs, self.books, clock)
         self.reports = Reports(
             database=self._database,
             tariff=settings.tariff,
@@ -109,6 +113,11 @@ class Store:
             dropped = await compaction.compact(self._database)
             after = self._database.file_bytes + self._database.log_bytes
         return CompactReport(events_dropped=dropped, bytes_before=before, bytes_after=after)
+
+    async def erase_due(self) -> int:
+        """One round of every erasure that was asked for; how many it finished. Cut off, the next goes on."""
+        async with self._keeping:
+            return await self.erasing.carry_on()
 
     def _open(self) -> None:
         self._database.open()

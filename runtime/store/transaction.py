@@ -5,7 +5,7 @@ memory until the group reaches the disk; a write that raises is undone and leave
 a group becomes one statement a table: DuckDB takes 100 rows in the time of two single ones.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -17,6 +17,8 @@ from runtime.store.queries import arguments, parsed, sql
 V = TypeVar("V")
 
 RECORDS_IN_MEMORY_MAX = 400_000
+_NOWHERE = object()
+"""In memory for a record of which the database has none."""
 
 
 class DuplicateRowError(Exception):
@@ -37,6 +39,8 @@ class Kind(Generic[V]):
     """Makes the record from the query's rows; None when there is none."""
     query_many: str = ""
     """Finds many at once ($keys): the rows of `query`, each after its key. A kind without it cannot be wanted."""
+    remembers_absence: bool = False
+    """That there is none is kept in memory too. Only for a kind whose every new row comes with a `keep`."""
 
 
 Wanted = tuple[Kind[Any], Collection[str]]
@@ -64,19 +68,19 @@ class Memory:
         self._absent: set[tuple[str, str]] = set()
 
     def get(self, kind: Kind[V], key: str) -> V | None:
-        known: V | None = self.peek(kind, key)
-        if known is None and (kind.name, key) not in self._absent:
+        place = (kind.name, key)
+        known = self._known(place)
+        if known is None and place not in self._absent:
             known = kind.read(self.committed(kind.query, {"key": key}))
+            if known is None and kind.remembers_absence:
+                known = _NOWHERE
             if known is not None:
-                self._keep((kind.name, key), known)
-        return known
+                self._keep(place, known)
+        return known if known is not _NOWHERE else None
 
     def peek(self, kind: Kind[V], key: str) -> V | None:
-        place = (kind.name, key)
-        known: V | None = self._young.get(place)
-        if known is None and (known := self._old.get(place)) is not None:
-            self._keep(place, known)
-        return known
+        known = self._known((kind.name, key))
+        return known if known is not _NOWHERE else None
 
     def committed(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql(query), dict(values)).fetchall()
@@ -104,6 +108,16 @@ class Memory:
         for place, record in records.items():
             self._keep(place, record)
 
+    def forget_all(self) -> None:
+        self._young, self._old = {}, {}
+        self._absent.clear()
+
+    def _known(self, place: tuple[str, str]) -> Any:
+        known = self._young.get(place)
+        if known is None and (known := self._old.get(place)) is not None:
+            self._keep(place, known)
+        return known
+
     def _keep(self, place: tuple[str, str], record: Any) -> None:
         if len(self._young) >= self._generation:
             self._old, self._young = self._young, {}
@@ -122,6 +136,7 @@ class Transaction:
         self._statements: list[tuple[str, dict[str, Any]]] = []
         self._lists: list[list[Any]] = []
         self._changed: list[tuple[dict[Any, Any], Any, Any]] = []
+        self.forgets_all = False
 
     def get(self, kind: Kind[V], key: str) -> V | None:
         """The record as the group sees it so far, from memory or the database."""
@@ -170,6 +185,10 @@ class Transaction:
         """Runs a statement after the rows; for rare things."""
         self._add(self._statements, (statement, values))
 
+    def forget_all(self) -> None:
+        """After this group every record is read anew: its statements change rows whose records were kept."""
+        self.forgets_all = True
+
     def settle(self) -> None:
         """The last write succeeded: what it changed stays."""
         self._lists.clear()
@@ -191,17 +210,22 @@ class Transaction:
 
     def flush(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Sends every change to the database, inside its open transaction. Raises DuplicateRowError."""
-        for table, rows in self._inserts.items():
+        for name, values in self.statements():
             try:
-                _send(connection, f"insert_{table}", rows)
+                connection.execute(parsed(name), values)
             except duckdb.ConstraintException as error:
                 if "uplicate key" not in str(error):
                     raise
-                raise DuplicateRowError(table) from error
-        for statement, keyed in self._keyed.items():
-            _send(connection, statement, [row for row in keyed.values() if row is not None])
-        for statement, values in self._statements:
-            connection.execute(sql(statement), arguments(statement, values))
+                raise DuplicateRowError(name.removeprefix("insert_")) from error
+
+    def statements(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every change as the name of a statement and its arguments, in order."""
+        for table, rows in self._inserts.items():
+            yield from _of_rows(f"insert_{table}", rows)
+        for name, keyed in self._keyed.items():
+            yield from _of_rows(name, [row for row in keyed.values() if row is not None])
+        for name, values in self._statements:
+            yield name, arguments(name, values)
 
     def _set(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
         self._changed.append((mapping, key, mapping.get(key)))
@@ -212,10 +236,13 @@ class Transaction:
         self._lists.append(rows)
 
 
-def _send(connection: duckdb.DuckDBPyConnection, statement: str, rows: list[Any]) -> None:
+def _of_rows(name: str, rows: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One statement for all rows, dataclasses or named tuples; each column a list."""
     if not rows:
         return
-    names = [field.name for field in fields(rows[0])]
-    columns = zip(*map(attrgetter(*names), rows), strict=True)
-    values = {name: list(column) for name, column in zip(names, columns, strict=True)}
-    connection.execute(parsed(statement), arguments(statement, values))
+    if isinstance(rows[0], tuple):
+        names = rows[0]._fields  # type: ignore[attr-defined]
+    else:
+        names = tuple(field.name for field in fields(rows[0]))
+        rows = list(map(attrgetter(*names), rows))
+    yield name, arguments(name, dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))

@@ -12,18 +12,20 @@ from runtime.store.transaction import Transaction, Wanted
 
 Act = Callable[[Transaction], Any]
 
-WRITES_PER_GROUP_MAX = 1_000
+WEIGHT_OF_GROUP_MAX = 1_000
 WRITES_WAITING_MAX = 20_000
 
 
 class Batch:
     """Writes of one caller that are answered together. Made on the caller's loop, answered from the writer's thread."""
 
-    __slots__ = ("_loop", "acts", "answers", "done", "wanted")
+    __slots__ = ("_loop", "acts", "answers", "done", "wanted", "weight")
 
-    def __init__(self, acts: Sequence[Act], wanted: Sequence[Wanted]) -> None:
+    def __init__(self, acts: Sequence[Act], wanted: Sequence[Wanted], weight: int = 0) -> None:
         self.acts = acts
         self.wanted = wanted
+        self.weight = weight or len(acts)
+        """Its part of a group: as many as it has acts, unless they are large."""
         self.answers: list[Any] = [None] * len(acts)
         """What each act returned, or the exception it raised; complete when `done` is."""
         self._loop = asyncio.get_running_loop()
@@ -67,16 +69,16 @@ class WriteQueue:
             self.waiting += len(batch.acts)
             self._changed.notify()
 
-    def take(self) -> list[Batch]:
-        """Waits for the next group. Empty once the queue is closed and nothing waits."""
+    def take(self, weight_max: int = WEIGHT_OF_GROUP_MAX) -> list[Batch]:
+        """Waits for the next group: one batch at least. Empty once the queue is closed and nothing waits."""
         with self._changed:
             self._changed.wait_for(lambda: self._batches or self._closed)
             group: list[Batch] = []
-            count = 0
-            while self._batches and (not group or count + len(self._batches[0].acts) <= WRITES_PER_GROUP_MAX):
+            weight = 0
+            while self._batches and (not group or weight + self._batches[0].weight <= weight_max):
                 group.append(self._batches.popleft())
-                count += len(group[-1].acts)
-            self.waiting -= count
+                weight += group[-1].weight
+            self.waiting -= sum(len(batch.acts) for batch in group)
             return group
 
     def close(self) -> None:

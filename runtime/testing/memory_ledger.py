@@ -20,17 +20,20 @@ from runtime.errors import (
     NotEnoughCreditsError,
     NotFoundError,
 )
-from runtime.ids import BlobId, CallId, ProjectId, RunId, UserId
+from runtime.ids import LOCAL_ADMIN, BlobId, CallId, ProjectId, RunId, UserId
 from runtime.ledger import orders
 from runtime.ledger.caps import NO_CAPS, Caps, cap_of, day_subjects, spent_on, user_cap
 from runtime.ledger.escrows import SHARE, Charge, charge_of
 from runtime.ledger.money import Price, Tariff
+from runtime.ledger.persons import DUE, check_email, not_agreed
 from runtime.ledger.port import (
     Adjustment,
     Balance,
+    Bought,
     CallRefund,
     CallRow,
     CallState,
+    Deletion,
     Draw,
     Escrow,
     EscrowCall,
@@ -49,8 +52,10 @@ from runtime.ledger.port import (
     Order,
     OrderId,
     OrderRefund,
+    Papers,
     Payer,
     Payment,
+    Person,
     Purchase,
     Receipt,
     RefundRow,
@@ -62,6 +67,7 @@ from runtime.ledger.port import (
     Spending,
     StoppedAccount,
     TokenRow,
+    UserCall,
 )
 from runtime.ledger.records import CHARGED
 from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_token, identity_of
@@ -150,16 +156,21 @@ class MemoryLedger:
         self._movements: list[tuple[UserId, Movement]] = []
         """But for grants and charges."""
         self._stops: dict[UserId, StoppedAccount] = {}
+        self._registered: dict[UserId, datetime] = {}
+        self._emails: dict[UserId, str] = {}
+        self._bought_at: dict[str, datetime] = {}
+        self._deletions: dict[UserId, Deletion] = {}
 
     async def open_wallet(self, user: UserId, is_admin: bool) -> Balance:
+        self._check_not_erased(user)
+        self._registered.setdefault(user, self._clock())
         self._admins[user] = is_admin
         role = self._roles.get(user, "DEMO")
         self._roles[user] = "ADMIN" if is_admin else "DEMO" if role == "ADMIN" else role
         return self._balance(user)
 
     async def set_role(self, user: UserId, role: Role) -> None:
-        if user not in self._roles:
-            raise NotFoundError(f"There is no user {user}.")
+        self._check_known(user)
         self._roles[user] = role
 
     async def balance(self, user: UserId) -> Balance:
@@ -191,6 +202,7 @@ class MemoryLedger:
             return False
         is_first = all(each.user != purchase.user for each in self._purchases.values())
         self._purchases[purchase.id] = purchase
+        self._bought_at[purchase.id] = self._clock()
         name = f"purchase/{purchase.id}/purchase"
         self._move(purchase.user, name, "purchase", purchase.ucredits, purchase.product, purchase.external_id)
         inviter = self._inviters.get(purchase.user)
@@ -255,6 +267,7 @@ class MemoryLedger:
     async def refund_call(self, refund: CallRefund) -> int:
         if refund.call not in self._refunds:
             user, charge = self._charged(refund.call)
+            self._check_not_erased(user)
             self._refunds[refund.call] = refund, charge, self._clock()
             self._move(user, f"{refund.call}/refund", "refund", charge, refund.reason, call=refund.call)
         return self._refunds[refund.call][1]
@@ -286,10 +299,74 @@ class MemoryLedger:
         """Nobody watches balances here."""
         return ()
 
+    async def untold_notices(self, user: UserId) -> Sequence[Notice]:
+        return ()
+
+    async def mark_told(self, user: UserId, until: datetime) -> None:
+        return None
+
+    async def person(self, user: UserId) -> Person | None:
+        if user not in self._roles:
+            return None
+        asked = self._deletions.get(user)
+        return Person(
+            user=user,
+            is_admin=self._admins.get(user, False),
+            role=self._roles[user],
+            email=self._emails.get(user, ""),
+            registered_at=self._registered[user],
+            erasure_asked_at=asked.asked_at if asked else None,
+        )
+
+    async def set_email(self, user: UserId, email: str) -> None:
+        email = check_email(email)
+        self._check_known(user)
+        self._emails[user] = email
+
+    async def papers(self, user: UserId) -> Papers:
+        bought = [
+            Bought(purchase=each, at=self._bought_at[each.id], repaid_ucredits=self._repaid.get(each.id))
+            for each in self._purchases.values()
+            if each.user == user
+        ]
+        own = [order for order in self._orders.values() if order.user == user]
+        return Papers(orders=own, purchases=bought, notices=())
+
+    async def calls_of(self, user: UserId, after: CallId | None, limit: int) -> Sequence[UserCall]:
+        held = [UserCall(project=call.payer.project, row=self._row(call)) for call in self._calls.values()
+                if call.user == user]  # fmt: skip
+        booked = [UserCall(project=each.payer.project, row=self._booked_row(each)) for each in self._booked.values()
+                  if each.payer.user == user]  # fmt: skip
+        found = sorted(held + booked, key=lambda each: each.row.call)
+        return [each for each in found if each.row.call > (after or "")][:limit]
+
+    async def delete_person(self, user: UserId, forfeit_ucredits: int) -> Deletion:
+        """Asks only: nothing is ever erased here but with the process."""
+        if user in self._deletions:
+            return self._deletions[user]
+        if user == LOCAL_ADMIN:
+            raise ConflictError("The local admin cannot be erased.")
+        self._check_known(user)
+        balance = self._balance(user)
+        if balance.balance_ucredits > forfeit_ucredits:
+            raise not_agreed(user, balance.balance_ucredits)
+        for sha256, (token, _) in self._tokens.items():
+            if token.user == user:
+                self._revoked.setdefault(sha256, self._clock())
+        if balance.free_ucredits:
+            self._move(user, "forfeited", "manual_adjustment", -balance.free_ucredits, "forfeited")
+        now = self._clock()
+        self._deletions[user] = Deletion(
+            user=user, asked_at=now, due_at=now + DUE, forfeited_ucredits=balance.balance_ucredits
+        )
+        return self._deletions[user]
+
     async def stop_account(self, user: UserId, reason: str) -> None:
         self._stops.setdefault(user, StoppedAccount(user=user, reason=reason, since=self._clock()))
 
     async def release_account(self, user: UserId) -> bool:
+        if user in self._stops:
+            self._check_not_erased(user)
         return self._stops.pop(user, None) is not None
 
     async def stopped_accounts(self) -> Sequence[StoppedAccount]:
@@ -385,6 +462,7 @@ class MemoryLedger:
 
     async def add_token(self, token: NewToken) -> None:
         check_token(token)
+        self._check_not_erased(token.user)
         if token.user not in self._admins:
             await self.open_wallet(token.user, is_admin=False)
         if token.token_sha256 not in self._tokens and token.terms.budget_ucredits is not None:
@@ -538,16 +616,18 @@ class MemoryLedger:
         return [call for call in self._calls.values() if call.payer.project == project]
 
     def _check_fits(self, payer: Payer, needed: int) -> None:
-        if payer.user in self._stops:
+        if payer.user in self._stops or payer.user in self._deletions:
             raise AccountStoppedError(f"{payer.user} is stopped.")
         for subject in payer.budgets:
-            if subject in self._ceilings and self._committed(subject) + needed > self._ceilings[subject]:
-                raise CeilingReachedError(f"{needed} microcredits do not fit under the ceiling.")
+            if subject in self._ceilings and needed > (left := self._ceilings[subject] - self._committed(subject)):
+                told = f"{needed} microcredits do not fit under the ceiling."
+                raise CeilingReachedError(told, left_ucredits=max(0, left))
         for subject, cap in self._day_caps(payer, self._clock()).items():
-            if self._committed(subject) + needed > cap:
-                raise DailyCapError(f"{needed} microcredits do not fit under the cap of {subject}.")
-        if needed > self._balance(payer.user).free_ucredits:
-            raise NotEnoughCreditsError(f"{needed} microcredits are more than are free.")
+            if needed > (left := cap - self._committed(subject)):
+                told = f"{needed} microcredits do not fit under the cap of {subject}."
+                raise DailyCapError(told, left_ucredits=max(0, left))
+        if needed > (free := self._balance(payer.user).free_ucredits):
+            raise NotEnoughCreditsError(f"{needed} microcredits are more than are free.", left_ucredits=free)
 
     def _room(self, payer: Payer, at: datetime) -> int:
         ceilings = {s: self._ceilings[s] for s in payer.budgets if s in self._ceilings} | self._day_caps(payer, at)
@@ -580,6 +660,11 @@ class MemoryLedger:
     def _check_known(self, user: UserId) -> None:
         if user not in self._roles:
             raise NotFoundError(f"There is no user {user}.")
+        self._check_not_erased(user)
+
+    def _check_not_erased(self, user: UserId) -> None:
+        if user in self._deletions:
+            raise ConflictError(f"{user} asked to be erased.")
 
     def _move(
         self,

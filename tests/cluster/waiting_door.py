@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from runtime.ids import UserId
 from runtime.ledger.port import Identity
+from runtime.providers.calls import OnCut
 from runtime.providers.forward import Forwarded
 from runtime.providers.order import CallOrder
 from runtime.providers.splice import Spliced
@@ -22,12 +23,12 @@ class Calls:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def forward(self, order: CallOrder, asked: Spliced) -> Forwarded:
+    async def forward(self, order: CallOrder, asked: Spliced, on_cut: OnCut) -> Forwarded:
         with self._noted(asked.model):
             await asyncio.Event().wait()
         raise AssertionError
 
-    async def forward_stream(self, order: CallOrder, asked: Spliced) -> AsyncGenerator[bytes, None]:
+    async def forward_stream(self, order: CallOrder, asked: Spliced, on_cut: OnCut) -> AsyncGenerator[bytes, None]:
         with self._noted(asked.model):
             yield b"data: {}\n\n"
             await asyncio.Event().wait()

@@ -15,9 +15,9 @@ from runtime.ledger import orders, wallets
 from runtime.ledger.books import Books
 from runtime.ledger.money import Price, Tariff
 from runtime.ledger.port import Hold, Ledger, NewOrder, OrderId, OrderRefund, Payment, Purchase
+from runtime.store import queries
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
-from runtime.store.queries import sql
 from runtime.testing.memory_ledger import MemoryLedger
 
 USER, FRIEND = UserId("telegram:7"), UserId("telegram:8")
@@ -402,9 +402,8 @@ async def test_order_that_its_payment_contradicts__is_a_mismatch(
     await disk.ledger.open_order(an_order())
     await disk.ledger.complete_order(a_payment())
     assert disk.database is not None
-    monkeypatch.setattr("runtime.store.transaction.sql", lambda name: tampering if name == "tamper" else sql(name))
-    monkeypatch.setattr("runtime.store.transaction.arguments", lambda name, values: values)
-    await disk.database.write(lambda tx: tx.execute("tamper"))
+    monkeypatch.setitem(queries._statements(), tampering, tampering)
+    await disk.database.write(lambda tx: tx.execute(tampering))
     (found,) = await disk.ledger.mismatches()
     assert found.subject == ORDER
     assert told in found.text

@@ -11,6 +11,7 @@ import pytest
 from runtime.errors import (
     AccountStoppedError,
     BadInputError,
+    CeilingReachedError,
     ConflictError,
     DailyCapError,
     NotEnoughCreditsError,
@@ -29,11 +30,13 @@ from runtime.ledger.port import (
     Hold,
     Ledger,
     Meter,
+    NewToken,
     Payer,
     Purchase,
     Repayment,
     Return,
     Settlement,
+    TokenTerms,
 )
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
@@ -341,3 +344,32 @@ async def test_adjustment__needs_a_reason(world: World, reason: str) -> None:
 async def test_adjustment__is_of_a_possible_amount(world: World, credits: int) -> None:
     with pytest.raises(BadInputError):
         await world.ledger.adjust(an_adjustment(credits=credits))
+
+
+async def test_refusal__says_how_much_would_have_fitted_and_that_much_fits(world: World) -> None:
+    ledger = world.ledger
+    with pytest.raises(DailyCapError) as of_platform:
+        await ledger.hold(hold("platform", 61, ADMIN))
+    assert of_platform.value.left_ucredits == 60 * CREDIT
+    await ledger.adjust(Adjustment(id="a", user=ADMIN, amount_ucredits=-60 * CREDIT, reason="why", made_by=ADMIN))
+    with pytest.raises(NotEnoughCreditsError) as of_wallet:
+        await ledger.hold(hold("wallet", 41, ADMIN))
+    assert of_wallet.value.left_ucredits == 40 * CREDIT
+    await ledger.set_role(USER, "FULL_ACCESS")
+    await ledger.hold(hold("before", 5))
+    with pytest.raises(DailyCapError) as of_user:
+        await ledger.hold(hold("user", 16))
+    with pytest.raises(DailyCapError) as of_provider:
+        await ledger.hold(hold("provider", 11, FRIEND, "claude"))
+    await ledger.add_token(
+        NewToken(
+            token_sha256="a" * 64, user=FRIEND, kind="user", label="", terms=TokenTerms(budget_ucredits=3 * CREDIT)
+        )
+    )
+    with pytest.raises(CeilingReachedError) as of_token:
+        await ledger.hold(replace(hold("token", 4, FRIEND), token_sha256="a" * 64))
+    left = [refusal.value.left_ucredits for refusal in (of_user, of_provider, of_token)]
+    assert left == [15 * CREDIT, 10 * CREDIT, 3 * CREDIT]
+    await ledger.hold(hold("user", 15))
+    await ledger.hold(hold("provider", 10, FRIEND, "claude"))
+    await ledger.hold(replace(hold("token", 3, FRIEND), token_sha256="a" * 64))

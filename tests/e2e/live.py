@@ -1,5 +1,6 @@
 """The whole product on this machine, as a user has it: the command, the service, and a simulated provider."""
 
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from cluster.simulator_process import SimulatorProcess
 from runtime.config import Secrets
 
 _COMMAND_S_MAX = 280.0
+PAYMENT_SECRET = "5e2a9c04f1b7d8836ac0195f7be24d3a90c7e6f2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,21 @@ class Live:
         """The variables that make it the provider."""
         simulator = SimulatorProcess.start(self._simulator, self.usage_file, self.environment, latency_ms)
         return {"OPENAI_API_KEY": "sim-test", "OPENAI_BASE_URL": simulator.base_url}
+
+    def start_shop(self) -> dict[str, str]:
+        """The variables that make a simulator the provider of models and of payments, which it calls `sim`."""
+        simulator = SimulatorProcess.start(
+            self._simulator, self.usage_file, self.environment, latency_ms=0,
+            webhook_url=f"{self.url}/api/v1/payments/sim/webhook", payment_secret=PAYMENT_SECRET,
+        )  # fmt: skip
+        page = {"id": "sim", "page_url": f"{simulator.root_url}/pay", "secret_variable": "SIM_PAYMENT_SECRET"}
+        return {
+            "OPENAI_API_KEY": "sim-test",
+            "OPENAI_BASE_URL": simulator.base_url,
+            "PAYMENTS_ENABLED": "true",
+            "PAYMENT_PROVIDERS_JSON": json.dumps([page]),
+            "SIM_PAYMENT_SECRET": PAYMENT_SECRET,
+        }
 
     def run(self, *arguments: str, stdin: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
         """Runs `masterbuilder` as a process of its own and waits for it."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -115,6 +116,29 @@ def test_everything_killed__up_starts_it_again_with_the_same_wallet_and_keys(liv
     assert started.returncode == 0, started.stderr
     assert live.client.me().balance_ucredits == balance
     assert live.client.health().provider == "openai"
+
+
+def test_person__takes_their_data_out_through_the_running_service_and_is_deleted(live: Live) -> None:
+    live.run("up")
+    issued = json.loads(live.run("tokens", "create", "--user", "ann", "--json").stdout)
+    as_ann = {"MASTERBUILDER_TOKEN": issued["token"]}
+    told = live.run("privacy", "email", "ann@example.org", **as_ann)
+    assert told.returncode == 0, told.stderr
+    target = live.folder / "ann.zip"
+    exported = live.run("privacy", "export", "--output", str(target), **as_ann)
+    assert exported.returncode == 0, exported.stderr
+    with zipfile.ZipFile(target) as archive:
+        assert archive.testzip() is None
+        profile = json.loads(archive.read("profile.json"))
+    assert (profile["user"], profile["email"]) == ("ann", "ann@example.org")
+    assert live.run("privacy", "export", "--user", "local-admin", "-o", str(target), **as_ann).returncode == 3
+    assert live.run("privacy", "delete", **as_ann).returncode == 2
+    deleted = live.run("privacy", "delete", "--yes", **as_ann)
+    assert deleted.returncode == 0, deleted.stderr
+    assert "100.000000" not in deleted.stdout
+    assert "100.00 credits are forfeited" in deleted.stdout
+    assert live.run("privacy", "export", "-o", str(target), **as_ann).returncode == 3
+    assert live.run("privacy", "delete", "--yes").returncode == 3, "the local admin stays"
 
 
 def test_serve_deploy__of_the_config_file_starts_the_same_applications(live: Live) -> None:

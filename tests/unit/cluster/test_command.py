@@ -251,6 +251,14 @@ def test_command_to_a_project__says_it_to_the_service(
     assert door.asked[0][2] == body
 
 
+def test_feedback__says_score_and_text_to_the_service(run: Run, door: FakeDoor) -> None:
+    door.says("POST /api/v1/projects/p1/feedback", {"project": "p1", "score": 4, "text": "neat"})
+    result = run("feedback", "p1", "4", "--text", "neat")
+    assert (result.exit_code, result.stdout) == (0, "p1: 4 of 5. Thank you.\n")
+    assert door.asked[0][2] == {"score": 4, "text": "neat"}
+    assert run("feedback", "p1", "6").exit_code == 2
+
+
 def test_last__is_the_newest_project(run: Run, door: FakeDoor) -> None:
     door.says("GET /api/v1/projects", {"projects": [PROJECT, {**PROJECT, "id": "p0"}]})
     door.says("POST /api/v1/projects/p1/cancel", {**PROJECT, "status": "cancelled"})

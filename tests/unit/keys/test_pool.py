@@ -413,3 +413,28 @@ def test_states__tell_each_key():
     one, other = desk.pool.states(1)
     assert (one.key_id, one.calls_last_minute, one.tokens_last_minute, one.in_flight, one.used) == ("a", 1, 5, 0, 1)
     assert (other.cooling_s, other.refused) == (9, False)
+
+
+def test_used__is_the_share_of_what_all_keys_together_may_do_of_the_tightest_model():
+    desk = Desk(key("a", requests_per_minute=4), key("b", requests_per_minute=4))
+    assert desk.pool.vitals(0).used_percent is None
+    for _ in range(6):
+        desk.ask(0)
+    granted = desk.grants(0)
+    assert desk.pool.vitals(0).used_percent == 75
+    for block in granted:
+        desk.over(block, at=1)
+    assert desk.pool.vitals(1).used_percent == 75
+    assert desk.pool.vitals(1 + WINDOW_S + 1).used_percent == 0
+
+
+def test_used__is_nothing_where_a_key_has_no_limit_or_was_not_asked_yet():
+    free = Desk(key("a", requests_per_minute=1), key("b"))
+    for _ in range(4):
+        free.ask(0)
+    free.grants(0)
+    assert free.pool.vitals(0).used_percent is None
+    fresh = Desk(key("a", requests_per_minute=1), key("b", requests_per_minute=1))
+    fresh.ask(0)
+    fresh.grants(0)
+    assert fresh.pool.vitals(0).used_percent is None

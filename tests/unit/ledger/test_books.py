@@ -1,11 +1,13 @@
 """What only the books on disk do: detect tampering, expire holds, keep prices, show views."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +120,20 @@ async def a_busy_ledger(store: Store) -> None:
     assert await store.books.mismatches() == []
 
 
+async def test_balance__is_of_one_moment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = store.books._database
+    read, numbers = database.read, itertools.count()
+
+    async def read_and_hold(act: Any) -> Any:
+        answer = await read(act)
+        await store.books.hold(a_hold(f"meanwhile-{next(numbers)}"))
+        return answer
+
+    monkeypatch.setattr(database, "read", read_and_hold)
+    balances = [await store.books.balance(USER) for _ in range(3)]
+    assert {balance.balance_ucredits for balance in balances} == {100 * 10**6}
+
+
 async def test_account_that_does_not_add_up__is_stopped_and_others_are_not(store: Store) -> None:
     await a_busy_ledger(store)
     other = UserId("other")
@@ -165,6 +181,18 @@ async def test_low_balance__is_told_once_for_each_crossing(store: Store) -> None
     assert await store.books.note_low_balances(low) == 0
     (notice,) = await store.books.notices(USER)
     assert (notice.kind, notice.text[:19]) == ("low_balance", "19.00 credits are l")
+
+
+async def test_notice__that_a_door_told_is_not_waiting_to_be_told_any_more(store: Store) -> None:
+    await store.books.note_low_balances(1_000 * 10**6)
+    (notice,) = await store.books.untold_notices(USER)
+    await store.books.mark_told(USER, notice.at - timedelta(seconds=1))
+    await store.books.mark_told(UserId("another"), notice.at)
+    assert await store.books.untold_notices(USER) == [notice]
+    for _ in range(2):
+        await store.books.mark_told(USER, notice.at)
+        assert await store.books.untold_notices(USER) == []
+    assert await store.books.notices(USER) == [notice]
 
 
 @pytest.mark.parametrize(
@@ -335,6 +363,20 @@ async def test_refusal__names_what_is_needed_what_is_free_and_what_to_do(store: 
     assert "21000.084 credits and 100.00 are free" in str(refusal.value)
     assert "Ask the operator for credits" in refusal.value.next_step
     assert refusal.value.charged == "The call was not made and not charged."
+
+
+async def test_refusal_and_warning__name_what_is_sold_while_payments_are_on(tmp_path: Path) -> None:
+    store = Store(Settings(data_dir=tmp_path, payments_enabled=True), Secrets.load(tmp_path, {}), lambda: NOON)
+    await store.open()
+    await store.books.open_wallet(USER, is_admin=False)
+    with pytest.raises(NotEnoughCreditsError) as refusal:
+        await store.books.hold(replace(a_hold("c"), input_tokens_max=10**9))
+    await store.books.note_low_balances(1_000 * 10**6)
+    (notice,) = await store.books.notices(USER)
+    for text in (refusal.value.next_step, notice.text):
+        assert "Buy credits: GET /api/v1/products lists them." in text
+        assert "operator" not in text
+    await store.close()
 
 
 @pytest.mark.parametrize("user", ["", "a/held", "/"])

@@ -27,6 +27,7 @@ from runtime.keys.keys import ProviderKey
 from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Hold, Meter
 from runtime.providers.attempts import RETRIES_MAX
+from runtime.providers.bounds import OUTPUT_TOKENS_MIN, size_of
 from runtime.providers.calls import ModelCalls, longest_call_s
 from runtime.providers.chat import (
     ChatEvent,
@@ -535,6 +536,93 @@ async def test_route__of_one_is_asked_even_after_failures():
     with pytest.raises(OutageError):
         await bench.calls.complete(ORDER, HI)
     await bench.calls.complete(replace(ORDER, call=CallId("again")), HI)
+
+
+# A call that the wallet cannot cover in full
+
+TALK = replace(ORDER, run=None, task_type="chat")
+PRICE = CATALOGUE.price("openai", "gpt-4o")
+
+
+class Wallet(FakeLedger):
+    """Refuses what is more than `free_ucredits`, and after each refusal has what `others` leave of it."""
+
+    def __init__(self, story: list[str], free_ucredits: int, *others: int) -> None:
+        super().__init__(story)
+        self.left = [free_ucredits, *others]
+
+    async def hold(self, hold: Hold) -> None:
+        needed = SETTINGS.tariff.credits_for(PRICE.cost_pusd(hold.input_tokens_max, hold.output_tokens_max))
+        left = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        if needed > left:
+            raise NotEnoughCreditsError("too little", left_ucredits=left)
+        await super().hold(hold)
+
+
+def pays_for(output_tokens: int) -> int:
+    """Microcredits for the request HI with so long an answer, and not for a token more."""
+    return SETTINGS.tariff.credits_for(PRICE.cost_pusd(INPUT_TOKENS_MAX, output_tokens))
+
+
+INPUT_TOKENS_MAX = size_of(HI).bounds(CATALOGUE.model("openai", "gpt-4o")).input_tokens_max
+LONG = replace(HI, output_tokens_max=2_000)
+
+
+@pytest.mark.parametrize("asked", [LONG, replace(HI, output_tokens_max=None)])
+async def test_answer__is_as_long_as_the_wallet_pays_for_and_what_is_sent_says_so(asked: ChatRequest):
+    bench = Bench(reply())
+    wallet = Wallet(bench.story, pays_for(700))
+    bench.calls._attempts._credit = wallet
+    await bench.calls.complete(TALK, asked)
+    assert [hold.output_tokens_max for hold in wallet.holds] == [700]
+    assert [request.output_tokens_max for _, _, request in bench.adapter.asked] == [700]
+
+
+async def test_answer__is_cut_again_where_somebody_came_in_between():
+    bench = Bench([said("hi"), END])
+    wallet = Wallet(bench.story, pays_for(700), pays_for(300))
+    bench.calls._attempts._credit = wallet
+    assert [event async for event in bench.calls.stream(TALK, LONG)][-1] == END
+    assert [hold.output_tokens_max for hold in wallet.holds] == [300]
+
+
+@pytest.mark.parametrize(
+    ("order", "asked", "left_tokens"),
+    [
+        (TALK, LONG, OUTPUT_TOKENS_MIN - 1),  # too short to be of use
+        (TALK, HI, 99),  # less than the little that was asked for
+        (ORDER, LONG, 1_999),  # a step of a build waits for credits instead
+    ],
+)
+async def test_call__is_refused_where_too_little_would_be_left_of_its_answer(
+    order: CallOrder, asked: ChatRequest, left_tokens: int
+):
+    bench = Bench(reply())
+    bench.calls._attempts._credit = Wallet(bench.story, pays_for(left_tokens))
+    with pytest.raises(NotEnoughCreditsError):
+        await bench.calls.complete(order, asked)
+    assert bench.story == []
+
+
+async def test_call__for_which_others_always_leave_less_ends_with_the_refusal():
+    bench = Bench(reply())
+    others = [pays_for(1_990 - number) for number in range(20)]
+    bench.calls._attempts._credit = Wallet(bench.story, *others)
+    with pytest.raises(NotEnoughCreditsError):
+        await bench.calls.complete(TALK, LONG)
+    assert bench.story == []
+
+
+async def test_cap_of_a_provider__cuts_the_answer_of_the_routes_last_model_only():
+    bench = Bench(reply(), providers=("deepseek", "gemini"))
+    enough = SETTINGS.tariff.credits_for(10**12)
+    bench.ledger.refuses_once = DailyCapError("spent", scope="provider", left_ucredits=enough)
+    await bench.calls.complete(SMART, LONG)
+    assert [hold.provider for hold in bench.ledger.holds] == ["gemini"]
+    alone = Bench(reply())
+    alone.ledger.refuses_once = DailyCapError("spent", scope="provider", left_ucredits=pays_for(400))
+    await alone.calls.complete(TALK, LONG)
+    assert [hold.output_tokens_max for hold in alone.ledger.holds] == [400]
 
 
 # JSON

@@ -1,12 +1,15 @@
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.catalogue.catalogue import CATALOGUE
 from runtime.errors import BadInputError
+from runtime.ledger.money import Tariff
 from runtime.providers.splice import FIELDS, splice
 
 CHAT, EMBED, CLAUDE = "/chat/completions", "/embeddings", "/messages"
@@ -200,3 +203,33 @@ def test_output_limit__is_sent_under_the_name_that_the_provider_knows(provider: 
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 1}
     sent = json.loads(splice(json.dumps(body).encode(), "/chat/completions").sent(provider, "m"))
     assert {field: sent[field] for field in sent if field.startswith("max_")} == {name: 1}
+
+
+@pytest.mark.parametrize("stated", [{}, {"max_tokens": 900}, {"max_tokens": 9, "max_completion_tokens": 900}])
+def test_output_limit__that_was_cut_is_the_only_one_that_is_sent(stated: dict[str, int]) -> None:
+    request = splice(chat(**stated), CHAT)
+    for provider, name in (("openai", "max_completion_tokens"), ("deepseek", "max_tokens")):
+        sent = json.loads(request.sent(provider, "m", 300))
+        assert {field: sent[field] for field in sent if field.startswith("max_")} == {name: 300}
+    assert json.loads(splice(claude(), CLAUDE).sent("claude", "m", 5))["max_tokens"] == 5
+
+
+def test_thinking__is_never_left_without_room_by_a_cut() -> None:
+    model = CATALOGUE.model("claude", "claude-3-5-haiku-20241022")
+    request = splice(claude(max_tokens=9_000, thinking={"type": "enabled", "budget_tokens": 4_000}), CLAUDE)
+    bounds = request.size.bounds(model)
+
+    def left_for(answer_tokens: int) -> int:
+        return Tariff().credits_for(model.price.cost_pusd(bounds.input_tokens_max, answer_tokens))
+
+    assert bounds.cut_to(left_for(4_255), model.price, Tariff()) is None
+    assert bounds.cut_to(left_for(4_256), model.price, Tariff()) == replace(bounds, output_tokens_max=4_256)
+
+
+def test_answers__of_one_request_are_cut_alike() -> None:
+    model = CATALOGUE.model("openai", "gpt-4o")
+    bounds = splice(chat(n=3, max_tokens=2_000), CHAT).size.bounds(model)
+    left = Tariff().credits_for(model.price.cost_pusd(bounds.input_tokens_max, 3 * 500 + 2))
+    cut = bounds.cut_to(left, model.price, Tariff())
+    assert cut is not None
+    assert (cut.answer_tokens_max, cut.output_tokens_max) == (500, 1_500)

@@ -1,12 +1,17 @@
 """Alerts: at a threshold, once an hour at most, and until the value has clearly fallen."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from counted_world import NOON, World, a_price
 
-from runtime.ids import UserId
-from runtime.reports.alerts import Last, Reading, judged
+from runtime.catalogue.listing import ListedModel
+from runtime.entity.vitals import KeyPoolVitals
+from runtime.ids import ProjectId, UserId
+from runtime.ledger.money import Price
+from runtime.ledger.port import ModelRow
+from runtime.reports.alerts import Last, Reading, judged, key_readings
+from runtime.reports.port import IndexFigures
 
 USD = 1_000_000
 """In tokens."""
@@ -65,6 +70,70 @@ async def test_call_without_a_price_in_force__is_told_for_each_model(world: Worl
     await world.store.books.set_prices([a_price("openai", "m"), a_price("ollama", "*")])
     assert await raised(world) == ["no-price:claude/haiku", "no-price:openai/gone"]
     world.passes(minutes=61)
+    await world.store.reports.watch()
+    assert await open_conditions(world) == []
+
+
+async def test_price_that_an_administrator_set__counts_from_its_date_until_it_is_withdrawn(world: World) -> None:
+    """And it still does after a restart, when the built-in prices are made active anew."""
+    await world.calls("c1", 1, model="mine")
+    await world.store.books.set_models([a_model("mine", NOON + timedelta(minutes=10))])
+    await world.store.books.set_prices([a_price("openai", "built-in")])
+    assert await raised(world) == ["no-price:openai/mine"]
+    world.passes(minutes=11)
+    await world.store.reports.watch()
+    assert await open_conditions(world) == []
+    await world.store.books.set_models([a_model("mine", world.now, is_active=False)])
+    world.passes(minutes=50)
+    await world.calls("c2", 1, model="mine")
+    assert await raised(world) == ["no-price:openai/mine"]
+
+
+def a_model(name: str, effective_from: datetime, *, is_active: bool = True) -> ModelRow:
+    listing = ListedModel(provider="openai", model=name, is_active=is_active, effective_from=effective_from)
+    price = Price(pricing_id=f"{name}@{effective_from}", input_udollars_per_mtok=1, output_udollars_per_mtok=1)
+    return ModelRow(
+        provider="openai", model=name, effective_from=effective_from, price=price, body=listing.model_dump_json()
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "cooling", "used_percent", "conditions"),
+    [
+        (3, 1, None, []),
+        (3, 2, None, ["keys-few:openai"]),
+        (2, 1, 50, ["keys-few:openai"]),
+        (1, 0, 89, []),  # who gave one knows that there is no other
+        (1, 1, None, ["keys-few:openai"]),
+        (0, 0, None, []),
+        (5, 0, 90, ["keys-used:openai"]),
+    ],
+)
+async def test_keys_of_a_provider__are_told_when_few_can_be_used_or_little_of_them_is_left(
+    world: World, keys: int, cooling: int, used_percent: int | None, conditions: list[str]
+) -> None:
+    pool = KeyPoolVitals(provider="openai", keys=keys, cooling=cooling, waiting=0, used_percent=used_percent)
+    changes = await world.store.reports.watch(key_readings([pool]))
+    assert [reading.condition for reading in changes.raised] == conditions
+    mended = KeyPoolVitals(provider="openai", keys=5, cooling=0, waiting=0, used_percent=10)
+    await world.store.reports.watch(key_readings([mended]))
+    assert await open_conditions(world) == []
+
+
+async def test_index_that_is_behind__is_told_until_it_came_to_the_newest_commit_or_the_project_is_over(
+    world: World,
+) -> None:
+    for project in ("p1", "p2"):
+        await world.happens(project, "project.opened")
+        await world.happens(project, "repository.committed", commit="c1", bundle="b")
+    world.passes(minutes=10)
+    assert await raised(world) == []
+    world.passes(seconds=1)
+    assert await raised(world) == ["index-lag:p1", "index-lag:p2"]
+    await world.store.reports.indexed(
+        IndexFigures(project=ProjectId("p1"), commit="c1", chunks=1, update_ms=1, queries=0, query_ms=0, query_ms_max=0)
+    )
+    await world.happens("p2", "project.finished", status="failed")
     await world.store.reports.watch()
     assert await open_conditions(world) == []
 

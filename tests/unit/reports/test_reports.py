@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from runtime.errors import BadInputError, NotFoundError
 from runtime.ids import CallId, ProjectId, UserId
 from runtime.ledger.port import CallRefund, Repayment
 from runtime.reports.listing import REPORTS
-from runtime.reports.port import Asked, Feedback
+from runtime.reports.port import Asked, Feedback, IndexFigures
 
 CENT = 10**10
 """In picodollars."""
@@ -229,11 +230,56 @@ async def test_satisfaction__is_a_trend_by_week(world: World) -> None:
     ]  # fmt: skip
 
 
-async def test_index__counts_commits(world: World) -> None:
-    await world.happens("p1", "repository.committed", commit="c1", bundle="b")
-    world.passes(seconds=1)
-    await world.happens("p1", "repository.committed", commit="c2", bundle="b")
-    assert await world.report("index") == [{"project": "p1", "commits": 2, "newest_commit_at": "2026-11-18T12:00:01Z"}]
+async def test_feedback__is_the_last_one_given_and_its_text_is_sealed(world: World) -> None:
+    await world.happens("p1", "project.opened")
+    said = Feedback(project=ProjectId("p1"), user=UserId("ann"), score=2, text="slow, at first")
+    await world.store.reports.rate(said)
+    world.passes(hours=1)
+    await world.store.reports.rate(replace(said, score=5, text="it grew on me"))
+    (given,) = await world.store.reports.feedback()
+    assert (given.feedback, given.at) == (replace(said, score=5, text="it grew on me"), world.now)
+    assert [row["score_mean"] for row in await world.report("satisfaction")] == [5.0, 5.0]
+    ((sealed,),) = await world.sql("SELECT text_sealed FROM project_feedback")
+    assert b"grew" not in sealed
+
+
+@pytest.mark.parametrize(
+    ("user", "score", "error"), [("bob", 3, NotFoundError), ("ann", 0, BadInputError), ("ann", 6, BadInputError)]
+)
+async def test_feedback__of_a_stranger_or_off_the_scale_is_refused(
+    world: World, user: str, score: int, error: type[Exception]
+) -> None:
+    await world.happens("p1", "project.opened")
+    with pytest.raises(error):
+        await world.store.reports.rate(Feedback(project=ProjectId("p1"), user=UserId(user), score=score))
+    assert await world.store.reports.feedback() == []
+
+
+async def test_index__is_how_long_commits_waited_and_how_fast_it_worked(world: World) -> None:
+    """Of three commits the second was passed over; the third is not indexed yet."""
+    for commit in ("c1", "c2", "c3", "c4"):
+        await world.happens("p1", "repository.committed", commit=commit, bundle="b")
+        world.passes(seconds=4)
+        if commit in ("c1", "c3"):
+            await world.store.reports.indexed(figures("p1", commit, update_ms=100 if commit == "c1" else 300))
+            await world.store.reports.indexed(figures("p1", commit, update_ms=9_999))
+    assert await world.report("index") == [
+        {
+            "project": "p1", "commits": 4, "indexed": 3, "newest_commit_at": "2026-11-18T12:00:12Z", "chunks": 7,
+            "update_ms_mean": 200.0, "update_ms_max": 300, "lag_s_mean": 5.333, "lag_s_max": 8.0, "queries": 6,
+            "query_ms_mean": 10.0, "query_ms_max": 20,
+        }
+    ]  # fmt: skip
+    await world.happens("p2", "repository.committed", commit="c1", bundle="b")
+    (fresh, _) = await world.report("index")
+    assert (fresh["indexed"], fresh["chunks"], fresh["lag_s_mean"], fresh["queries"]) == (0, None, None, 0)
+
+
+def figures(project: str, commit: str, update_ms: int) -> IndexFigures:
+    return IndexFigures(
+        project=ProjectId(project), commit=commit, chunks=7, update_ms=update_ms, queries=3, query_ms=30,
+        query_ms_max=20,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [report.name for report in REPORTS])

@@ -22,7 +22,7 @@ from runtime.errors import NotFoundError, QuarantinedError
 from runtime.ids import EntityId, ProjectId, RunId, UserId, project_entity, user_entity
 from runtime.keys.keys import ProviderKey
 from runtime.keys.ring import KeyRing
-from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Mismatch, Receipt
+from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Mismatch, Person, Receipt
 from runtime.project.messages import Describe, OpenProject, PackageView, ProjectView, Status, TaskView
 from runtime.providers.calls import ModelCalls
 from runtime.store.keeping import BackupReport, CompactReport
@@ -147,6 +147,9 @@ class FakeLedger:
 
     async def balance(self, user: UserId) -> Balance:
         return Balance(balance_ucredits=100_000_000, held_ucredits=1_500_000)
+
+    async def person(self, user: UserId) -> Person | None:
+        return Person(user=user, is_admin=False, role="FULL_ACCESS", email=f"{user}@example.org", registered_at=NOW)
 
     async def keys(self, provider: str) -> Sequence[str]:
         return ["a key"] if provider in ("openai", "deepseek") else []

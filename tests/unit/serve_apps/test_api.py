@@ -19,7 +19,8 @@ from runtime.errors import (
     UnavailableError,
 )
 from runtime.ledger.port import TokenTerms
-from runtime.project.messages import Answer, Cancel, Confirm, OpenProject, Resume
+from runtime.project.messages import Answer, Cancel, Confirm, OpenProject, Resume, Status
+from runtime.reports.port import Feedback
 from runtime.tokens import token_hash
 from serve_apps import admin_routes
 from serve_apps.api_routes import router
@@ -93,7 +94,7 @@ async def test_every_route__refuses_a_tasks_token(door, system):
 
 
 async def test_every_project_route__hides_another_users_project_and_odd_ids_alike(door, system, names):
-    bodies = {"answers": {"text": "x"}, "confirm": {"accept": True}}
+    bodies = {"answers": {"text": "x"}, "confirm": {"accept": True}, "feedback": {"score": 3}}
     told = set()
     for method, path in _routes():
         if "{project}" not in path:
@@ -126,7 +127,7 @@ async def test_an_admin__sees_no_other_users_project_either(door, names):
 async def test_unknown_address_and_wrong_method__have_the_common_shape(door):
     assert (await door.get("/nothing/here")).status_code == 404
     assert error_of(await door.get("/nothing/here"))["code"] == "not_found"
-    wrong = await door.delete("/api/v1/me")
+    wrong = await door.delete("/api/v1/projects/x/receipt")
     assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "GET"
 
@@ -220,6 +221,9 @@ async def test_me__shows_the_wallet_in_credits_and_microcredits(door):
     assert (await door.get("/api/v1/me")).json() == {
         "user": "ann",
         "is_admin": False,
+        "role": "FULL_ACCESS",
+        "email": "ann@example.org",
+        "registered_at": "2026-11-21T12:00:00+00:00",
         "balance_credits": "100.00",
         "held_credits": "1.50",
         "free_credits": "98.50",
@@ -283,9 +287,37 @@ async def test_project__is_shown_in_full(door, names):
         "package": None,
         "created_at": "2026-11-21T12:00:00+00:00",
         "updated_at": "2026-11-21T12:00:00+00:00",
+        "completed_at": None,
         "last_seq": 3,
     }
     assert (await door.get("/api/v1/projects")).json() == {"projects": [shown]}
+
+
+async def test_feedback__of_a_delivered_project_is_kept(door, system, names):
+    system.reports = Judgements()
+    url = f"/api/v1/projects/{names.project}/feedback"
+    early = await door.post(url, json={"score": 5})
+    assert (early.status_code, early.json()["error"]["code"]) == (409, "conflict")
+    completed = replace(system.entities.views[names.project], status=Status.COMPLETED)
+    system.entities.views[names.project] = completed
+    assert (await door.post(url, json={"score": 4, "text": " neat "})).json() == {
+        "project": names.project,
+        "score": 4,
+        "text": "neat",
+    }
+    for body in ({}, {"score": 0}, {"score": 6}, {"score": 4.5}, {"score": True}, {"score": 4, "text": "x" * 4_001}):
+        assert (await door.post(url, json=body)).status_code == 400
+    assert (await door.post(f"/api/v1/projects/{names.bobs}/feedback", json={"score": 1})).status_code == 404
+    (said,) = system.reports.said
+    assert (said.project, said.user, said.score, said.text) == (names.project, "ann", 4, "neat")
+
+
+class Judgements:
+    def __init__(self) -> None:
+        self.said: list[Feedback] = []
+
+    async def rate(self, feedback: Feedback) -> None:
+        self.said.append(feedback)
 
 
 async def test_list__shows_a_project_in_quarantine_with_what_it_cost(door, system, names):

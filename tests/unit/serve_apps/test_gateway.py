@@ -27,6 +27,7 @@ from runtime.errors import (
 )
 from runtime.ids import ProjectId, RunId, UserId
 from runtime.ledger.port import Identity, TokenTerms
+from runtime.providers.calls import OnCut
 from runtime.providers.failures import OutageError
 from runtime.providers.forward import Forwarded
 from runtime.providers.order import CallOrder
@@ -75,16 +76,19 @@ def piece(content: str, finish: str | None = None) -> bytes:
 
 
 class Calls:
-    """Answers `reply`, or raises it; a stream's pieces likewise, and waits for ever at None."""
+    """Answers `reply`, or raises it; a stream's pieces likewise, and waits for ever at None. Cuts answers `to`."""
 
     def __init__(self) -> None:
         self.reply: dict[str, Any] | Exception | None = REPLY
         self.pieces: list[bytes | Exception | None] = [piece("hel"), piece("lo", "stop"), b"data: [DONE]\n\n"]
         self.asked: list[tuple[CallOrder, Spliced]] = []
         self.closed = asyncio.Event()
+        self.to: int | None = None
 
-    async def forward(self, order: CallOrder, asked: Spliced) -> Forwarded:
+    async def forward(self, order: CallOrder, asked: Spliced, on_cut: OnCut) -> Forwarded:
         self.asked.append((order, asked))
+        if self.to is not None:
+            on_cut(self.to)
         try:
             if self.reply is None:
                 await asyncio.Event().wait()
@@ -94,8 +98,10 @@ class Calls:
             raise self.reply
         return Forwarded(body=json.dumps(self.reply).encode(), usage=USAGE)
 
-    async def forward_stream(self, order: CallOrder, asked: Spliced) -> AsyncGenerator[bytes, None]:
+    async def forward_stream(self, order: CallOrder, asked: Spliced, on_cut: OnCut) -> AsyncGenerator[bytes, None]:
         self.asked.append((order, asked))
+        if self.to is not None:
+            on_cut(self.to)
         try:
             for item in self.pieces:
                 if isinstance(item, Exception):
@@ -169,6 +175,15 @@ async def claude(base_url) -> AsyncIterator[anthropic.AsyncAnthropic]:
 
 
 # What is asked of whom, and who pays
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_answer__that_was_cut_to_what_the_wallet_pays_for_says_so_in_its_header(door, system, stream):
+    whole = await door.post("/chat/completions", json=HELLO | {"stream": stream})
+    assert "x-max-tokens" not in whole.headers
+    system.calls.to = 300
+    cut = await door.post("/chat/completions", json=HELLO | {"stream": stream, "max_tokens": 500})
+    assert (cut.status_code, cut.headers["x-max-tokens"]) == (200, "300")
 
 
 async def test_answer__is_the_providers_byte_for_byte(door, system):
@@ -444,7 +459,7 @@ async def test_client__that_does_not_wait_for_its_answer_is_not_served_on(base_u
 async def test_client__that_does_not_read_holds_the_provider_back(base_url, system):
     sent = 0
 
-    async def endless(order: CallOrder, asked: Spliced) -> AsyncGenerator[bytes, None]:
+    async def endless(order: CallOrder, asked: Spliced, on_cut: OnCut) -> AsyncGenerator[bytes, None]:
         nonlocal sent
         while True:
             sent += 1
@@ -470,7 +485,7 @@ async def test_client__that_reads_nothing_for_long_is_given_up(base_url, system,
     monkeypatch.setattr(gateway_routes, "READER_S_MAX", 0.2)
     closed = asyncio.Event()
 
-    async def endless(order: CallOrder, asked: Spliced) -> AsyncGenerator[bytes, None]:
+    async def endless(order: CallOrder, asked: Spliced, on_cut: OnCut) -> AsyncGenerator[bytes, None]:
         try:
             while True:
                 yield piece("x" * 10_000)

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from runtime.ids import LOCAL_ADMIN, UserId
+from runtime.ids import LOCAL_ADMIN, ProjectId, UserId
 from runtime.ledger.money import Tariff
 from runtime.ledger.port import NewToken
 from runtime.reports.listing import REPORTS, definition
-from runtime.reports.port import Alert, Asked, Cell, FileForm, Report
+from runtime.reports.port import Alert, Asked, Cell, Feedback, FileForm, GivenFeedback, Report
 from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
 from serve_apps import report_routes
@@ -39,6 +39,10 @@ class FakeReports:
         self.asked.append((asked, form))
         return b"PAR1\0" if form == "parquet" else b"day\n"
 
+    async def feedback(self) -> Sequence[GivenFeedback]:
+        said = Feedback(project=ProjectId("p1"), user=UserId("ann"), score=4, text="neat")
+        return [GivenFeedback(feedback=said, at=NOON)]
+
     async def alerts(self, open_only: bool) -> Sequence[Alert]:
         return [OPEN] if open_only else [OPEN, OVER]
 
@@ -61,7 +65,7 @@ async def door(reports: FakeReports) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize("path", ["/reports", "/reports/spend", "/reports/spend?format=csv", "/alerts"])
+@pytest.mark.parametrize("path", ["/reports", "/reports/spend", "/reports/spend?format=csv", "/alerts", "/feedback"])
 @pytest.mark.parametrize(
     ("headers", "status"), [({"authorization": "Bearer ann-token"}, 403), ({"authorization": ""}, 401)]
 )
@@ -70,6 +74,12 @@ async def test_route__is_for_administrators(
 ) -> None:
     assert (await door.get(path, headers=headers)).status_code == status
     assert reports.asked == []
+
+
+async def test_feedback__is_listed_with_what_was_written(door: httpx.AsyncClient) -> None:
+    assert (await door.get("/feedback")).json()["feedback"] == [
+        {"project": "p1", "user": "ann", "score": 4, "text": "neat", "at": NOON.isoformat()}
+    ]
 
 
 async def test_list__names_every_report_and_what_it_tells(door: httpx.AsyncClient) -> None:

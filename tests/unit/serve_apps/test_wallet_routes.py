@@ -10,7 +10,7 @@ import pytest
 from runtime.ids import CallId, UserId, user_entity
 from runtime.ledger.caps import Caps
 from runtime.ledger.money import Price, Tariff
-from runtime.ledger.port import Hold, Meter, NewToken
+from runtime.ledger.port import Hold, Meter, NewToken, Notice
 from runtime.session.session import ToppedUp
 from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
@@ -115,6 +115,24 @@ async def test_refund__gives_back_what_a_call_was_charged_once(api: Any, ledger:
     assert (await ledger.balance(ANN)).balance_ucredits == 100 * CREDIT
     missing = await api.post("admin/refunds", json={"call": "c9", "reason": "why"}, **root())
     assert missing.status_code == 404
+
+
+async def test_notices__that_are_shown_are_told(
+    api: Any, ledger: MemoryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    async def notices(user: UserId) -> list[Notice]:
+        return [Notice(kind="low_balance", text=f"{hour}", at=NOON.replace(hour=hour)) for hour in (9, 8)]
+
+    async def mark_told(user: UserId, until: datetime) -> None:
+        told.append((user, until))
+
+    monkeypatch.setattr(ledger, "notices", notices)
+    monkeypatch.setattr(ledger, "mark_told", mark_told)
+    shown = (await api.get("credits", **ann())).json()["notices"]
+    assert [notice["text"] for notice in shown] == ["9", "8"]
+    assert told == [(ANN, NOON.replace(hour=9))]
 
 
 async def test_statement__is_ones_own_as_json_or_csv(api: Any, ledger: MemoryLedger) -> None:

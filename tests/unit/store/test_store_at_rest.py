@@ -9,14 +9,21 @@ import pytest
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, NewEvent, Reminder, Snapshot
 from runtime.errors import NotFoundError, StoreUnavailableError, TooLargeError
-from runtime.ids import BlobId, EntityId, UserId, partition_of
-from runtime.ledger.port import NewToken
+from runtime.ids import BlobId, CallId, EntityId, UserId, partition_of
+from runtime.ledger.money import Price
+from runtime.ledger.port import EscrowId, Hold, NewToken
+from runtime.ledger.spool import Spool
 from runtime.store import blobs
 from runtime.store.seal import Seal
 from runtime.store.store import Store
 
 SECRET = "Meine Schwester heisst Waltraud"
+EMAIL = "kassandra"
 ENTITY = EntityId("project:p1")
+A_CALL = Hold(
+    call=CallId("gw-1"), user=UserId("u"), run=None, task_type="chat", provider="openai", model="m", input_tokens_max=1,
+    output_tokens_max=1, price=Price(pricing_id="p", input_udollars_per_mtok=1, output_udollars_per_mtok=1),
+)  # fmt: skip
 
 
 async def an_open_store(folder: Path) -> Store:
@@ -43,14 +50,34 @@ async def test_raw_files__hold_no_text_of_people(tmp_path: Path) -> None:
     await store.journal.append(append)
     blob = await store.books.put_blob(SECRET.encode() * 100)
     await store.books.add_token(NewToken(token_sha256="a" * 64, user=UserId("u"), kind="user", label=SECRET))
+    await store.books.set_email(UserId("u"), f"{EMAIL}@{EMAIL}.example")
+    spool = Spool(tmp_path, "p")
+    spool.begin(EscrowId("e"), A_CALL, datetime(2026, 11, 21, tzinfo=UTC))
 
     assert_absent(tmp_path)
+    await store.backup(tmp_path.with_name(f"{tmp_path.name}-backup"))
+    assert_absent(tmp_path.with_name(f"{tmp_path.name}-backup"))
     await store.close()
     assert_absent(tmp_path)
 
     store = await an_open_store(tmp_path)
     assert (await store.journal.read(ENTITY, 0))[0].data == {"text": SECRET}
     assert await store.books.get_blob(blob) == SECRET.encode() * 100
+    person = await store.books.person(UserId("u"))
+    assert person is not None
+    assert person.email == f"{EMAIL}@{EMAIL}.example"
+    await store.close()
+
+
+async def test_email_moved_to_another_user__does_not_open(tmp_path: Path) -> None:
+    store = await an_open_store(tmp_path)
+    for user in ("u", "v"):
+        await store.books.open_wallet(UserId(user), is_admin=False)
+    await store.books.set_email(UserId("u"), f"{EMAIL}@{EMAIL}.example")
+    moved = "UPDATE users SET email = (SELECT email FROM users WHERE user_id = 'u') WHERE user_id = 'v'"
+    await store._database.read_long(lambda connection: connection.execute(moved))
+    with pytest.raises(StoreUnavailableError):
+        await store.books.person(UserId("v"))
     await store.close()
 
 
@@ -59,7 +86,7 @@ def assert_absent(folder: Path) -> None:
     assert any(path.name.startswith("ledger.duckdb") and path.stat().st_size > 1_000 for path in files)
     for path in files:
         content = path.read_bytes()
-        for word in SECRET.split():
+        for word in [*SECRET.split(), EMAIL]:
             assert word.encode() not in content or len(word) < 6, f"{word} is readable in {path.name}"
 
 

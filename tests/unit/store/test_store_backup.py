@@ -127,7 +127,7 @@ async def test_restore__refuses_a_folder_that_holds_data_or_is_in_use(store, tmp
     assert (tmp_path / "lost" / "blobs" / "ab" / "abcd").exists()
 
 
-@pytest.mark.parametrize("damage", ["change", "remove", "add", "manifest", "none", "escape"])
+@pytest.mark.parametrize("damage", ["change", "remove", "add", "add manifest", "manifest", "none", "escape"])
 async def test_restore__refuses_what_is_not_the_whole_backup(store, tmp_path: Path, damage: str) -> None:
     await store.books.put_blob(b"blob")
     backup = tmp_path / "backup"
@@ -142,17 +142,44 @@ async def test_restore__refuses_what_is_not_the_whole_backup(store, tmp_path: Pa
         blob.unlink()
     elif damage == "add":
         (backup / "blobs" / "more").write_bytes(b"")
+    elif damage == "add manifest":
+        (backup / "blobs" / "manifest.json").write_bytes(b"")
     elif damage == "manifest":
         (backup / "manifest.json").write_text("{")
     elif damage == "escape":
         (backup.parent / "evil").write_bytes(blob.read_bytes())
         manifest["files"]["../evil"] = manifest["files"][blob.relative_to(backup).as_posix()]
+        manifest |= {"format": 1, "sha256": ""}
         (backup / "manifest.json").write_text(json.dumps(manifest))
     else:
         shutil.rmtree(backup)
     with pytest.raises(BadInputError):
         restore(backup, tmp_path / "restored")
     assert not (tmp_path / "restored").exists()
+
+
+async def test_restore__refuses_a_manifest_of_which_any_byte_was_changed(store, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    await store.backup(backup)
+    text = (backup / "manifest.json").read_bytes()
+    for at in range(len(text)):
+        changed = bytearray(text)
+        changed[at] ^= 1 if text[at] != ord("\n") else 0x2A
+        (backup / "manifest.json").write_bytes(changed)
+        with pytest.raises(BadInputError):
+            restore(backup, tmp_path / "restored")
+    assert not (tmp_path / "restored").exists()
+    (backup / "manifest.json").write_bytes(text)
+    assert restore(backup, tmp_path / "restored").cluster_id == store.cluster_id
+
+
+async def test_restore__takes_backups_from_before_manifests_had_a_sum(store, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    await store.backup(backup)
+    manifest = json.loads((backup / "manifest.json").read_text())
+    del manifest["sha256"]
+    (backup / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    assert restore(backup, tmp_path / "restored").cluster_id == store.cluster_id
 
 
 async def test_restore_cut_off__cannot_be_opened_and_may_be_run_again(

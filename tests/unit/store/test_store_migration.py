@@ -1,11 +1,13 @@
-"""A data folder of the first release opens with everything it held."""
+"""A data folder of every release opens with everything it held."""
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Claim, Ownership
@@ -197,5 +199,80 @@ async def test_third_release__keeps_its_books_and_counts_days_from_the_next_on(t
     assert (await store.books.adjust(gift)).balance_ucredits == 94_000_001
     assert await store.books.refund_call(CallRefund(call=CallId("g1"), reason="why", made_by=user)) == 2_000_000
     assert (await store.books.spending(user)).cap_ucredits == 750_000_000
+    assert await store.check() == []
+    await store.close()
+
+
+RELEASES = ("001_initial", "002_entities", "003_escrows", "004_wallets", "005_facts", "006_orders")
+
+SIXTH = """
+INSERT INTO users (user_id, is_admin, role, invited_by, is_low, created_at) VALUES
+    ('u', false, 'FULL_ACCESS', 'v', true, TIMESTAMPTZ '2026-11-01 10:00:00+00'), ('v', false, 'DEMO', NULL, false, now());
+INSERT INTO grants VALUES ('someone', now());
+INSERT INTO accounts VALUES
+    ('user:u', 'credit', 600), ('platform:promotions', 'credit', -100), ('platform:sales', 'credit', -500),
+    ('payments:shop', 'usd', -5), ('platform:income', 'usd', 5);
+INSERT INTO purchases VALUES ('shop/x1', 'shop', 'x1', 'u', 'credits_500', 500, 5, 'USD', 500, now());
+INSERT INTO payment_orders VALUES
+    ('ord-1', 'u', 'shop', 'credits_500', 500, 500, 'USD', 5, 'completed', 'x1', now(), now()),
+    ('ord-2', 'u', 'shop', 'credits_500', 500, 500, 'USD', 5, 'pending', NULL, now(), NULL);
+INSERT INTO transfers VALUES
+    ('someone/grant', 'credit', 'platform:promotions', 'user:u', 100, 'grant', NULL, 'u', NULL, now(), NULL, NULL),
+    ('purchase/shop/x1/purchase', 'credit', 'platform:sales', 'user:u', 500, 'purchase', NULL, 'u', NULL, now(), NULL, NULL),
+    ('purchase/shop/x1/income', 'usd', 'payments:shop', 'platform:income', 5, 'income', NULL, 'u', NULL, now(), NULL, NULL);
+INSERT INTO stops VALUES ('u', 'it does not add up', now(), NULL);
+INSERT INTO notices VALUES ('low/u', 'u', 'low_balance', 'little is left', now(), NULL);
+INSERT INTO project_statuses VALUES ('p', 'u', 1, 'planning', now());
+"""  # noqa: E501
+
+
+def make_release(folder: Path, seal: Seal, steps: Sequence[str], rows: str = "") -> None:
+    with duckdb.connect(str(folder / schema.DATABASE)) as connection:
+        connection.execute(sql("make_migrations"))
+        for step in steps:
+            connection.execute(files("runtime.store.migrations").joinpath(f"{step}.sql").read_text())
+            connection.execute(sql("add_migration"), {"name": f"{step}.sql"})
+        connection.execute(sql("add_cluster"), {"cluster_id": "c1", "key_check": seal.close(b"c1", "cluster")})
+        if rows:
+            connection.execute(rows)
+
+
+@pytest.mark.parametrize("count", range(1, len(RELEASES) + 1))
+async def test_every_release__opens_and_knows_persons(tmp_path: Path, count: int) -> None:
+    secrets = Secrets.load(tmp_path, {})
+    make_release(tmp_path, Seal(secrets.data_encryption_key), RELEASES[:count])
+    store = Store(Settings(data_dir=tmp_path), secrets)
+    await store.open()
+    await store.books.open_wallet(UserId("u"), is_admin=False)
+    await store.books.set_email(UserId("u"), "u@example.org")
+    person = await store.books.person(UserId("u"))
+    assert person is not None
+    assert person.email == "u@example.org"
+    assert await store.check() == []
+    await store.close()
+
+
+async def test_sixth_release__keeps_wallets_orders_stops_and_facts(tmp_path: Path) -> None:
+    secrets = Secrets.load(tmp_path, {})
+    make_release(tmp_path, Seal(secrets.data_encryption_key), RELEASES, SIXTH)
+    store = Store(Settings(data_dir=tmp_path), secrets)
+    user = UserId("u")
+    for _ in range(2):
+        await store.open()
+        assert await store.check() == []
+        person = await store.books.person(user)
+        assert person is not None
+        assert (person.role, person.email, person.registered_at.isoformat()) == (
+            "FULL_ACCESS", "", "2026-11-01T10:00:00+00:00",
+        )  # fmt: skip
+        papers = await store.books.papers(user)
+        assert [(order.id, order.state) for order in papers.orders] == [("ord-1", "completed"), ("ord-2", "pending")]
+        assert [bought.purchase.external_id for bought in papers.purchases] == ["x1"]
+        assert [notice.text for notice in papers.notices] == ["little is left"]
+        assert [each.reason for each in await store.books.stopped_accounts()] == ["it does not add up"]
+        assert (await store.books.balance(user)).balance_ucredits == 600
+        await store.close()
+    await store.open()
+    assert (await store.books.delete_person(user, 600)).forfeited_ucredits == 600
     assert await store.check() == []
     await store.close()

@@ -1,0 +1,72 @@
+"""What an index tells of its own work: one figure a commit, and nothing that could spoil the index."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import StoreUnavailableError
+from runtime.ids import BlobId, ProjectId, UserId, index_entity
+from runtime.index.embedder import NoEmbedder
+from runtime.index.entity import IndexEntity, SearchIndex, UpdateIndex
+from runtime.project.repository import Author, ProjectRepository
+from runtime.reports.port import IndexFigures
+from runtime.store.seal import Seal
+
+ANN = UserId("ann")
+BUNDLE = BlobId("b" * 64)
+
+
+class Blobs:
+    def __init__(self, bundle: bytes) -> None:
+        self._bundle = bundle
+
+    async def get_blob(self, blob: BlobId) -> bytes:
+        return self._bundle
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.told: list[IndexFigures] = []
+        self.raises: Exception | None = None
+
+    async def indexed(self, figures: IndexFigures) -> None:
+        if self.raises:
+            raise self.raises
+        self.told.append(figures)
+
+
+@pytest.fixture
+def commit(tmp_path: Path) -> tuple[str, bytes]:
+    author = Author(name="Ann", email="ann@example.com")
+    repository = ProjectRepository.init(tmp_path / "repository", author)
+    made = repository.write_and_commit({"cart.py": "def total():\n    return 1\n"}, "cart", author)
+    return made, repository.bundle()
+
+
+def index(folder: Path, bundle: bytes, reports: Reports) -> IndexEntity:
+    entity = index_entity(ProjectId("p1"))
+    return IndexEntity(entity, Blobs(bundle), NoEmbedder(), folder, Seal(bytes(32)), reports)  # type: ignore[arg-type]
+
+
+async def test_figures__are_told_once_a_commit_with_the_questions_since_the_last(
+    tmp_path: Path, commit: tuple[str, bytes]
+) -> None:
+    reports = Reports()
+    entity = index(tmp_path, commit[1], reports)
+    for _ in range(3):
+        await entity.receive(SearchIndex(owner=ANN, query="total", limit=4))
+    for _ in range(2):
+        await entity.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE))
+    (told,) = reports.told
+    assert (told.project, told.commit, told.queries) == ("p1", commit[0], 3)
+    assert told.chunks >= 1
+    assert 0 <= told.query_ms_max <= told.query_ms
+    assert told.update_ms > 0
+
+
+async def test_figures__that_cannot_be_kept_spoil_no_index(tmp_path: Path, commit: tuple[str, bytes]) -> None:
+    reports = Reports()
+    reports.raises = StoreUnavailableError("the disk is full")
+    entity = index(tmp_path, commit[1], reports)
+    await entity.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE))
+    assert [hit.path for hit in await entity.receive(SearchIndex(owner=ANN, query="total", limit=1))] == ["cart.py"]
