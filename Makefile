@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test check format nightly bench chaos clean
+.PHONY: help setup setup-tests demo test check format nightly bench chaos chaos-ledger clean
 
 BIN := .venv/bin
 export AIDER_VENV ?= $(CURDIR)/.venv-aider
@@ -37,14 +37,19 @@ format: setup-tests ## rewrite the code as the formatter wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-nightly: setup-tests ## the ledger's rules at length: 20,000 random histories, 10,000,000 sums (hours)
+nightly: setup-tests ## the ledger at length: 20,000 random histories, 10,000,000 sums, 200 kills, 10,000,000 calls (hours)
+	@$(BIN)/python -m tests.chaos.ledger --seed $(or $(SEED),1)
+	@$(BIN)/python -m tests.bench.ledger_start
 	@NIGHTLY=1 $(BIN)/python -m pytest --timeout 0 tests/unit/ledger/test_ledger_machine.py tests/unit/ledger/test_money_exact.py
 
-bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|index
+bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|ledger_start|index
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))
 
 chaos: setup-tests ## make chaos SECONDS=120 SEED=1: kill -9 at random under load and builds; FLAGS=--heavy for Ray itself too
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --seed $(or $(SEED),1) $(FLAGS)
+
+chaos-ledger: setup-tests ## make chaos-ledger SEED=1: the ledger alone: 200 kill -9, 100 races on one wallet, 20 backups under load
+	@$(BIN)/python -m tests.chaos.ledger --seed $(or $(SEED),1) $(FLAGS)
 
 clean: ## remove what set-up, demo and tools made; the data folder stays
 	@rm -rf .venv .venv-aider .venv-setup.lock .venv-setup.log .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build
