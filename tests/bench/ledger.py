@@ -1,7 +1,7 @@
 """`make bench NAME=ledger`: what the ledger writes durably in a second, in groups and one by one.
 
 Both run interleaved on the same disk, three times; the medians are printed, one JSON line a figure. In groups, callers
-come at once and share commits; one by one, each waits for its own. A pair is a hold and the metering that charges it.
+come at once and share commits; one by one, each waits for its own. Pairs against DuckDB itself: see `pairs`.
 Batches are what hosts send: appends of many entities together, each with a small head, every 20th with a snapshot; they
 must be as fast over 100,000 entities that take turns as over 10,000. A settlement is a batch of gateway calls under the
 escrows of their users, as purses send it: what a call of it costs in CPU of the ledger's process is what counts. The
@@ -26,13 +26,15 @@ from typing import Any
 
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, NewEvent, Snapshot
-from runtime.ids import PARTITION_COUNT, CallId, EntityId, UserId
-from runtime.ledger.money import Price, Tariff
-from runtime.ledger.port import Draw, Escrow, EscrowCall, EscrowId, Hold, Meter, Payer, Settlement
+from runtime.ids import PARTITION_COUNT, EntityId, UserId
+from runtime.ledger.money import Tariff
+from runtime.ledger.port import Draw, Escrow, EscrowCall, EscrowId, Payer, Settlement
 from runtime.ledger.purse import Purse
 from runtime.ledger.spool import Spool
 from runtime.store.store import Store
+from tests.bench import pairs
 from tests.bench.figures import figure as make_figure
+from tests.bench.pairs import USERS, hold_of, meter_of
 
 ROUNDS = 3
 BATCH = 250
@@ -40,8 +42,6 @@ BATCHES_AT_ONCE = 3
 FEW, MANY = 10_000, 100_000
 FLAT_MIN = 0.8
 CALLERS = 256
-USERS = [UserId(f"u{number}") for number in range(50)]
-PRICE = Price(pricing_id="bench", input_udollars_per_mtok=150_000, output_udollars_per_mtok=600_000)
 GROUPED_OVER_SINGLE_MIN = 5.0
 SETTLED_CALLS = (100, 200, 500)
 SETTLED_US_MAX = 60.0
@@ -73,7 +73,8 @@ async def _measure(seconds: float) -> list[dict[str, object]]:
         )
         figures = [
             await _compare("durable appends", _appends(store), seconds),
-            await _compare("hold and meter pairs", _pairs(store), seconds),
+            *await pairs.measure(store, Path(folder), 3 * seconds),
+            await _compare("exact holds and meterings, both durable", _pairs(store), seconds),
             *[await _settling(store, calls, seconds) for calls in SETTLED_CALLS],
             await _purse(Path(folder)),
             await _compare_batches(store, seconds),
@@ -100,8 +101,7 @@ async def _settling(store: Store, calls: int, seconds: float) -> dict[str, objec
         done, cpu_s, begun_s = 0, 0.0, time.perf_counter()
         while time.perf_counter() - begun_s < seconds:
             batch = f"b-{process}-{done}"
-            users = [USERS[number % len(USERS)] for number in range(calls)]
-            data = pickle.dumps(_settlement(batch, process, users, escrows, numbers), 5)
+            data = pickle.dumps(_settlement(batch, process, calls, escrows, numbers), 5)
             before_s = time.process_time()
             await store.books.settle(pickle.loads(data))
             cpu_s += time.process_time() - before_s
@@ -121,14 +121,14 @@ async def _settling(store: Store, calls: int, seconds: float) -> dict[str, objec
 
 
 def _settlement(
-    batch: str, process: str, users: Sequence[UserId], escrows: Mapping[UserId, EscrowId], numbers: Iterator[int]
+    batch: str, process: str, calls: int, escrows: Mapping[UserId, EscrowId], numbers: Iterator[int]
 ) -> Settlement:
     now = datetime.now(UTC)
-    holds = [_hold(next(numbers), user, f"{batch}-") for user in users]
-    calls = tuple(
-        EscrowCall(escrow=escrows[hold.user], hold=hold, meter=_meter(hold.call), held_at=now) for hold in holds
+    holds = [hold_of(next(numbers), f"{batch}-") for _ in range(calls)]
+    settled = tuple(
+        EscrowCall(escrow=escrows[hold.user], hold=hold, meter=meter_of(hold.call), held_at=now) for hold in holds
     )
-    return Settlement(batch=batch, process=process, calls=calls)
+    return Settlement(batch=batch, process=process, calls=settled)
 
 
 class _Instant:
@@ -147,8 +147,8 @@ async def _purse(folder: Path) -> dict[str, object]:
     for number in range(ROUNDS):
         ledger: Any = _Instant()
         purse = Purse(ledger, Spool(folder, f"bench{number}"), Tariff(), call_s_max=600)
-        holds = [_hold(call, USERS[call % len(USERS)], f"purse{number}-") for call in range(PURSE_CALLS)]
-        meters = [_meter(hold.call) for hold in holds]
+        holds = [hold_of(call, f"purse{number}-") for call in range(PURSE_CALLS)]
+        meters = [meter_of(hold.call) for hold in holds]
         before_s = time.process_time()
         for start in range(0, PURSE_CALLS, PURSE_AT_ONCE):
             for hold in holds[start : start + PURSE_AT_ONCE]:
@@ -296,29 +296,11 @@ def _appends(store: Store) -> Work:
 
 def _pairs(store: Store) -> Work:
     async def work(own: int, number: int) -> None:
-        hold = _hold(number, USERS[number % len(USERS)], "gw-")
+        hold = hold_of(number, "gw-")
         await store.books.hold(hold)
-        await store.books.meter(_meter(hold.call))
+        await store.books.meter(meter_of(hold.call))
 
     return work
-
-
-def _hold(number: int, user: UserId, prefix: str) -> Hold:
-    return Hold(
-        call=CallId(f"{prefix}{number}"),
-        user=user,
-        run=None,
-        task_type="chat",
-        provider="bench",
-        model="mini",
-        input_tokens_max=2_000,
-        output_tokens_max=1_000,
-        price=PRICE,
-    )
-
-
-def _meter(call: CallId) -> Meter:
-    return Meter(call=call, input_tokens=900, output_tokens=300, response_time_ms=1, key_id="k")
 
 
 if __name__ == "__main__":
