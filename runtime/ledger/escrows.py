@@ -43,7 +43,10 @@ SHARE = 8
 """A grant is at most this part of what is free, unless a single call needs more."""
 
 ESCROWS: Kind[EscrowRow] = Kind(
-    name="escrow", query="select_escrow", read=lambda rows: escrow_of(rows[0]) if rows else None
+    name="escrow",
+    query="select_escrow",
+    query_exists="select_escrow_id",
+    read=lambda rows: escrow_of(rows[0]) if rows else None,
 )
 OPEN_ESCROWS: Kind[frozenset[EscrowId]] = Kind(
     name="open_escrows", query="open_escrows_of_user", read=lambda rows: frozenset(EscrowId(e) for (e,) in rows)

@@ -63,7 +63,12 @@ ADJUSTMENTS = "platform:adjustments"
 
 ACCOUNTS = Kind(name="account", query="select_account", read=first_as(Account))
 RUNS = Kind(name="run", query="select_run", read=first_as(Run))
-CALLS: Kind[Call] = Kind(name="call", query="select_call", read=lambda rows: call_of(rows[0]) if rows else None)
+CALLS: Kind[Call] = Kind(
+    name="call",
+    query="select_call",
+    query_exists="select_held_call",
+    read=lambda rows: call_of(rows[0]) if rows else None,
+)
 OPEN_CALLS: Kind[frozenset[CallId]] = Kind(
     name="open_calls", query="open_calls_of_run", read=lambda rows: frozenset(CallId(call) for (call,) in rows)
 )

@@ -287,7 +287,11 @@ class Database:
             self.writes += len(group)
 
     def _run(self, group: list[_Place]) -> None:
-        """Answers every write of the group; a group that the database refuses is run again in halves."""
+        """Answers every write of the group; one that the database refuses is run again in halves.
+
+        Before that, one in which something is repeated is run again with an eye to the disk: after a restart everybody
+        repeats what was not answered.
+        """
         if not group:
             return
         try:
@@ -302,7 +306,12 @@ class Database:
             _answer(group, [error] * len(group))
             return
         try:
-            answers = self._commit(group)
+            try:
+                answers = self._commit(group)
+            except DuplicateRowError:
+                if len(group) == 1:
+                    raise
+                answers = self._commit(group, peeks_on_disk=True)
         except _DISK_ERRORS as error:
             self._disconnect()
             _answer(group, [unavailable(error, self.data_dir)] * len(group))
@@ -316,14 +325,14 @@ class Database:
         else:
             _answer(group, answers)
 
-    def _commit(self, group: list[_Place]) -> list[Any]:
+    def _commit(self, group: list[_Place], *, peeks_on_disk: bool = False) -> list[Any]:
         """Runs the group in one transaction. An answer for each: what it returned, or what it raised.
 
         A refusal counts only once the group is on disk: what it was refused for may be a change of the same group.
         """
         batches = {id(batch): batch for batch, _ in group}
         self._memory.fetch(wanted for batch in batches.values() for wanted in batch.wanted)
-        tx = Transaction(self._memory)
+        tx = Transaction(self._memory, peeks_on_disk=peeks_on_disk)
         answers: list[Any] = []
         for batch, index in group:
             try:

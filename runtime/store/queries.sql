@@ -401,6 +401,9 @@ SELECT call, user_id, run, project, token_sha256, task, attempt, task_type, prov
        epoch_us(held_at)
 FROM held_calls WHERE call = $key
 
+-- name: select_held_call
+SELECT call FROM call_holds WHERE call = $key
+
 -- name: calls_of_project
 SELECT call, user_id, run, project, token_sha256, task, attempt, task_type, provider, model, pricing_id,
        input_udollars_per_mtok, output_udollars_per_mtok, input_tokens_max, output_tokens_max,
@@ -447,6 +450,9 @@ SELECT unnest($call::VARCHAR[]), unnest($state::VARCHAR[]), unnest($ended_at::TI
 SELECT escrow, process, user_id, project, token_sha256, granted_ucredits::HUGEINT, charged_ucredits::HUGEINT, provider,
        epoch_us(opened_at), epoch_us(ended_at)
 FROM escrows WHERE escrow = $key
+
+-- name: select_escrow_id
+SELECT escrow FROM escrows WHERE escrow = $key
 
 -- name: insert_escrows
 INSERT INTO escrows (escrow, process, user_id, project, token_sha256, granted_ucredits, charged_ucredits, provider,

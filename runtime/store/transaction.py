@@ -39,6 +39,8 @@ class Kind(Generic[V]):
     """Makes the record from the query's rows; None when there is none."""
     query_many: str = ""
     """Finds many at once ($keys): the rows of `query`, each after its key. A kind without it cannot be wanted."""
+    query_exists: str = ""
+    """Says for less than `query` costs that there is none: it answers no row then."""
     remembers_absence: bool = False
     """That there is none is kept in memory too. Only for a kind whose every new row comes with a `keep`."""
 
@@ -71,7 +73,7 @@ class Memory:
         place = (kind.name, key)
         known = self._known(place)
         if known is None and place not in self._absent:
-            known = kind.read(self.committed(kind.query, {"key": key}))
+            known = self._read(kind, key)
             if known is None and kind.remembers_absence:
                 known = _NOWHERE
             if known is not None:
@@ -112,6 +114,11 @@ class Memory:
         self._young, self._old = {}, {}
         self._absent.clear()
 
+    def _read(self, kind: Kind[V], key: str) -> V | None:
+        if kind.query_exists and not self.committed(kind.query_exists, {"key": key}):
+            return None
+        return kind.read(self.committed(kind.query, {"key": key}))
+
     def _known(self, place: tuple[str, str]) -> Any:
         known = self._young.get(place)
         if known is None and (known := self._old.get(place)) is not None:
@@ -127,8 +134,9 @@ class Memory:
 class Transaction:
     """One for a whole group. Between its writes it is told that the last one stays (`settle`) or not (`undo`)."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, *, peeks_on_disk: bool = False) -> None:
         self._memory = memory
+        self._peeks_on_disk = peeks_on_disk
         self.records: dict[tuple[str, str], Any] = {}
         self._notes: dict[str, int] = {}
         self._inserts: dict[str, list[Any]] = {}
@@ -144,7 +152,10 @@ class Transaction:
         return own if own is not None else self._memory.get(kind, key)
 
     def peek(self, kind: Kind[V], key: str) -> V | None:
-        """Like `get`, but None without asking the database when the record is not in memory."""
+        """Like `get`, but None without asking the database when the record is not in memory: a row that was there after
+        all then fails its group, which is run again with `peeks_on_disk`."""
+        if self._peeks_on_disk and kind.query:
+            return self.get(kind, key)
         own: V | None = self.records.get((kind.name, key))
         return own if own is not None else self._memory.peek(kind, key)
 

@@ -35,6 +35,7 @@ from runtime.ledger.port import (
     TokenTerms,
 )
 from runtime.ledger.records import PriceRow
+from runtime.store.database import Database
 from runtime.store.queries import sql as statement
 from runtime.store.store import Store
 
@@ -426,6 +427,27 @@ async def test_hold_repeated_after_a_restart__is_not_refused_for_want_of_what_it
     assert await store.books.balance(USER) == before
     with pytest.raises(ConflictError):
         await store.books.hold(replace(whole_wallet, model="another"))
+
+
+async def test_holds_repeated_after_a_restart__are_found_in_one_more_try(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = ([a_hold(f"{name}{number}") for number in range(8)] for name in ("old", "new"))
+    await asyncio.gather(*map(store.books.hold, old))
+    before = await store.books.balance(USER)
+    await store.close()
+    await store.open()
+    tries, commit = [], Database._commit
+
+    def counted(database: Database, group: list[Any], **how: Any) -> list[Any]:
+        tries.append(len(group))
+        return commit(database, group, **how)
+
+    monkeypatch.setattr(Database, "_commit", counted)
+    await asyncio.gather(*map(store.books.hold, [*old, *new]))
+    assert (await store.books.balance(USER)).held_ucredits == 2 * before.held_ucredits
+    assert sum(tries) == 2 * len([*old, *new])
+    assert not await store.check()
 
 
 async def test_call_id_used_before_a_restart__is_no_other_call_after_it(store: Store) -> None:
