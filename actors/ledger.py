@@ -106,6 +106,7 @@ class LedgerActor:
         self._settings = settings
         self._opening = asyncio.Lock()
         self._store: Store | None = None
+        self._pools_seen: dict[str, KeyPoolVitals] = {}
         self._sweepers: list[asyncio.Task[None]] = []
 
     async def perform(self, port: str, name: str, args: tuple[Any, ...]) -> Any:
@@ -168,15 +169,18 @@ class LedgerActor:
         await store.books.note_low_balances(self._settings.low_credit_threshold * UCREDITS_PER_CREDIT)
 
     async def _watch_alerts(self, store: Store) -> None:
-        for reading in (await store.reports.watch(key_readings(await _key_pools()))).raised:
+        for reading in (await store.reports.watch(key_readings(await _key_pools(self._pools_seen)))).raised:
             log.warning("alert: %s", reading.text)
 
 
-async def _key_pools() -> Sequence[KeyPoolVitals]:
-    """Those that answer."""
+async def _key_pools(seen: dict[str, KeyPoolVitals]) -> Sequence[KeyPoolVitals]:
+    """One that does not answer now is what it was when it last did: silence clears no alert."""
     pools = [name for name in await asyncio.to_thread(names) if name.startswith(KEY_POOL)]
     answers = await asyncio.gather(*(_vitals_of(pool) for pool in pools), return_exceptions=True)
-    return [answer for answer in answers if not isinstance(answer, BaseException)]
+    for pool, answer in zip(pools, answers, strict=True):
+        if not isinstance(answer, BaseException):
+            seen[pool] = answer
+    return [seen[pool] for pool in pools if pool in seen]
 
 
 async def _vitals_of(pool: str) -> KeyPoolVitals:

@@ -163,7 +163,10 @@ class Books(KeyBook, ModelBook, OrderBook, PersonBook, TokenBook):
                     weight=max(1, len(settlement.calls)),
                 )
             except DuplicateRowError:
-                await self._database.write(lambda tx: escrows.settle_again(tx, settlement, self._rules, self._clock()))
+                await self._database.write(
+                    lambda tx: escrows.settle_again(tx, settlement, self._rules, self._clock()),
+                    weight=max(1, len(settlement.calls)),
+                )
         self._given(settlement.process, settlement.returns)
         if settlement.process_ended:
             self._seen_s.pop(settlement.process, None)

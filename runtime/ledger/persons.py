@@ -181,9 +181,9 @@ def has_balance(tx: Transaction, user: UserId) -> bool:
 
 
 def erase(tx: Transaction, user: UserId, pseudonym: UserId, files: Sequence[str], now: datetime) -> None:
-    """Replaces the id in every row, removes the rest, and notes the files that are to be removed then."""
+    """Replaces the id in every row, of this group too, removes the rest, and notes the files that are to be removed."""
     for statement in _STATEMENTS:
-        tx.execute(statement, user=user, pseudonym=pseudonym)
-    tx.execute("add_erasure_files", pseudonym=pseudonym, files=list(files))
-    tx.execute("note_renamed", pseudonym=pseudonym, at=now)
+        tx.execute_last(statement, user=user, pseudonym=pseudonym)
+    tx.execute_last("add_erasure_files", pseudonym=pseudonym, files=list(files))
+    tx.execute_last("note_renamed", pseudonym=pseudonym, at=now)
     tx.forget_all()

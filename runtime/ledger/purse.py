@@ -331,7 +331,7 @@ class Purse:
 
     def _carried(self, batch: asyncio.Task[None]) -> None:
         self._batches.discard(batch)
-        if len(self._over) >= self._batch_calls_max:
+        if len(self._over) >= self._batch_calls_max and not self._is_closing:
             self._settle()
 
     async def _carry(self, settlement: Settlement, calls: "list[_Call]") -> None:

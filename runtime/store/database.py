@@ -269,7 +269,7 @@ class Database:
                 continue
             try:
                 self.checkpoint()
-            except duckdb.Error as error:
+            except (OSError, duckdb.Error) as error:
                 log.warning("the log was not folded into %s: %s", schema.DATABASE, first_line(error))
                 pause_s = CHECKPOINT_RETRY_S
 
@@ -280,6 +280,10 @@ class Database:
             group = [(batch, index) for batch in live for index in range(len(batch.acts))]
             try:
                 self._run(group)
+            except Exception as error:  # A bug: nobody may take it for success, and the thread must go on.
+                log.exception("a group of writes failed")
+                _answer(group, [unavailable(error, self.data_dir)] * len(group))
+                self._disconnect()
             finally:
                 Batch.deliver(live)
             self._commits_s.append(time.perf_counter() - begun)
@@ -403,5 +407,5 @@ def _yield_to_others() -> None:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0

@@ -30,7 +30,10 @@ class OwnerLock:
 
     def is_held(self) -> bool:
         """False when somebody removed the file: whoever comes next makes another, and locks that."""
-        return is_at(self._path, os.fstat(self._descriptor))
+        try:
+            return is_at(self._path, os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def release(self) -> None:
         os.close(self._descriptor)
@@ -40,5 +43,5 @@ def is_at(path: Path, file: os.stat_result) -> bool:
     """Whether the path still names this very file."""
     try:
         return os.path.samestat(os.stat(path), file)
-    except FileNotFoundError:
+    except OSError:  # Whatever hides it, nothing can be promised about it.
         return False

@@ -142,6 +142,7 @@ class Transaction:
         self._inserts: dict[str, list[Any]] = {}
         self._keyed: dict[str, dict[str, Any]] = {}
         self._statements: list[tuple[str, dict[str, Any]]] = []
+        self._last_statements: list[tuple[str, dict[str, Any]]] = []
         self._lists: list[list[Any]] = []
         self._changed: list[tuple[dict[Any, Any], Any, Any]] = []
         self.forgets_all = False
@@ -153,8 +154,9 @@ class Transaction:
 
     def peek(self, kind: Kind[V], key: str) -> V | None:
         """Like `get`, but None without asking the database when the record is not in memory: a row that was there after
-        all then fails its group, which is run again with `peeks_on_disk`."""
-        if self._peeks_on_disk and kind.query:
+        all then fails its group, which is run again with `peeks_on_disk`: kinds with
+        a `query_exists` are looked up then."""
+        if self._peeks_on_disk and kind.query_exists:
             return self.get(kind, key)
         own: V | None = self.records.get((kind.name, key))
         return own if own is not None else self._memory.peek(kind, key)
@@ -196,6 +198,10 @@ class Transaction:
         """Runs a statement after the rows; for rare things."""
         self._add(self._statements, (statement, values))
 
+    def execute_last(self, statement: str, **values: Any) -> None:
+        """Runs it after everything else of the group, later writes included."""
+        self._add(self._last_statements, (statement, values))
+
     def forget_all(self) -> None:
         """After this group every record is read anew: its statements change rows whose records were kept."""
         self.forgets_all = True
@@ -217,7 +223,9 @@ class Transaction:
         self.settle()
 
     def is_empty(self) -> bool:
-        return not (any(self._inserts.values()) or any(self._keyed.values()) or self._statements)
+        return not (
+            any(self._inserts.values()) or any(self._keyed.values()) or self._statements or self._last_statements
+        )
 
     def flush(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Sends every change to the database, inside its open transaction. Raises DuplicateRowError."""
@@ -235,7 +243,7 @@ class Transaction:
             yield from _of_rows(f"insert_{table}", rows)
         for name, keyed in self._keyed.items():
             yield from _of_rows(name, [row for row in keyed.values() if row is not None])
-        for name, values in self._statements:
+        for name, values in [*self._statements, *self._last_statements]:
             yield name, arguments(name, values)
 
     def _set(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:

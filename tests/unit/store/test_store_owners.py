@@ -1,12 +1,16 @@
 """Two copies of a ledger, started on purpose: one serves, the other is refused, and nothing acknowledged is lost."""
 
 import asyncio
+import errno
+import itertools
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,13 @@ from runtime.config import Secrets, Settings
 from runtime.errors import StoreUnavailableError
 from runtime.ids import UserId
 from runtime.ledger.port import Adjustment
+from runtime.ledger.postings import PROMOTIONS, post
+from runtime.ledger.postings import wallet as account_of
+from runtime.store import lock
 from runtime.store.backup import restore
 from runtime.store.lock import OwnerLock
 from runtime.store.store import Store
+from runtime.store.transaction import Transaction
 
 USER = UserId("u")
 FREE = 100 * 10**6
@@ -66,6 +74,10 @@ class Wallet:
             Adjustment(id=f"a{self._sent}", user=USER, amount_ucredits=1, reason="a test " * 70, made_by=USER)
         )
         self.acknowledged += 1
+
+    def forget_last(self) -> None:
+        """What is added next has the id of what was not acknowledged."""
+        self._sent -= 1
 
     async def agrees(self) -> bool:
         balance = await self.store.books.balance(USER)
@@ -191,6 +203,50 @@ async def test_write_under_way_when_the_database_is_replaced__is_not_acknowledge
         patched.setattr(database, "_commit", replaced_meanwhile)
         with pytest.raises(StoreUnavailableError):
             await wallet.add()
+
+
+@pytest.mark.parametrize("looks", range(8))
+async def test_look_that_fails_at_any_moment__books_nothing_twice_and_is_no_success(
+    wallet, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    now = datetime.now(UTC)
+
+    def give(tx: Transaction) -> None:
+        """Each time it runs it is another gift: running it twice shows."""
+        post(tx, "credit", PROMOTIONS, account_of(USER), 1, "grant", secrets.token_hex(8), now, user=USER)
+
+    left = itertools.count(looks, -1)
+
+    class FailingOs:
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        def stat(self, path: Path) -> os.stat_result:
+            if next(left) == 0:
+                raise OSError(errno.EIO, "a disk that fails")
+            return os.stat(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lock, "os", FailingOs())
+        write = wallet.store._database.write
+        tried = await asyncio.gather(write(give), write(give), return_exceptions=True)
+    refused = [error for error in tried if error is not None]
+    assert all(isinstance(error, StoreUnavailableError) for error in refused)
+    await wallet.add()
+    assert await wallet.store.check() == []
+    balance = (await wallet.store.books.balance(USER)).balance_ucredits
+    assert balance in (FREE + 1, FREE + 3)
+    assert refused or balance == FREE + 3
+
+
+async def test_bug_in_the_writer__is_no_success_and_not_its_end(wallet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(wallet.store._database, "_run", lambda group: {}["a bug"])
+        with pytest.raises(StoreUnavailableError):
+            await wallet.add()
+    wallet.forget_last()
+    await wallet.add()
+    assert await wallet.agrees()
 
 
 @pytest.fixture
