@@ -156,6 +156,8 @@ class MemoryLedger:
         self._movements: list[tuple[UserId, Movement]] = []
         """But for grants and charges."""
         self._stops: dict[UserId, StoppedAccount] = {}
+        self._looked_into: dict[UserId, str] = {}
+        """Why an account was stopped that was released since."""
         self._registered: dict[UserId, datetime] = {}
         self._emails: dict[UserId, str] = {}
         self._bought_at: dict[str, datetime] = {}
@@ -362,12 +364,15 @@ class MemoryLedger:
         return self._deletions[user]
 
     async def stop_account(self, user: UserId, reason: str) -> None:
-        self._stops.setdefault(user, StoppedAccount(user=user, reason=reason, since=self._clock()))
+        if self._looked_into.get(user) != reason:
+            self._stops.setdefault(user, StoppedAccount(user=user, reason=reason, since=self._clock()))
 
     async def release_account(self, user: UserId) -> bool:
         if user in self._stops:
             self._check_not_erased(user)
-        return self._stops.pop(user, None) is not None
+        if (stop := self._stops.pop(user, None)) is not None:
+            self._looked_into[user] = stop.reason
+        return stop is not None
 
     async def stopped_accounts(self) -> Sequence[StoppedAccount]:
         return list(self._stops.values())

@@ -246,7 +246,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(user=users, stops=st.integers(0, 4))
     def stop_or_release(self, user: UserId, stops: int) -> None:
-        self.both(*(("stop_account", user, "why") if not stops else ("release_account", user)))
+        why = ("one", "another")[stops] if stops < 2 else None
+        self.both(*(("stop_account", user, why) if why else ("release_account", user)))
 
     @rule(hours=st.sampled_from([1, 5, 13]))
     def wait(self, hours: int) -> None:
