@@ -155,18 +155,18 @@ class Books(KeyBook, ModelBook, OrderBook, PersonBook, TokenBook):
 
     async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
         self._seen_s[settlement.process] = time.monotonic()
-        settlement = await self._with_pseudonyms(settlement)
+
+        async def book(rule: Callable[[Transaction, Settlement, Rules, datetime], None]) -> None:
+            await self._database.write(
+                lambda tx: rule(tx, self._under_pseudonyms(tx, settlement), self._rules, self._clock()),
+                weight=max(1, len(settlement.calls)),
+            )
+
         if settlement.calls or settlement.returns or settlement.process_ended:
             try:
-                await self._database.write(
-                    lambda tx: escrows.settle(tx, settlement, self._rules, self._clock()),
-                    weight=max(1, len(settlement.calls)),
-                )
+                await book(escrows.settle)
             except DuplicateRowError:
-                await self._database.write(
-                    lambda tx: escrows.settle_again(tx, settlement, self._rules, self._clock()),
-                    weight=max(1, len(settlement.calls)),
-                )
+                await book(escrows.settle_again)
         self._given(settlement.process, settlement.returns)
         if settlement.process_ended:
             self._seen_s.pop(settlement.process, None)

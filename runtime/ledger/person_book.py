@@ -11,13 +11,11 @@ from typing import NamedTuple
 
 from runtime.ids import CallId, ProjectId, UserId
 from runtime.ledger import escrows, orders, persons
-from runtime.ledger.book import Book
 from runtime.ledger.persons import Erasure
 from runtime.ledger.port import (
     Bought,
     Deletion,
     EscrowCall,
-    Notice,
     Papers,
     Person,
     Purchase,
@@ -27,6 +25,7 @@ from runtime.ledger.port import (
 )
 from runtime.ledger.recall import Recall
 from runtime.ledger.records import at_us, call_of
+from runtime.ledger.wallet_book import WalletBook
 from runtime.reports.reports import feedback_subject
 from runtime.store.transaction import Transaction
 
@@ -36,11 +35,9 @@ class _Erased(NamedTuple):
     at: datetime
 
 
-class PersonBook(Book):
+class PersonBook(WalletBook):
     _identity_salt: bytes
     _recall: Recall
-    _erased: Mapping[str, _Erased] | None = None
-    """By salted identity, the latest; None before somebody asked."""
 
     async def person(self, user: UserId) -> Person | None:
         for name, is_admin, role, email, registered_us, asked_us in await self._rows(
@@ -66,9 +63,7 @@ class PersonBook(Book):
         return Papers(
             orders=[orders.order_of(row) for row in await self._rows("orders_of_user", asked)],
             purchases=[_bought(*row) for row in await self._rows("all_purchases_of_user", asked)],
-            notices=[
-                Notice(kind=kind, text=text, at=at_us(at)) for kind, text, at in await self._rows("all_notices", asked)
-            ],
+            notices=await self._notices("all_notices", user),
             ratings=[self._rating(*row) for row in await self._rows("feedback_of_user", asked)],
         )
 
@@ -105,9 +100,7 @@ class PersonBook(Book):
             persons.erase(tx, user, pseudonym, files, self._clock())
             return True
 
-        is_erased = await self._database.write(act)
-        self._erased = None
-        return is_erased
+        return await self._database.write(act)
 
     async def prepare_erasure(self, user: UserId, pseudonym: UserId, *, forced: bool) -> bool:
         """Ends what is open and takes what came back; True when nothing of the user's is open or held any more.
@@ -132,15 +125,16 @@ class PersonBook(Book):
     def _identity_sha256(self, user: UserId) -> str:
         return hmac.new(self._identity_salt, user.encode(), hashlib.sha256).hexdigest()
 
-    async def _with_pseudonyms(self, settlement: Settlement) -> Settlement:
+    def _under_pseudonyms(self, tx: Transaction, settlement: Settlement) -> Settlement:
         """Calls that somebody made before they were erased, in the name that their rows have now. Their escrow says it
         already; this is for one that the ledger does not know."""
-        if self._erased is None:
-            rows = await self._rows("erased_identities", {})
-            self._erased = {identity: _Erased(pseudonym, at_us(at)) for identity, pseudonym, at in rows}
-        if not self._erased or not settlement.calls:
+        unknown = {name for name in {call.escrow for call in settlement.calls} if tx.get(escrows.ESCROWS, name) is None}
+        rows = tx.committed("erased_identities", {}) if unknown else []
+        known = {identity: _Erased(pseudonym, at_us(at)) for identity, pseudonym, at in rows}
+        if not known:
             return settlement
-        return replace(settlement, calls=tuple(self._renamed(call, self._erased) for call in settlement.calls))
+        calls = (self._renamed(call, known) if call.escrow in unknown else call for call in settlement.calls)
+        return replace(settlement, calls=tuple(calls))
 
     def _renamed(self, call: EscrowCall, known: Mapping[str, _Erased]) -> EscrowCall:
         erased = known.get(self._identity_sha256(call.hold.user))

@@ -19,12 +19,12 @@ from runtime.entity.reminders import OWNER_LEFT
 from runtime.errors import BadInputError, ConflictError, NotFoundError
 from runtime.ids import LOCAL_ADMIN, CallId, EntityId, RunId, UserId, kind_of
 from runtime.ledger import escrows, postings
-from runtime.ledger.caps import STOPS, USERS, check_not_erased
+from runtime.ledger.caps import STOPS, USERS
 from runtime.ledger.money import credits_exact
 from runtime.ledger.port import Deletion, EscrowId, Return
-from runtime.ledger.postings import ADJUSTMENTS, balance_of, held, post, wallet
+from runtime.ledger.postings import balance_of, held, wallet
 from runtime.ledger.records import ERASED, AdjustmentRow, Stop, at_us
-from runtime.ledger.wallets import balance
+from runtime.ledger.wallets import balance, book_adjustment, known_user
 from runtime.store.appends import arm
 from runtime.store.seal import Seal
 from runtime.store.transaction import Kind, Transaction
@@ -96,9 +96,7 @@ def check_email(email: str) -> str:
 def set_email(tx: Transaction, user: UserId, email: str, seal: Seal) -> None:
     """Raises NotFoundError, ConflictError for somebody who is being erased, BadInputError."""
     email = check_email(email)
-    if tx.get(USERS, user) is None:
-        raise NotFoundError(f"There is no user {user}.", "Issue a token for them first.")
-    check_not_erased(tx, user)
+    known_user(tx, user)
     tx.execute("set_email", user_id=user, email=seal.close(email.encode(), email_subject(user)) if email else None)
 
 
@@ -149,11 +147,10 @@ def forfeit(tx: Transaction, user: UserId, pseudonym: UserId, now: datetime) -> 
     if not free:
         return
     name = f"erasure/{pseudonym}/{secrets.token_hex(8)}"
-    row = AdjustmentRow(
-        adjustment=name, user=user, amount_ucredits=-free, reason="forfeited", made_by=user, made_at=now
+    book_adjustment(
+        tx,
+        AdjustmentRow(adjustment=name, user=user, amount_ucredits=-free, reason="forfeited", made_by=user, made_at=now),
     )
-    tx.insert("adjustments", row)
-    post(tx, "credit", wallet(user), ADJUSTMENTS, free, "adjustment", f"adjustment/{name}", now, user=user)
 
 
 def end_projects(tx: Transaction, user: UserId, seal: Seal, now: datetime) -> bool:

@@ -82,7 +82,7 @@ def balance(tx: Transaction, user: UserId) -> Balance:
 
 def set_role(tx: Transaction, user: UserId, role: Role) -> None:
     """Raises NotFoundError."""
-    _change(tx, replace(_known(tx, user), role=role))
+    _change(tx, replace(known_user(tx, user), role=role))
 
 
 def set_inviter(tx: Transaction, user: UserId, inviter: UserId) -> None:
@@ -90,8 +90,8 @@ def set_inviter(tx: Transaction, user: UserId, inviter: UserId) -> None:
 
     Raises NotFoundError, ConflictError, BadInputError for one's own invitation.
     """
-    known = _known(tx, user)
-    _known(tx, inviter)
+    known = known_user(tx, user)
+    known_user(tx, inviter)
     if user == inviter:
         raise BadInputError("Nobody invites themselves.")
     if known.invited_by == inviter:
@@ -106,7 +106,7 @@ def adjust(tx: Transaction, asked: Adjustment, now: datetime) -> Balance:
     another adjustment's, BadInputError."""
     check_amount(abs(asked.amount_ucredits))
     check_reason(asked.reason)
-    _known(tx, asked.user)
+    known_user(tx, asked.user)
     row = AdjustmentRow(
         adjustment=asked.id,
         user=asked.user,
@@ -127,11 +127,19 @@ def adjust(tx: Transaction, asked: Adjustment, now: datetime) -> Balance:
             f"{credits_exact(taken)} cannot be taken.",
             "Take less, or wait until running calls are settled.",
         )
-    tx.insert("adjustments", row)
-    tx.keep(ADJUSTED, asked.id, (asked.user, asked.amount_ucredits, asked.reason))
-    way = (ADJUSTMENTS, wallet(asked.user)) if taken < 0 else (wallet(asked.user), ADJUSTMENTS)
-    post(tx, "credit", *way, abs(taken), "adjustment", f"adjustment/{asked.id}", now, user=asked.user)
+    book_adjustment(tx, row)
     return balance(tx, asked.user)
+
+
+def book_adjustment(tx: Transaction, row: AdjustmentRow) -> None:
+    """One that may be booked, under an id that is new."""
+    tx.insert("adjustments", row)
+    tx.keep(ADJUSTED, row.adjustment, (row.user, row.amount_ucredits, row.reason))
+    way = (ADJUSTMENTS, wallet(row.user)) if row.amount_ucredits > 0 else (wallet(row.user), ADJUSTMENTS)
+    post(
+        tx, "credit", *way, abs(row.amount_ucredits), "adjustment", f"adjustment/{row.adjustment}", row.made_at,
+        user=row.user,
+    )  # fmt: skip
 
 
 def purchase(tx: Transaction, made: Purchase, referral_ucredits: int, now: datetime) -> bool:
@@ -143,7 +151,7 @@ def purchase(tx: Transaction, made: Purchase, referral_ucredits: int, now: datet
     check_amount(made.ucredits)
     if not (0 <= made.paid_pusd <= AMOUNT_UCREDITS_MAX and 0 <= made.amount_minor <= AMOUNT_UCREDITS_MAX):
         raise BadInputError("What was paid is not a possible amount.")
-    user = _known(tx, made.user)
+    user = known_user(tx, made.user)
     if known := tx.committed("select_purchase", {"key": made.id}):
         if known[0] != (made.user, made.product, made.ucredits, made.paid_pusd):
             raise ConflictError(
@@ -226,7 +234,8 @@ def refund_call(tx: Transaction, asked: CallRefund, now: datetime) -> int:
     return int(charge)
 
 
-def _known(tx: Transaction, user: UserId) -> User:
+def known_user(tx: Transaction, user: UserId) -> User:
+    """Raises NotFoundError, ConflictError for somebody who is being erased."""
     known = tx.get(USERS, user)
     if known is None:
         raise NotFoundError(f"There is no user {user}.", "Issue a token for them first.")

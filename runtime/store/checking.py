@@ -4,11 +4,10 @@ It reads the journal in shares, each as it was at one moment, and rests between 
 other readers come first.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 
@@ -17,11 +16,10 @@ from runtime.ids import EntityId, kind_of, partition_of
 from runtime.ledger.port import Mismatch
 from runtime.store import tail
 from runtime.store.appends import event_subject, head_subject, reminder_subject, snapshot_subject
-from runtime.store.queries import sql
+from runtime.store.queries import rested_rows, sql
 from runtime.store.seal import Seal
 
 ENTRIES_PER_SHARE = 250_000
-ROWS_PER_FETCH = 500
 MISMATCHES_MAX = 1_000
 """More say nothing new; the last one then says that there are more."""
 
@@ -62,10 +60,10 @@ def check_journal(connection: duckdb.DuckDBPyConnection, seal: Seal) -> list[Mis
 def _check_share(connection: duckdb.DuckDBPyConnection, seal: Seal, values: Mapping[str, int]) -> Iterator[Mismatch]:
     connection.execute("BEGIN")
     try:
-        epochs = {number: epoch for number, epoch, *_ in _rows(connection, "ownerships", {})}
-        entities = {row[0]: _Entity(*row) for row in _rows(connection, "entities_of_share", values)}
+        epochs = {number: epoch for number, epoch, *_ in rested_rows(connection, "ownerships", {})}
+        entities = {row[0]: _Entity(*row) for row in rested_rows(connection, "entities_of_share", values)}
         seen = set()
-        rows = (_Entry(*row) for row in _rows(connection, "entries_of_share", values))
+        rows = (_Entry(*row) for row in rested_rows(connection, "entries_of_share", values))
         for name, entries in groupby(rows, key=lambda entry: entry.entity):
             seen.add(name)
             check = _EntityCheck(name, entities.get(name), epochs.get(partition_of(name)), seal)
@@ -138,7 +136,7 @@ class _EntityCheck:
 
 
 def _check_reminders(connection: duckdb.DuckDBPyConnection, seal: Seal) -> Iterator[Mismatch]:
-    for entity, name, partition, data, is_known, count in _rows(connection, "reminders_with_entities", {}):
+    for entity, name, partition, data, is_known, count in rested_rows(connection, "reminders_with_entities", {}):
         if not is_known:
             yield Mismatch(subject=entity, text=f"has the reminder {name}, but no row in `entities`")
         if count > 1:
@@ -155,15 +153,3 @@ def _opens(seal: Seal, sealed: bytes, subject: str) -> bool:
     except (StoreUnavailableError, ValueError):
         return False
     return True
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Row by row, with a rest after every few hundred."""
-    result = connection.execute(sql(query), dict(values))
-    while True:
-        begun = time.perf_counter()
-        rows = result.fetchmany(ROWS_PER_FETCH)
-        if not rows:
-            return
-        yield from rows
-        time.sleep(time.perf_counter() - begun)

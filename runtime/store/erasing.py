@@ -7,8 +7,7 @@ their journal named; later rounds remove those which no other journal names. Sou
 import asyncio
 import logging
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,7 +25,7 @@ from runtime.ledger.records import at_us
 from runtime.store.appends import event_subject, snapshot_subject
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
-from runtime.store.queries import sql
+from runtime.store.queries import rested_rows, sql
 from runtime.store.schema import BLOBS
 from runtime.store.seal import Seal
 
@@ -39,7 +38,6 @@ PATIENCE = timedelta(hours=12)
 INDEX = "index"
 """The folder of index shards, in the data folder: see `_index` in `actors/entity_host.py`."""
 ENTRIES_PER_SHARE = 250_000
-ROWS_PER_FETCH = 500
 
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
@@ -138,7 +136,7 @@ def _files_of(connection: duckdb.DuckDBPyConnection, seal: Seal, user: UserId) -
     entities = [EntityId(entity) for entity, *_ in rows]
     blobs = set[str]()
     for entity in entities:
-        for row in _rested(connection, "entries_of_entity", {"entity": entity}):
+        for row in rested_rows(connection, "entries_of_entity", {"entity": entity}):
             blobs |= _blobs_in(_opened(seal, *row))
     shards = [f"{INDEX}/{name_of(entity)}.index" for entity in entities if kind_of(entity) == PROJECT]
     return [*(f"{BLOBS}/{blob[:2]}/{blob}" for blob in sorted(blobs)), *shards]
@@ -150,7 +148,7 @@ def _named_by_journals(connection: duckdb.DuckDBPyConnection, seal: Seal, blobs:
     shares = count // ENTRIES_PER_SHARE + 1
     named = set[str]()
     for share in range(shares):
-        for entity, _, seq, _, type_, _, _, payload in _rested(
+        for entity, _, seq, _, type_, _, _, payload in rested_rows(
             connection, "entries_of_share", {"shares": shares, "share": share}
         ):
             named |= _blobs_in(_opened(seal, entity, seq, type_, payload)) & blobs
@@ -173,15 +171,3 @@ def _blobs_in(data: Any) -> set[str]:
     if isinstance(data, dict):
         data = list(data.values())
     return set[str]().union(*map(_blobs_in, data)) if isinstance(data, list) else set()
-
-
-def _rested(connection: duckdb.DuckDBPyConnection, query: str, values: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Row by row, with a rest after every few hundred: writers and other readers come first."""
-    result = connection.execute(sql(query), values)
-    while True:
-        begun = time.perf_counter()
-        rows = result.fetchmany(ROWS_PER_FETCH)
-        if not rows:
-            return
-        yield from rows
-        time.sleep(time.perf_counter() - begun)

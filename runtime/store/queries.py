@@ -1,12 +1,15 @@
 """Finds SQL by name. Every statement is in `queries.sql`, a report's in `reports.sql`; tables are in `migrations/`."""
 
 import re
+import time
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import duckdb
 
+ROWS_PER_FETCH = 500
 _FILES = (("runtime.store", "queries.sql"), ("runtime.reports", "reports.sql"))
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _PARAMETER = re.compile(r"\$(\w+)")
@@ -29,6 +32,20 @@ def parsed(name: str) -> duckdb.Statement:
 def arguments(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """Those of `values` that the statement mentions; DuckDB refuses any other."""
     return {parameter: values[parameter] for parameter in _parameters(name)}
+
+
+def rested_rows(
+    connection: duckdb.DuckDBPyConnection, name: str, values: Mapping[str, Any]
+) -> Iterator[tuple[Any, ...]]:
+    """Row by row, with a rest after every few hundred: writers and other readers come first."""
+    result = connection.execute(sql(name), dict(values))
+    while True:
+        begun = time.perf_counter()
+        rows = result.fetchmany(ROWS_PER_FETCH)
+        if not rows:
+            return
+        yield from rows
+        time.sleep(time.perf_counter() - begun)
 
 
 @cache

@@ -153,9 +153,8 @@ class Transaction:
         return own if own is not None else self._memory.get(kind, key)
 
     def peek(self, kind: Kind[V], key: str) -> V | None:
-        """Like `get`, but None without asking the database when the record is not in memory: a row that was there after
-        all then fails its group, which is run again with `peeks_on_disk`: kinds with
-        a `query_exists` are looked up then."""
+        """Like `get`, but None without asking the database when the record is not in memory. A row that is there after
+        all fails its group, which is run again with `peeks_on_disk`: then kinds with a `query_exists` are asked for."""
         if self._peeks_on_disk and kind.query_exists:
             return self.get(kind, key)
         own: V | None = self.records.get((kind.name, key))

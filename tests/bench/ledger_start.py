@@ -24,15 +24,15 @@ from typing import Any
 
 from runtime.config import Secrets, Settings
 from runtime.errors import StoreUnavailableError
-from runtime.ids import CallId, UserId
-from runtime.ledger.money import Price
-from runtime.ledger.port import Draw, EscrowCall, EscrowId, Hold, Meter, Payer, Settlement
+from runtime.ids import UserId
+from runtime.ledger.port import Draw, EscrowCall, EscrowId, Payer, Settlement
 from runtime.reports.listing import REPORTS
 from runtime.reports.port import Asked
 from runtime.store import database as database_module
 from runtime.store.schema import DATABASE, connect
 from runtime.store.store import Store
 from tests.bench.figures import figure as make_figure
+from tests.bench.pairs import hold_by, meter_of
 
 ROWS = 10_000_000
 PART = 500_000
@@ -45,7 +45,6 @@ OPEN_S_MAX = 10.0
 HOLD_P99_MS_MAX = 50.0
 CALLERS = 16
 HOLD_S_MIN = 20.0
-PRICE = Price(pricing_id="bench", input_udollars_per_mtok=150_000, output_udollars_per_mtok=600_000)
 ROOT = Path(__file__).parents[2]
 
 
@@ -175,10 +174,10 @@ async def _fill_log(data: Path) -> Mapping[str, object]:
             Draw(escrow=escrow, process=process, payer=Payer(user), wanted_ucredits=10**9, min_ucredits=1)
         )
     while store._database.log_bytes < LOG_BYTES:
-        holds = [_hold(f"{process}-{next(numbers)}", users[number % 50]) for number in range(500)]
+        holds = [hold_by(users[number % 50], f"{process}-{next(numbers)}") for number in range(500)]
         now = datetime.now(UTC)
         calls = tuple(
-            EscrowCall(escrow=escrows[hold.user], hold=hold, meter=_meter(hold), held_at=now) for hold in holds
+            EscrowCall(escrow=escrows[hold.user], hold=hold, meter=meter_of(hold.call), held_at=now) for hold in holds
         )
         await store.books.settle(Settlement(batch=f"b-{process}-{next(numbers)}", process=process, calls=calls))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -237,13 +236,13 @@ async def _holding(store: Store, meanwhile: Awaitable[None]) -> Mapping[str, obj
         for piece in itertools.count():
             if is_over.is_set():
                 return
-            hold = _hold(f"{name}-{number}-{piece}", UserId(f"user-{number}"))
+            hold = hold_by(UserId(f"user-{number}"), f"{name}-{number}-{piece}")
             begun_s = time.perf_counter()
             await store.books.hold(hold)
             if piece:  # The first finds nothing of its user in memory.
                 took_ms.append((time.perf_counter() - begun_s) * 1e3)
             await asyncio.sleep(0.01)
-            await store.books.meter(_meter(hold))
+            await store.books.meter(meter_of(hold.call))
 
     calling = asyncio.gather(*(call(number) for number in range(CALLERS)))
     await meanwhile
@@ -261,24 +260,6 @@ async def _holding(store: Store, meanwhile: Awaitable[None]) -> Mapping[str, obj
 
 def _memory() -> Mapping[str, int]:
     return {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}
-
-
-def _hold(call: str, user: UserId) -> Hold:
-    return Hold(
-        call=CallId(call),
-        user=user,
-        run=None,
-        task_type="chat",
-        provider="bench",
-        model="mini",
-        input_tokens_max=2_000,
-        output_tokens_max=1_000,
-        price=PRICE,
-    )
-
-
-def _meter(hold: Hold) -> Meter:
-    return Meter(call=hold.call, input_tokens=900, output_tokens=300, response_time_ms=1, key_id="k")
 
 
 _FILL_USERS = """

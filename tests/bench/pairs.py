@@ -226,9 +226,13 @@ def _batch(name: str, process: str, own: Mapping[UserId, EscrowId], numbers: Ite
 
 
 def hold_of(number: int, prefix: str) -> Hold:
+    return hold_by(USERS[number % len(USERS)], f"{prefix}{number}")
+
+
+def hold_by(user: UserId, call: str) -> Hold:
     return Hold(
-        call=CallId(f"{prefix}{number}"),
-        user=USERS[number % len(USERS)],
+        call=CallId(call),
+        user=user,
         run=None,
         task_type="chat",
         provider="bench",

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +12,21 @@ import pytest
 from runtime.errors import BadInputError, ConflictError, NotFoundError, TooManyRequestsError, UnavailableError
 from runtime.ids import CallId, UserId
 from runtime.ledger import orders, wallets
-from runtime.ledger.books import Books
-from runtime.ledger.money import Price, Tariff
-from runtime.ledger.port import Hold, Ledger, NewOrder, OrderId, OrderRefund, Payment, Purchase
+from runtime.ledger.money import Price
+from runtime.ledger.port import Hold, NewOrder, OrderId, OrderRefund, Payment, Purchase
 from runtime.store import queries
-from runtime.store.blobs import Blobs
-from runtime.store.database import Database
-from runtime.testing.memory_ledger import MemoryLedger
+from tests.contract.ledgers import CREDIT, KINDS, NOON, World, a_world, on_disk
 
 USER, FRIEND = UserId("telegram:7"), UserId("telegram:8")
-CREDIT = 10**6
-GRANT = 100 * CREDIT
-BONUS = 50 * CREDIT
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-TARIFF = Tariff(markup_numerator=1, markup_denominator=1)
 ORDER = OrderId("o1")
 
 
-@dataclass
-class World:
-    ledger: Ledger
-    now: datetime = NOON
-    database: Database | None = None
-
-
-@pytest.fixture(params=["memory", "duckdb"])
+@pytest.fixture(params=KINDS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    made: World
-
-    def clock() -> datetime:
-        return made.now
-
-    if request.param == "memory":
-        made = World(MemoryLedger(TARIFF, GRANT, clock, referral_ucredits=BONUS))
-    else:
-        made = await on_disk(tmp_path, clock)
-    for user in (USER, FRIEND):
-        await made.ledger.open_wallet(user, is_admin=False)
-    yield made
-    assert await made.ledger.mismatches() == []
-    if made.database is not None:
-        await asyncio.to_thread(made.database.close)
+    async with a_world(request.param, tmp_path) as made:
+        for user in (USER, FRIEND):
+            await made.ledger.open_wallet(user, is_admin=False)
+        yield made
 
 
 @pytest.fixture
@@ -62,22 +36,6 @@ async def disk(tmp_path: Path) -> AsyncIterator[World]:
     yield made
     assert made.database is not None
     await asyncio.to_thread(made.database.close)
-
-
-async def on_disk(folder: Path, clock: Any) -> World:
-    database = Database(folder, bytes(range(32)))
-    await asyncio.to_thread(database.open)
-    books = Books(
-        database=database,
-        blobs=Blobs(database),
-        tariff=TARIFF,
-        initial_free_ucredits=GRANT,
-        identity_salt=b"salt",
-        referral_ucredits=BONUS,
-        clock=clock,
-        recall_wait_s=0.0,
-    )
-    return World(books, database=database)
 
 
 def an_order(id: str = ORDER, user: UserId = USER, **changes: Any) -> NewOrder:

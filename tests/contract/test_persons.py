@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,7 @@ from runtime.errors import (
     NotFoundError,
 )
 from runtime.ids import LOCAL_ADMIN, CallId, ProjectId, UserId
-from runtime.ledger.books import Books
-from runtime.ledger.money import Price, Tariff
+from runtime.ledger.money import Price
 from runtime.ledger.port import (
     Adjustment,
     CallRefund,
@@ -25,7 +24,6 @@ from runtime.ledger.port import (
     EscrowCall,
     EscrowId,
     Hold,
-    Ledger,
     Meter,
     NewOrder,
     NewToken,
@@ -36,52 +34,20 @@ from runtime.ledger.port import (
     Return,
     Settlement,
 )
-from runtime.store.blobs import Blobs
-from runtime.store.database import Database
-from runtime.testing.memory_ledger import MemoryLedger
+from tests.contract.ledgers import CREDIT, GRANT, KINDS, NOON, World, a_world
 
 ANN, BOB = UserId("telegram:7"), UserId("telegram:8")
-CREDIT = 10**6
-GRANT = 100 * CREDIT
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-TARIFF = Tariff(markup_numerator=1, markup_denominator=1)
 PRICE = Price(pricing_id="p", input_udollars_per_mtok=10**6, output_udollars_per_mtok=10**6)
 TOKEN = "a" * 64
 
 
-@dataclass
-class World:
-    ledger: Ledger
-    now: datetime = NOON
-
-
-@pytest.fixture(params=["memory", "duckdb"])
+@pytest.fixture(params=KINDS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    clock = lambda: made.now  # noqa: E731
-    database = None
-    if request.param == "memory":
-        made = World(MemoryLedger(TARIFF, GRANT, clock, referral_ucredits=50 * CREDIT))
-    else:
-        database = Database(tmp_path, bytes(range(32)))
-        await asyncio.to_thread(database.open)
-        books = Books(
-            database=database,
-            blobs=Blobs(database),
-            tariff=TARIFF,
-            initial_free_ucredits=GRANT,
-            identity_salt=b"salt",
-            referral_ucredits=50 * CREDIT,
-            clock=clock,
-            recall_wait_s=0.0,
-        )
-        made = World(books)
-    for user in (ANN, BOB):
-        await made.ledger.open_wallet(user, is_admin=False)
-    await made.ledger.add_token(NewToken(token_sha256=TOKEN, user=ANN, kind="user", label="laptop"))
-    yield made
-    assert await made.ledger.mismatches() == []
-    if database is not None:
-        await asyncio.to_thread(database.close)
+    async with a_world(request.param, tmp_path) as made:
+        for user in (ANN, BOB):
+            await made.ledger.open_wallet(user, is_admin=False)
+        await made.ledger.add_token(NewToken(token_sha256=TOKEN, user=ANN, kind="user", label="laptop"))
+        yield made
 
 
 def hold(call: str, credits: int = 4, user: UserId = ANN, project: str | None = None) -> Hold:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,8 @@ from runtime.errors import (
     NotFoundError,
 )
 from runtime.ids import CallId, ProjectId, UserId
-from runtime.ledger.books import Books
 from runtime.ledger.caps import Caps
-from runtime.ledger.money import Price, Tariff
+from runtime.ledger.money import Price
 from runtime.ledger.port import (
     Adjustment,
     CallRefund,
@@ -28,7 +27,6 @@ from runtime.ledger.port import (
     EscrowCall,
     EscrowId,
     Hold,
-    Ledger,
     Meter,
     NewToken,
     Payer,
@@ -38,17 +36,10 @@ from runtime.ledger.port import (
     Settlement,
     TokenTerms,
 )
-from runtime.store.blobs import Blobs
-from runtime.store.database import Database
-from runtime.testing.memory_ledger import MemoryLedger
+from tests.contract.ledgers import CREDIT, GRANT, KINDS, NOON, World, a_world
 
 USER, FRIEND, ADMIN = UserId("telegram:7"), UserId("telegram:8"), UserId("root")
-CREDIT = 10**6
-GRANT = 100 * CREDIT
-BONUS = 50 * CREDIT
 CAPS = Caps(user_ucredits=20 * CREDIT, platform_ucredits=60 * CREDIT, providers_ucredits={"claude": 10 * CREDIT})
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-TARIFF = Tariff(markup_numerator=1, markup_denominator=1)
 PRICE = Price(pricing_id="p", input_udollars_per_mtok=10**6, output_udollars_per_mtok=10**6)
 
 
@@ -57,40 +48,13 @@ def tokens(credits: float) -> int:
     return round(credits * CREDIT) // 100
 
 
-@dataclass
-class World:
-    ledger: Ledger
-    now: datetime = NOON
-
-
-@pytest.fixture(params=["memory", "duckdb"])
+@pytest.fixture(params=KINDS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    clock = lambda: made.now  # noqa: E731
-    database = None
-    if request.param == "memory":
-        made = World(MemoryLedger(TARIFF, GRANT, clock, caps=CAPS, referral_ucredits=BONUS))
-    else:
-        database = Database(tmp_path, bytes(range(32)))
-        await asyncio.to_thread(database.open)
-        books = Books(
-            database=database,
-            blobs=Blobs(database),
-            tariff=TARIFF,
-            initial_free_ucredits=GRANT,
-            identity_salt=b"salt",
-            caps=CAPS,
-            referral_ucredits=BONUS,
-            clock=clock,
-            recall_wait_s=0.0,
-        )
-        made = World(books)
-    for user in (USER, FRIEND):
-        await made.ledger.open_wallet(user, is_admin=False)
-    await made.ledger.open_wallet(ADMIN, is_admin=True)
-    yield made
-    assert await made.ledger.mismatches() == []
-    if database is not None:
-        await asyncio.to_thread(database.close)
+    async with a_world(request.param, tmp_path, CAPS) as made:
+        for user in (USER, FRIEND):
+            await made.ledger.open_wallet(user, is_admin=False)
+        await made.ledger.open_wallet(ADMIN, is_admin=True)
+        yield made
 
 
 def hold(call: str, credits: float, user: UserId = USER, provider: str = "openai", project: str | None = None) -> Hold:
