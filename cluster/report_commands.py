@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
+from rich.measure import Measurement
 from rich.table import Column, Table
 
 from cluster.terminal import Terminal, pass_terminal, plain, print_json
@@ -15,6 +16,9 @@ from cluster.wire import Answer
 from runtime.errors import BadInputError, NotFoundError
 
 ALERTS = "alerts"
+TOO_WIDE = 1.5
+"""Times the screen: a row that needs more is shown line by line."""
+UNBOUNDED = 10_000
 _PEOPLE = {"_pusd": "_usd", "_ucredits": "_credits"}
 """A screen shows the text instead of the exact number that stands before it."""
 
@@ -126,21 +130,42 @@ def _table(terminal: Terminal, found: ReportTable) -> None:
     click.echo(found.tells)
     if found.rows:
         columns = [column for column in found.columns if not _has_text(column, found.columns)]
-        numbers = {c for c in columns if all(isinstance(row.get(c), int | float | None) for row in found.rows)}
-        table = Table(
-            *(
-                Column(c, justify="right" if c in numbers or c.endswith(tuple(_PEOPLE.values())) else "left")
-                for c in columns
-            ),
-            box=None, header_style="bold", pad_edge=False,
-        )  # fmt: skip
-        for row in found.rows:
-            table.add_row(*(_shown(row.get(column)) for column in columns))
-        terminal.console.print(table)
+        table = _wide(columns, found.rows)
+        unbounded = terminal.console.options.update(max_width=UNBOUNDED)
+        if Measurement.get(terminal.console, unbounded, table).maximum > TOO_WIDE * terminal.console.width:
+            _one_by_one(terminal, columns, found.rows)
+        else:
+            terminal.console.print(table)
     else:
         click.echo("(nothing in this period)")
     if found.note:
         click.echo(found.note)
+
+
+def _wide(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
+    numbers = {column for column in columns if all(isinstance(row.get(column), int | float | None) for row in rows)}
+    table = Table(
+        *(
+            Column(c, justify="right" if c in numbers or c.endswith(tuple(_PEOPLE.values())) else "left")
+            for c in columns
+        ),
+        box=None, header_style="bold", pad_edge=False,
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(*(_shown(row.get(column)) for column in columns))
+    return table
+
+
+def _one_by_one(terminal: Terminal, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """For rows that would lose most of their text side by side."""
+    for row in rows:
+        table = _plain_table("", "")
+        table.show_header = False
+        for column in columns:
+            if row.get(column) is not None:
+                table.add_row(f"[bold]{column}[/bold]", _shown(row[column]))
+        terminal.console.print(table)
+        click.echo()
 
 
 def _file(data: bytes, output: Path | None) -> None:

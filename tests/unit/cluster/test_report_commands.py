@@ -58,6 +58,17 @@ def test_table__shows_amounts_as_people_read_them_and_plain_text(run: Run, door:
         assert text not in result.output
 
 
+def test_rows_that_do_not_fit_side_by_side__are_shown_line_by_line_with_all_their_text(
+    run: Run, door: FakeDoor
+) -> None:
+    columns = [f"column_{number}" for number in range(16)]
+    row = {column: f"a text that is rather long, of {column}" for column in columns} | {"column_3": None}
+    door.says("GET /api/v1/admin/reports/usage", {**REPORT, "name": "usage", "columns": columns, "rows": [row]})
+    shown = run("usage").output
+    assert all(f"a text that is rather long, of {column}" in shown for column in columns if row[column])
+    assert "column_3" not in shown.split()
+
+
 def test_table_of_nothing__says_so(run: Run, door: FakeDoor) -> None:
     door.says("GET /api/v1/admin/reports/spend", {**REPORT, "rows": []})
     assert "nothing in this period" in run("spend").output
