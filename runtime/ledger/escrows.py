@@ -10,11 +10,14 @@ taken from the wallet as far as the caps allow (`late`); nothing is ever overdra
 platform's loss. They run inside a write of the store, like `postings`. Source: DESIGN §4.
 """
 
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from runtime.errors import BadInputError, ConflictError
 from runtime.ids import UserId
@@ -36,7 +39,7 @@ from runtime.ledger.postings import (
     shortage,
     wallet,
 )
-from runtime.ledger.records import EscrowCallRow, EscrowRow, Reason, escrow_of
+from runtime.ledger.records import CallTraits, EscrowRow, Reason, SettledCall, escrow_of
 from runtime.store.transaction import Kind, Transaction
 
 SHARE = 8
@@ -52,6 +55,8 @@ OPEN_ESCROWS: Kind[frozenset[EscrowId]] = Kind(
     name="open_escrows", query="open_escrows_of_user", read=lambda rows: frozenset(EscrowId(e) for (e,) in rows)
 )
 """User -> the escrows that have not ended."""
+TRAITS: Kind[bool] = Kind(name="call_traits", query="select_call_traits", read=lambda rows: bool(rows) or None)
+"""Which traits have their row."""
 BATCHES: Kind[bool] = Kind(name="batch", query="", read=lambda rows: None)
 """Batches that were settled lately: only ever peeked at."""
 
@@ -144,7 +149,7 @@ def take_back(tx: Transaction, given: Return, now: datetime) -> None:
     if not back and not given.ends:
         return
     escrow = replace(escrow, granted_ucredits=granted, ended_at=now if given.ends else None)
-    tx.update("escrows", escrow.escrow, escrow)
+    tx.update("escrow_grants", escrow.escrow, escrow)
     tx.keep(ESCROWS, escrow.escrow, escrow)
     if given.ends:
         still = (tx.get(OPEN_ESCROWS, escrow.user) or frozenset()) - {escrow.escrow}
@@ -170,6 +175,7 @@ def _book(tx: Transaction, batch: str, calls: Sequence[EscrowCall], rules: Rules
         by_escrow[each.escrow][each.hold.call] = each
     paid: Counter[str] = Counter()
     lost: Counter[str] = Counter()
+    seen: set[CallTraits] = set()
     for name, own in by_escrow.items():
         escrow = tx.get(ESCROWS, name)
         if escrow is None:
@@ -177,9 +183,15 @@ def _book(tx: Transaction, batch: str, calls: Sequence[EscrowCall], rules: Rules
         charges = [charge_of(each.hold, each.meter, rules.tariff) for each in own.values()]
         charges = _take(tx, escrow, batch, charges, rules, now)
         for each, charge in zip(own.values(), charges, strict=True):
-            tx.insert("escrow_calls", _row(each, batch, charge, now))
+            traits = _traits_of(each.hold, each.meter, charge.outcome)
+            seen.add(traits)
+            tx.insert("settled_calls", _row(each, batch, traits.traits, charge, now))
             paid[each.hold.provider] += charge.cost_pusd - charge.loss_pusd
             lost[each.hold.provider] += charge.loss_pusd
+    for each_seen in seen:
+        if tx.get(TRAITS, str(each_seen.traits)) is None:
+            tx.insert("call_traits", each_seen)
+            tx.keep(TRAITS, str(each_seen.traits), True)
     for provider, cost_pusd in paid.items():
         post(tx, "usd", COST, f"provider:{provider}", cost_pusd, "cost", f"{batch}/{provider}", now, batch=batch)
     for provider, loss_pusd in lost.items():
@@ -200,7 +212,6 @@ def _take(
         charges = _cut(charges, total - held_part - late_part)
     user, subject = escrow.user, f"{escrow.escrow}/{batch}"
     escrow = replace(escrow, charged_ucredits=escrow.charged_ucredits + held_part)
-    tx.update("escrows", escrow.escrow, escrow)
     tx.keep(ESCROWS, escrow.escrow, escrow)
     caps.commit(tx, escrow.payer, late_part, escrow.opened_at)
     _move(tx, escrow, held(user), REVENUE, held_part, "charge", subject, now, batch)
@@ -222,33 +233,39 @@ def _cut(charges: list[Charge], shortfall: int) -> list[Charge]:
     return cut
 
 
-def _row(call: EscrowCall, batch: str, charge: Charge, now: datetime) -> EscrowCallRow:
+def _row(call: EscrowCall, batch: str, traits: int, charge: Charge, now: datetime) -> SettledCall:
     hold, meter = call.hold, call.meter
-    return EscrowCallRow(
+    return SettledCall(
         call=hold.call,
         escrow=call.escrow,
         batch=batch,
-        task_type=hold.task_type,
-        provider=hold.provider,
-        model=hold.model,
-        pricing_id=hold.price.pricing_id,
-        input_udollars_per_mtok=hold.price.input_udollars_per_mtok,
-        output_udollars_per_mtok=hold.price.output_udollars_per_mtok,
+        traits=traits,
         input_tokens_max=hold.input_tokens_max,
         output_tokens_max=hold.output_tokens_max,
-        outcome=charge.outcome,
         input_tokens=charge.input_tokens,
         output_tokens=charge.output_tokens,
+        images=hold.images,
         cost_pusd=charge.cost_pusd,
         charge_ucredits=charge.charge_ucredits,
         loss_pusd=charge.loss_pusd,
         response_time_ms=meter.response_time_ms if meter is not None else 0,
-        key_id=meter.key_id if meter is not None else "",
-        images=hold.images,
-        image_udollars=hold.price.image_udollars,
         held_at=call.held_at,
         settled_at=now,
     )
+
+
+def _traits_of(hold: Hold, meter: Meter | None, outcome: str) -> CallTraits:
+    price, key_id = hold.price, meter.key_id if meter is not None else ""
+    return _traits(
+        hold.task_type, hold.provider, hold.model, price.pricing_id, price.input_udollars_per_mtok,
+        price.output_udollars_per_mtok, price.image_udollars, key_id, outcome,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4_096)
+def _traits(*values: Any) -> CallTraits:
+    digest = hashlib.sha256(json.dumps(values).encode()).digest()
+    return CallTraits(int.from_bytes(digest[:8]) >> 1, *values)
 
 
 def _take_all_back(tx: Transaction, settlement: Settlement, now: datetime) -> None:
@@ -272,7 +289,7 @@ def _open(tx: Transaction, name: EscrowId, process: str, payer: Payer, granted: 
         opened_at=now,
         ended_at=None,
     )
-    tx.insert("escrows", escrow)
+    tx.insert("escrow_grants", escrow)
     tx.keep(ESCROWS, name, escrow)
     tx.keep(OPEN_ESCROWS, payer.user, (tx.get(OPEN_ESCROWS, payer.user) or frozenset()) | {name})
     return escrow

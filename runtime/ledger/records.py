@@ -195,7 +195,10 @@ class CallEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EscrowRow:
-    """An escrow as it stands: `granted` was taken from the wallet and not given back, `charged` of it was used."""
+    """An escrow as it stands: `granted` was taken from the wallet and not given back, `charged` of it was used.
+
+    While it is open its row on disk lags behind in what was charged: the transfers say that.
+    """
 
     escrow: EscrowId
     process: str
@@ -218,31 +221,38 @@ class EscrowRow:
         return Payer(self.user, self.project, self.token_sha256, self.provider)
 
 
-class EscrowCallRow(NamedTuple):
-    """A call under an escrow, with all that a receipt needs. Written once and never changed. A tuple is made in a third
-    of a dataclass's time."""
+class CallTraits(NamedTuple):
+    """What many calls under escrows have in common; each combination is one row, under an id made of it."""
 
-    call: CallId
-    escrow: EscrowId
-    batch: str
+    traits: int
     task_type: TaskType
     provider: str
     model: str
     pricing_id: str
     input_udollars_per_mtok: int
     output_udollars_per_mtok: int
+    image_udollars: int
+    key_id: str
+    outcome: str
+
+
+class SettledCall(NamedTuple):
+    """A call under an escrow: with its traits, all that a receipt needs. Written once and never changed. A tuple is
+    made in a third of a dataclass's time."""
+
+    call: CallId
+    escrow: EscrowId
+    batch: str
+    traits: int
     input_tokens_max: int
     output_tokens_max: int
-    outcome: str
     input_tokens: int
     output_tokens: int
+    images: int
     cost_pusd: int
     charge_ucredits: int
     loss_pusd: int
     response_time_ms: int
-    key_id: str
-    images: int
-    image_udollars: int
     held_at: datetime
     settled_at: datetime
 

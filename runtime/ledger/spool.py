@@ -18,6 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from runtime.errors import StoreUnavailableError
 from runtime.ledger.money import Price
 from runtime.ledger.port import EscrowCall, EscrowId, Hold, Meter
@@ -33,7 +35,7 @@ SEGMENT_BYTES_MAX = 4 << 20
 CLEARED_ABOVE_BYTES = 64 << 10
 UNFINISHED_S_MAX = 60.0
 
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+_ENCODE = msgspec.json.Encoder().encode
 _EPOCH = at_us(0)
 
 
@@ -61,7 +63,7 @@ class Segment:
 
     def write(self, line: list[Any]) -> None:
         """One line, whole. Raises OSError; a part of it may be there then, which reading ignores."""
-        data = f"{_ENCODE(line)}\n".encode()
+        data = _ENCODE(line) + b"\n"
         if self._is_torn:
             data = b"\n" + data
         self._is_torn = True

@@ -446,54 +446,63 @@ SELECT unnest($call::VARCHAR[]), unnest($state::VARCHAR[]), unnest($ended_at::TI
 
 -- Escrows ------------------------------------------------------------------------------------------------------
 
+-- As the view `escrows` says it, without adding up the others' transfers.
 -- name: select_escrow
-SELECT escrow, process, user_id, project, token_sha256, granted_ucredits::HUGEINT, charged_ucredits::HUGEINT, provider,
-       epoch_us(opened_at), epoch_us(ended_at)
-FROM escrows WHERE escrow = $key
+SELECT escrow, process, user_id, project, token_sha256, granted_ucredits::HUGEINT,
+       CASE WHEN ended_at IS NOT NULL THEN charged_ucredits::HUGEINT
+            ELSE (SELECT coalesce(sum(amount), 0) FROM transfers WHERE escrow = $key AND reason = 'charge')::HUGEINT END,
+       provider, epoch_us(opened_at), epoch_us(ended_at)
+FROM escrow_grants WHERE escrow = $key
 
 -- name: select_escrow_id
-SELECT escrow FROM escrows WHERE escrow = $key
+SELECT escrow FROM escrow_grants WHERE escrow = $key
 
--- name: insert_escrows
-INSERT INTO escrows (escrow, process, user_id, project, token_sha256, granted_ucredits, charged_ucredits, provider,
-                     opened_at, ended_at)
+-- name: insert_escrow_grants
+INSERT INTO escrow_grants (escrow, process, user_id, project, token_sha256, granted_ucredits, charged_ucredits, provider,
+                           opened_at, ended_at)
 SELECT unnest($escrow::VARCHAR[]), unnest($process::VARCHAR[]), unnest($user::VARCHAR[]), unnest($project::VARCHAR[]),
        unnest($token_sha256::VARCHAR[]), unnest($granted_ucredits::DECIMAL(38, 0)[]),
        unnest($charged_ucredits::DECIMAL(38, 0)[]), unnest($provider::VARCHAR[]), unnest($opened_at::TIMESTAMPTZ[]),
        unnest($ended_at::TIMESTAMPTZ[])
 
--- name: update_escrows
-UPDATE escrows SET granted_ucredits = s.granted_ucredits, charged_ucredits = s.charged_ucredits, ended_at = s.ended_at
+-- name: update_escrow_grants
+UPDATE escrow_grants SET granted_ucredits = s.granted_ucredits, charged_ucredits = s.charged_ucredits, ended_at = s.ended_at
 FROM (SELECT unnest($escrow::VARCHAR[]) AS escrow, unnest($granted_ucredits::DECIMAL(38, 0)[]) AS granted_ucredits,
              unnest($charged_ucredits::DECIMAL(38, 0)[]) AS charged_ucredits,
              unnest($ended_at::TIMESTAMPTZ[]) AS ended_at) s
-WHERE escrows.escrow = s.escrow
+WHERE escrow_grants.escrow = s.escrow
 
 -- name: open_escrows
-SELECT escrow, process FROM escrows WHERE ended_at IS NULL ORDER BY escrow
+SELECT escrow, process FROM escrow_grants WHERE ended_at IS NULL ORDER BY escrow
 
 -- name: open_escrows_of_user
-SELECT escrow FROM escrows WHERE ended_at IS NULL AND user_id = $key
+SELECT escrow FROM escrow_grants WHERE ended_at IS NULL AND user_id = $key
 
 -- name: open_escrows_of_process
-SELECT escrow FROM escrows WHERE ended_at IS NULL AND process = $process
+SELECT escrow FROM escrow_grants WHERE ended_at IS NULL AND process = $process
 
 -- name: select_escrow_call
-SELECT call FROM escrow_calls WHERE call = $key
+SELECT call FROM settled_calls WHERE call = $key
 
--- name: insert_escrow_calls
-INSERT INTO escrow_calls (call, escrow, batch, task_type, provider, model, pricing_id, input_udollars_per_mtok,
-                          output_udollars_per_mtok, input_tokens_max, output_tokens_max, outcome, input_tokens,
-                          output_tokens, cost_pusd, charge_ucredits, loss_pusd, response_time_ms, key_id, images,
-                          image_udollars, held_at, settled_at)
-SELECT unnest($call::VARCHAR[]), unnest($escrow::VARCHAR[]), unnest($batch::VARCHAR[]), unnest($task_type::VARCHAR[]),
-       unnest($provider::VARCHAR[]), unnest($model::VARCHAR[]), unnest($pricing_id::VARCHAR[]),
-       unnest($input_udollars_per_mtok::BIGINT[]), unnest($output_udollars_per_mtok::BIGINT[]),
-       unnest($input_tokens_max::BIGINT[]), unnest($output_tokens_max::BIGINT[]), unnest($outcome::VARCHAR[]),
-       unnest($input_tokens::BIGINT[]), unnest($output_tokens::BIGINT[]), unnest($cost_pusd::DECIMAL(38, 0)[]),
+-- name: select_call_traits
+SELECT traits FROM call_traits WHERE traits = $key
+
+-- name: insert_call_traits
+INSERT INTO call_traits (traits, task_type, provider, model, pricing_id, input_udollars_per_mtok,
+                         output_udollars_per_mtok, image_udollars, key_id, outcome)
+SELECT unnest($traits::BIGINT[]), unnest($task_type::VARCHAR[]), unnest($provider::VARCHAR[]), unnest($model::VARCHAR[]),
+       unnest($pricing_id::VARCHAR[]), unnest($input_udollars_per_mtok::BIGINT[]),
+       unnest($output_udollars_per_mtok::BIGINT[]), unnest($image_udollars::BIGINT[]), unnest($key_id::VARCHAR[]),
+       unnest($outcome::VARCHAR[])
+
+-- name: insert_settled_calls
+INSERT INTO settled_calls (call, escrow, batch, traits, input_tokens_max, output_tokens_max, input_tokens, output_tokens,
+                           images, cost_pusd, charge_ucredits, loss_pusd, response_time_ms, held_at, settled_at)
+SELECT unnest($call::VARCHAR[]), unnest($escrow::VARCHAR[]), unnest($batch::VARCHAR[]), unnest($traits::BIGINT[]),
+       unnest($input_tokens_max::BIGINT[]), unnest($output_tokens_max::BIGINT[]), unnest($input_tokens::BIGINT[]),
+       unnest($output_tokens::BIGINT[]), unnest($images::BIGINT[]), unnest($cost_pusd::DECIMAL(38, 0)[]),
        unnest($charge_ucredits::DECIMAL(38, 0)[]), unnest($loss_pusd::DECIMAL(38, 0)[]),
-       unnest($response_time_ms::BIGINT[]), unnest($key_id::VARCHAR[]), unnest($images::BIGINT[]),
-       unnest($image_udollars::BIGINT[]), unnest($held_at::TIMESTAMPTZ[]), unnest($settled_at::TIMESTAMPTZ[])
+       unnest($response_time_ms::BIGINT[]), unnest($held_at::TIMESTAMPTZ[]), unnest($settled_at::TIMESTAMPTZ[])
 
 -- Wallets ------------------------------------------------------------------------------------------------------
 
@@ -727,7 +736,7 @@ UPDATE runs SET user_id = $pseudonym WHERE user_id = $user
 UPDATE call_holds SET user_id = $pseudonym WHERE user_id = $user
 
 -- name: erase_escrows
-UPDATE escrows SET user_id = $pseudonym WHERE user_id = $user
+UPDATE escrow_grants SET user_id = $pseudonym WHERE user_id = $user
 
 -- name: erase_reasons_of_repayments
 UPDATE repayments SET reason = '(erased)' WHERE purchase IN (SELECT purchase FROM purchases WHERE user_id = $user)

@@ -70,6 +70,7 @@ def fill(data_dir: Path, rows: int) -> None:
         values = {"users": USERS, "bought": BOUGHT_UCREDITS}
         connection.execute(_FILL_USERS, {"users": USERS})
         connection.execute(_FILL_PURCHASES, values)
+        connection.execute(_FILL_TRAITS)
         for start in range(0, rows, PART):
             part = {"start": start, "end": min(rows, start + PART)}
             connection.execute(_FILL_CALLS, {**part, "each": CALLS_PER_ESCROW, "batch": CALLS_PER_BATCH, "rows": rows})
@@ -277,25 +278,33 @@ FROM range($users) r(i)
 """
 
 # An even number of input tokens makes a whole number of microcredits: 22.5 a token, and 90 for one of the output.
+_FILL_TRAITS = """
+INSERT INTO call_traits BY NAME
+SELECT row_number() OVER () AS traits, 'chat' AS task_type, 'provider-' || p AS provider, 'model-' || m AS model,
+       'bench' AS pricing_id, 150000 AS input_udollars_per_mtok, 600000 AS output_udollars_per_mtok,
+       0 AS image_udollars, 'key-' || k AS key_id, 'ok' AS outcome
+FROM range(5) a(p), range(7) b(m), range(10) c(k)
+"""
+
 _FILL_CALLS = """
-INSERT INTO escrow_calls BY NAME
+INSERT INTO settled_calls BY NAME
 WITH made AS (
     SELECT i, 500 + 2 * (i % 500) AS input_tokens, 200 + i % 200 AS output_tokens,
+           'provider-' || i // $batch % 5 AS provider, 'model-' || i % 7 AS model, 'key-' || i % 10 AS key_id,
            TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_microseconds(7776000000000 // $rows * i) AS at_time
     FROM range($start, $end) r(i)
 )
-SELECT md5(i::VARCHAR) AS call, 'e-' || i // $each AS escrow, 'b-' || i // $batch AS batch, 'chat' AS task_type,
-       'provider-' || i // $batch % 5 AS provider, 'model-' || i % 7 AS model, 'bench' AS pricing_id,
-       150000 AS input_udollars_per_mtok, 600000 AS output_udollars_per_mtok, 2000 AS input_tokens_max,
-       1000 AS output_tokens_max, 'ok' AS outcome, input_tokens, output_tokens,
+SELECT md5(i::VARCHAR) AS call, 'e-' || i // $each AS escrow, 'b-' || i // $batch AS batch, t.traits,
+       2000 AS input_tokens_max, 1000 AS output_tokens_max, input_tokens, output_tokens, 0 AS images,
        input_tokens * 150000 + output_tokens * 600000 AS cost_pusd,
        input_tokens // 2 * 45 + output_tokens * 90 AS charge_ucredits, 0 AS loss_pusd,
-       100 + i % 900 AS response_time_ms, 'key-' || i % 10 AS key_id, at_time AS held_at, at_time AS settled_at
-FROM made
+       100 + i % 900 AS response_time_ms, at_time AS held_at, at_time AS settled_at
+FROM made JOIN call_traits t ON t.provider = made.provider AND t.model = made.model AND t.key_id = made.key_id
+ORDER BY i
 """
 
 _FILL_ESCROWS = """
-INSERT INTO escrows BY NAME
+INSERT INTO escrow_grants BY NAME
 SELECT escrow, 'bench' AS process, 'user-' || substr(escrow, 3)::BIGINT % $users AS user_id, '' AS token_sha256,
        sum(charge_ucredits) AS granted_ucredits, sum(charge_ucredits) AS charged_ucredits, min(held_at) AS opened_at,
        max(settled_at) AS ended_at

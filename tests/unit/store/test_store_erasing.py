@@ -72,7 +72,8 @@ async def test_world__has_ann_in_every_table_that_names_people(world: World) -> 
     """So that what the other tests do not find is worth something."""
     named = {each.partition(".")[0] for each in await world.naming(ANN)}
     people = {
-        "accounts", "adjustments", "alerts", "call_holds", "call_refunds", "entities", "entries", "escrows", "notices",
+        "accounts", "adjustments", "alerts", "call_holds", "call_refunds", "entities", "entries", "escrow_grants",
+        "notices",
         "payment_orders", "project_feedback", "project_statuses", "purchases", "runs", "stops", "tokens", "transfers",
         "users",
     }  # fmt: skip

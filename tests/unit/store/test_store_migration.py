@@ -12,7 +12,7 @@ import pytest
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Claim, Ownership
 from runtime.ids import CallId, EntityId, ProjectId, UserId, partition_of
-from runtime.ledger.port import Adjustment, CallRefund, Identity, Meter
+from runtime.ledger.port import Adjustment, CallRefund, Identity, Meter, Settlement
 from runtime.store import schema
 from runtime.store.queries import sql
 from runtime.store.seal import Seal
@@ -203,7 +203,10 @@ async def test_third_release__keeps_its_books_and_counts_days_from_the_next_on(t
     await store.close()
 
 
-RELEASES = ("001_initial", "002_entities", "003_escrows", "004_wallets", "005_facts", "006_orders")
+RELEASES = (
+    "001_initial", "002_entities", "003_escrows", "004_wallets", "005_facts", "006_orders", "007_persons",
+    "008_reports",
+)  # fmt: skip
 
 SIXTH = """
 INSERT INTO users (user_id, is_admin, role, invited_by, is_low, created_at) VALUES
@@ -254,7 +257,7 @@ async def test_every_release__opens_and_knows_persons(tmp_path: Path, count: int
 
 async def test_sixth_release__keeps_wallets_orders_stops_and_facts(tmp_path: Path) -> None:
     secrets = Secrets.load(tmp_path, {})
-    make_release(tmp_path, Seal(secrets.data_encryption_key), RELEASES, SIXTH)
+    make_release(tmp_path, Seal(secrets.data_encryption_key), RELEASES[:6], SIXTH)
     store = Store(Settings(data_dir=tmp_path), secrets)
     user = UserId("u")
     for _ in range(2):
@@ -274,5 +277,46 @@ async def test_sixth_release__keeps_wallets_orders_stops_and_facts(tmp_path: Pat
         await store.close()
     await store.open()
     assert (await store.books.delete_person(user, 600)).forfeited_ucredits == 600
+    assert await store.check() == []
+    await store.close()
+
+
+EIGHTH = """
+INSERT INTO users (user_id, is_admin, role, created_at) VALUES ('u', false, 'FULL_ACCESS', now());
+INSERT INTO grants VALUES ('someone', now());
+INSERT INTO accounts VALUES
+    ('user:u', 'credit', 60), ('user:u/held', 'credit', 15), ('platform:promotions', 'credit', -100),
+    ('platform:revenue', 'credit', 25), ('platform:cost', 'usd', -13), ('provider:x', 'usd', 13);
+INSERT INTO escrows (escrow, process, user_id, token_sha256, granted_ucredits, charged_ucredits, opened_at)
+VALUES ('open', 'process', 'u', '', 40, 25, now());
+INSERT INTO escrow_calls (call, escrow, batch, task_type, provider, model, pricing_id, input_udollars_per_mtok,
+                          output_udollars_per_mtok, input_tokens_max, output_tokens_max, outcome, input_tokens,
+                          output_tokens, cost_pusd, charge_ucredits, loss_pusd, response_time_ms, key_id, images,
+                          image_udollars, held_at, settled_at)
+VALUES ('g1', 'open', 'b1', 'chat', 'x', 'm', 'p', 1, 2, 10, 11, 'ok', 3, 4, 11, 20, 0, 5, 'k', 1, 6, now(), now()),
+       ('g2', 'open', 'b1', 'chat', 'x', 'm', 'p', 1, 2, 10, 11, 'ok', 2, 0, 2, 5, 0, 7, 'k', 0, 6, now(), now());
+INSERT INTO transfers VALUES
+    ('someone/grant', 'credit', 'platform:promotions', 'user:u', 100, 'grant', NULL, 'u', NULL, now(), NULL, NULL),
+    ('open/hold', 'credit', 'user:u', 'user:u/held', 40, 'hold', NULL, 'u', NULL, now(), 'open', NULL),
+    ('open/b1/charge', 'credit', 'user:u/held', 'platform:revenue', 25, 'charge', NULL, 'u', NULL, now(), 'open', 'b1'),
+    ('b1/x/cost', 'usd', 'platform:cost', 'provider:x', 13, 'cost', NULL, NULL, NULL, now(), NULL, 'b1');
+"""
+
+
+async def test_eighth_release__keeps_its_calls_under_escrows_and_goes_on_with_the_open_ones(tmp_path: Path) -> None:
+    secrets = Secrets.load(tmp_path, {})
+    make_release(tmp_path, Seal(secrets.data_encryption_key), RELEASES[:8], EIGHTH)
+    with duckdb.connect(str(tmp_path / schema.DATABASE)) as connection:
+        calls = "SELECT * EXCLUDE (held_at, settled_at), epoch_us(settled_at) FROM escrow_calls ORDER BY call"
+        before = connection.execute(calls).fetchall()
+        schema.migrate(connection)
+        assert connection.execute(calls).fetchall() == before
+    store = Store(Settings(data_dir=tmp_path), secrets)
+    await store.open()
+    assert await store.check() == []
+    assert (await store.books.balance(UserId("u"))).held_ucredits == 15
+    ended = Settlement(batch="", process="process", process_ended=True)
+    await store.books.settle(ended)
+    assert (await store.books.balance(UserId("u"))).balance_ucredits == 75
     assert await store.check() == []
     await store.close()
