@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .PHONY: help setup setup-tests demo test check format nightly bench chaos chaos-ledger clean
 
 BIN := .venv/bin
+# Test files at a time: most of them wait more than they compute.
+WORKERS ?= 3
 export AIDER_VENV ?= $(CURDIR)/.venv-aider
 export MODEL_CACHE_DIR ?= $(CURDIR)/.venv/models
 # The first Python of a version that Aider can use, tried by running it: a name in PATH may be an empty shim.
@@ -31,7 +33,7 @@ check: setup-tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 format: setup-tests ## rewrite the code as the formatter wants it
 	@$(BIN)/ruff check --fix .

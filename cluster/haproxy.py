@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster.ports import free_ports
+from cluster.ports import free_ports, port_range
 from runtime.config import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -99,7 +99,7 @@ def prepare(binary: Path, settings: Settings, temp_dir: Path) -> Mapping[str, st
         )
     )
     program.chmod(0o700)
-    first_replica_port = random.randrange(20_000, 32_000 - _REPLICA_PORTS)
+    first_replica_port = random.choice(port_range()[:-_REPLICA_PORTS])
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),

