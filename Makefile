@@ -33,7 +33,9 @@ check: setup-tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m compileall -q runtime actors serve_apps cluster tests
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
+	@$(BIN)/python -m pytest -m alone tests/cluster tests/chaos
 
 format: setup-tests ## rewrite the code as the formatter wants it
 	@$(BIN)/ruff check --fix .
@@ -42,7 +44,8 @@ format: setup-tests ## rewrite the code as the formatter wants it
 nightly: setup-tests ## the ledger at length: 20,000 random histories, 10,000,000 sums, 200 kills, 10,000,000 calls (hours)
 	@$(BIN)/python -m tests.chaos.ledger --seed $(or $(SEED),1)
 	@$(BIN)/python -m tests.bench.ledger_start
-	@NIGHTLY=1 $(BIN)/python -m pytest --timeout 0 tests/unit/ledger/test_ledger_machine.py tests/unit/ledger/test_money_exact.py
+	@NIGHTLY=1 $(BIN)/python -m pytest --timeout 0 tests/unit/ledger/test_ledger_machine.py \
+		tests/unit/ledger/test_money_exact.py tests/unit/store/test_store_journal_machine.py
 
 bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|ledger_start|index
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))

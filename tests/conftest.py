@@ -11,9 +11,8 @@ import pytest
 
 from cluster.ports import RANGE_VARIABLE, port_range
 
-WORKERS_MAX = 8
-FIRST = ("e2e", "acceptance", "cluster", "chaos", "bench", "contract", "unit")
-"""The folders of `tests/`, in the order in which their files begin."""
+FIRST = ("acceptance", "e2e/test_kills.py", "cluster", "e2e", "chaos", "bench", "contract", "unit")
+"""Files and folders of `tests/`, in the order in which they begin; all others come last."""
 HERE = Path(__file__).parent
 
 
@@ -22,10 +21,15 @@ def pytest_configure() -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         whole = port_range()
-        share = len(whole) // WORKERS_MAX
+        share = len(whole) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         ours = whole[int(worker.removeprefix("gw")) * share :][:share]
         os.environ[RANGE_VARIABLE] = f"{ours[0]}-{ours[-1]}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: FIRST.index(item.path.relative_to(HERE).parts[0]))
+    items.sort(key=lambda item: _place(item.path.relative_to(HERE)))
+
+
+def _place(file: Path) -> int:
+    named = [place for place, path in enumerate(FIRST) if file.is_relative_to(path)]
+    return named[0] if named else len(FIRST)

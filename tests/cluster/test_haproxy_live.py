@@ -16,6 +16,8 @@ from cluster.ports import free_ports
 from cluster.processes import owned
 from runtime.config import Settings
 
+pytestmark = pytest.mark.alone
+
 HERE = Path(__file__).parent
 LET_GO_S_MAX = 2.0
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}

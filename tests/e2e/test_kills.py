@@ -1,4 +1,7 @@
-"""kill -9 of the whole process tree at five moments of one build, each time followed by `masterbuilder up`."""
+"""kill -9 of the whole process tree at moments of one build, each time followed by `masterbuilder up`.
+
+That a build survives a crash at any of its appends is `test_build_in_process.py`'s; here the processes are real.
+"""
 
 import json
 from collections import Counter
@@ -21,15 +24,13 @@ def started(task: str) -> Callable[[Event], bool]:
 
 MOMENTS: tuple[tuple[str, Callable[[Event], bool]], ...] = (
     ("while it plans", lambda event: event.type == "project.confirmed"),
-    ("while the first task is edited", started("T-001")),
     ("while four tasks run", started("T-008")),
-    ("while it verifies", lambda event: event.type == "task.merged" and event.data["task"] == "T-012"),
     ("while the README is proved", lambda event: event.data.get("status") == "readme_generation"),
 )
 
 
 @pytest.mark.timeout(900)
-def test_kill_of_everything__at_five_moments_costs_no_work_and_no_credit(live: Live) -> None:
+def test_kill_of_everything__costs_no_work_and_no_credit(live: Live) -> None:
     provider = live.start_simulator(latency_ms=100)
     assert live.run("up", **provider).returncode == 0
     before = live.client.me().balance_ucredits

@@ -16,6 +16,7 @@ from tests.chaos.calls.verdict import Record, differences
 from tests.chaos.killer import Kill
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 def test_calls_under_faults_and_kills__leave_books_that_agree(tmp_path: Path) -> None:
     chaos = CallChaos(folder=tmp_path, seed=5, say=lambda text: None)

@@ -345,7 +345,7 @@ async def test_writes_in_the_same_moment__find_no_old_name_in_memory(world: Worl
     assert (await books.open_wallet(ANN, is_admin=False)).balance_ucredits == 0
 
 
-STRIDE = 9
+STRIDE = 13
 """Of the moments one in so many is tried: 1 tries all."""
 CHILD = """
 import asyncio, os, shutil, sys

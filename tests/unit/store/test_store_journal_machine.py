@@ -1,6 +1,7 @@
 """Any sequence of batches, claims, restarts and compactions leaves the real journal and the fake in the same state."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from runtime.testing.memory_ledger import MemoryLedger
 ENTITIES = [EntityId(f"counter:{n}") for n in range(4)]
 PARTITIONS = sorted({partition_of(entity) for entity in ENTITIES})
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+EXAMPLES = 1_000 if os.environ.get("NIGHTLY") else 8
 
 _WISHES = st.fixed_dictionaries(
     {
@@ -145,5 +147,5 @@ class Journals(RuleBasedStateMachine):
 
 TestJournals = Journals.TestCase
 TestJournals.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
