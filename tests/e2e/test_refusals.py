@@ -1,11 +1,12 @@
 """What a build refuses through the real doors: each with its words and exit status, and nothing charged."""
 
-from pathlib import Path
+import json
 
 import httpx
 import pytest
 from openai import BadRequestError, OpenAI
 
+from cluster.client import Client
 from cluster.simulator.scenario import SCENARIOS
 from tests.e2e.live import Live
 
@@ -67,19 +68,37 @@ def test_bad_order__is_refused_with_what_to_do(up: Live, body: dict[str, object]
     assert up.client.me().balance_ucredits == 100_000_000
 
 
-def test_brief_no_scenario_knows__fails_with_a_clear_text_and_costs_nothing(up: Live) -> None:
+@pytest.fixture(scope="module")
+def able(up: Live) -> Live:
+    """Started again, with all that a build needs."""
     up.run("down")
-    provider = up.start_simulator()
-    assert up.run("up", **provider).returncode == 0
-    failed = up.run("build", "A shop for second-hand bicycles with a map.", "--yes")
+    assert up.run("up", **up.start_simulator()).returncode == 0
+    return up
+
+
+def test_brief_no_scenario_knows__fails_with_a_clear_text_and_costs_nothing(able: Live) -> None:
+    failed = able.run("build", "A shop for second-hand bicycles with a map.", "--yes")
     assert failed.returncode == 1
     assert "scenario" in failed.stdout + failed.stderr
     assert "OPENAI_BASE_URL" in failed.stdout + failed.stderr
-    me = up.client.me()
+    me = able.client.me()
     assert (me.balance_ucredits, me.held_ucredits) == (100_000_000, 0)
 
 
-def test_ollama_address__is_asked_by_the_same_command(up: Live) -> None:
+def test_no_credits__is_refused_before_a_project_exists(able: Live) -> None:
+    made = able.run("tokens", "create", "--user", "poor", "--role", "FULL_ACCESS", "--json")
+    issued = json.loads(made.stdout)
+    taken = {"user": "poor", "amount_credits": "-97", "reason": "for a test"}
+    headers = {"Authorization": f"Bearer {able.client_token}"}
+    httpx.post(f"{able.url}/api/v1/admin/credits", json=taken, headers=headers).raise_for_status()
+    refused = able.run("build", *KNOWN, MASTERBUILDER_TOKEN=issued["token"])
+    assert refused.returncode == 3, refused.stderr
+    assert "at least 10 free credits" in refused.stderr
+    assert Client(able.url, issued["token"]).projects() == []
+
+
+def test_ollama_address__is_asked_by_the_same_command(able: Live) -> None:
+    up = able
     up.run("down")
     address = up.start_simulator()["OPENAI_BASE_URL"].removesuffix("/v1")
     models = {"ARCHITECT_MODEL": "ollama/qwen2.5-coder:14b", "IMPLEMENTER_MODEL": "ollama/qwen2.5-coder:7b"}
@@ -87,16 +106,3 @@ def test_ollama_address__is_asked_by_the_same_command(up: Live) -> None:
     refused = up.run("build", *KNOWN)
     assert "ollama" in refused.stdout + refused.stderr
     assert refused.returncode in (1, 3)
-
-
-def test_no_credits__is_refused_before_a_project_exists(tmp_path: Path) -> None:
-    poor = Live.in_folder(tmp_path)
-    try:
-        provider = poor.start_simulator()
-        assert poor.run("up", **provider, INITIAL_FREE_CREDITS="3").returncode == 0
-        refused = poor.run("build", *KNOWN)
-        assert refused.returncode == 3
-        assert "at least 10 free credits" in refused.stderr
-        assert poor.client.projects() == []
-    finally:
-        poor.close()
