@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from actors.handles import ActorGoneError, ensure, once
 from runtime.config import Settings
 from runtime.entity.vitals import PoolVitals
-from runtime.implementer.aider_engine import AiderEngine, check_installed
+from runtime.implementer.engines import check_edit_engine, edit_engine
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
@@ -36,7 +36,7 @@ class ImplementerActor:
         mark = hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
         scratch = Path(tempfile.gettempdir()) / f"mb-scratch-{mark}"
         sandbox = Sandbox()
-        engine = AiderEngine(python=settings.aider_python, sandbox=sandbox, scratch_dir=scratch)
+        engine = edit_engine(settings, sandbox, scratch)
         self._implementer = Implementer(sandbox=sandbox, engine=engine, scratch_dir=scratch)
 
     async def start(self) -> None:
@@ -68,7 +68,7 @@ class ImplementerPoolActor:
     async def probe(self) -> None:
         """Whether code can be edited and confined here. Raises what says that it cannot."""
         await Sandbox().probe()
-        await asyncio.to_thread(check_installed, self._settings.aider_python)
+        await asyncio.to_thread(check_edit_engine, self._settings)
 
     async def prepare(self) -> None:
         """Hires and starts warming up; returns at once."""

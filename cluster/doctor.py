@@ -58,7 +58,8 @@ def examine(settings: Settings, client: Client, keeper: Keeper) -> Iterator[Chec
     yield program("git", "apt-get install -y git")
     yield proxy()
     yield sandbox()
-    yield aider(settings)
+    if settings.edit_engine == "aider":
+        yield aider(settings)
     yield model_weights()
     if running(instance):
         yield from service(client, keeper)

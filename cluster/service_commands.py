@@ -25,7 +25,7 @@ from cluster.terminal import FAILED, OK, UNAVAILABLE, Terminal, pass_terminal, p
 from cluster.wire import Health
 from runtime.catalogue.endpoints import no_provider
 from runtime.config import Settings
-from runtime.errors import BadInputError, SandboxUnavailableError
+from runtime.errors import BadInputError, EngineUnavailableError, SandboxUnavailableError
 from runtime.project.schemas import SCHEMAS
 
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "broken": "[red]✗[/]"}
@@ -184,11 +184,14 @@ def _tell_addresses(terminal: Terminal, url: str, dashboard_url: str, health: He
 
 def _warnings(settings: Settings) -> Iterator[str]:
     """What is missing for a build; the service starts without it, and refuses builds saying the same."""
+    from runtime.implementer.engines import check_edit_engine
     from runtime.implementer.sandbox import Sandbox
 
     try:
         asyncio.run(Sandbox().probe())
     except SandboxUnavailableError as error:
         yield str(error)
-    if not settings.aider_python.exists():
-        yield f"Aider is not installed (no {settings.aider_python}): builds are refused. Run `make setup`."
+    try:
+        check_edit_engine(settings)
+    except EngineUnavailableError as error:
+        yield f"Builds are refused: {error}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Self, overload
+from typing import Annotated, Any, Literal, Self, overload
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -89,7 +89,8 @@ class Settings(BaseModel):
     probe_entities: bool = False
     """Hosts also serve the counters and accounts of `runtime.testing.probes`, which benchmarks and chaos runs use."""
 
-    edit_engine: Annotated[str, Field(pattern="^aider$")] = "aider"
+    edit_engine: Literal["aider", "blocks"] = "aider"
+    """What carries out a model's edits: see runtime/implementer/engines.py."""
     aider_venv: Path | None = None
     """Where Aider's own environment is; `<data_dir>/aider-venv` when not given."""
     model_cache_dir: Path | None = None

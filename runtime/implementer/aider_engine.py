@@ -15,6 +15,7 @@ from runtime.errors import EngineUnavailableError
 from runtime.implementer.bubblewrap import View
 from runtime.implementer.confined import ConfinedProcess
 from runtime.implementer.engine import EditOutcome, EditRequest
+from runtime.implementer.moves import MOVES_NOTE
 from runtime.implementer.output import BoundedOutput
 from runtime.implementer.relay import Relay
 from runtime.implementer.sandbox import Sandbox
@@ -22,6 +23,7 @@ from runtime.implementer.scratch import Scratch
 from runtime.implementer.work import Limits
 
 _WORKER = "/worker/aider_worker.py"
+_MOVES = "/worker/moves.py"
 _SOCKET = "/worker/gateway.sock"
 _START_S_MAX = 180.0
 _STDERR_BYTES_MAX = 8_000
@@ -75,7 +77,10 @@ class AiderEngine:
                 if not keep:
                     await self._end_worker()
             return EditOutcome(
-                files={path: base64.b64decode(content) for path, content in reply["files"].items()},
+                files={
+                    path: None if content is None else base64.b64decode(content)
+                    for path, content in reply["files"].items()
+                },
                 error=reply["error"],
                 cause=reply["cause"],
                 gateway_status=reply["gateway_status"],
@@ -125,10 +130,11 @@ class _Worker:
 
     @classmethod
     async def start(cls, python: Path, sandbox: Sandbox, gateway_socket: Path) -> "_Worker":
-        folders, source = await asyncio.to_thread(_needs, python)
+        folders = await asyncio.to_thread(_folders, python)
+        files = {path: await asyncio.to_thread(_source, path) for path in (_WORKER, _MOVES)}
         process = await sandbox.start(
             [str(python), _WORKER, _SOCKET],
-            view=View(read_only=folders, sockets={_SOCKET: gateway_socket}, files={_WORKER: source}),
+            view=View(read_only=folders, sockets={_SOCKET: gateway_socket}, files=files),
             limits=_LIMITS,
             with_stdin=True,
             stderr=subprocess.PIPE,
@@ -196,7 +202,7 @@ def _record(request: EditRequest) -> dict[str, Any]:
         return {path: None if data is None else base64.b64encode(data).decode() for path, data in files.items()}
 
     return {
-        "instruction": request.instruction,
+        "instruction": f"{request.instruction}\n\n{MOVES_NOTE}",
         "files": encode(request.files),
         "read_only": encode(request.read_only),
         "model": request.model,
@@ -205,8 +211,8 @@ def _record(request: EditRequest) -> dict[str, Any]:
     }
 
 
-def _needs(python: Path) -> tuple[list[Path], bytes]:
-    """The folders that this Python reads, and the worker's source."""
+def _folders(python: Path) -> list[Path]:
+    """Those that this Python reads."""
     venv = python.parent.parent
     folders = [venv, python.resolve().parent.parent]
     configuration = venv / "pyvenv.cfg"
@@ -215,7 +221,12 @@ def _needs(python: Path) -> tuple[list[Path], bytes]:
         home = {name.strip(): value.strip() for name, value in settings.items()}.get("home")
         folders += [Path(home).parent] if home else []
     # A virtual environment's Python may stand in a system folder, which is visible anyway.
-    return list(dict.fromkeys(folders)), Path(__file__).with_name("aider_worker.py").read_bytes()
+    return list(dict.fromkeys(folders))
+
+
+def _source(path: str) -> bytes:
+    """Of a file that the worker sees at `path`."""
+    return Path(__file__).with_name(Path(path).name).read_bytes()
 
 
 def _confined_pid(first_pid: int) -> int:

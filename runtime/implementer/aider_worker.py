@@ -1,9 +1,9 @@
-"""Runs Aider for one request after another; a script for Aider's own Python, so it imports nothing of ours.
+"""Runs Aider for one request after another; a script for Aider's own Python, so of ours it has `moves` beside it alone.
 
 Started as `python aider_worker.py SOCKET`. JSON lines: first it writes `{"ready": true, "version": ...}`; then for each
 request `{"instruction", "files", "read_only", "model", "token", "output_tokens_max"}` one answer `{"files", "error",
-"log"}`. File contents are base64; a file that does not exist yet is null. Model calls go to SOCKET, a Unix socket
-behind which the gateway is. The process is confined, so it may trust its own folders and nothing it reads.
+"log"}`. File contents are base64; a file that does not exist (yet, or any more) is null. Model calls go to SOCKET, a
+Unix socket behind which the gateway is. The process is confined, so it may trust its own folders and nothing it reads.
 """
 
 import base64
@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -74,6 +75,7 @@ class Aider:
         self._coders.base_coder.RETRY_TIMEOUT = 0
         self._console_class = console_class(importlib.import_module("aider.io"))
         self._model_class = model_class(importlib.import_module("aider.models"))
+        self._read_moves: Any = importlib.import_module("moves").read_moves
         self.version: str = importlib.import_module("aider").__version__
 
     def carry_out(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +90,13 @@ class Aider:
             coder.run(with_message=request["instruction"], preproc=False)
         finally:
             self._litellm.in_memory_llm_clients_cache.flush_cache()  # it remembers the token
-        written = changes(given)
+        written = changes(given, removable=files)
         log = "\n".join(line for line in console.lines if line.strip())
         return {
-            "files": {path: base64.b64encode(content).decode() for path, content in written.items()},
+            "files": {
+                path: None if content is None else base64.b64encode(content).decode()
+                for path, content in written.items()
+            },
             "error": failure(coder, model, console, written),
             "cause": "gateway" if model.failure else "edits",
             "gateway_status": model.failure_status if model.failure else 0,
@@ -119,6 +124,15 @@ class Aider:
         # Without git Aider takes the files' deepest common folder for the root; the paths in replies start higher.
         coder.root = str(PROJECT)
         coder.abs_root_path_cache = {}
+        get_edits = coder.get_edits
+
+        def after_moves() -> Any:
+            """Aider's edit format can neither remove nor rename a file."""
+            for path, new_path in self._read_moves(coder.partial_response_content):
+                console.tool_output(move(path, new_path, set(files)))
+            return get_edits()
+
+        coder.get_edits = after_moves
         return coder
 
 
@@ -217,21 +231,40 @@ def write(files: Files) -> None:
             target.write_bytes(content)
 
 
-def changes(given: Files) -> dict[str, bytes]:
+def move(path: str, new_path: str | None, allowed: set[str]) -> str:
+    """Removes or renames a file of the task, and says what it did. A file never takes another's place."""
+    if not {path, new_path or path} <= allowed:
+        return f"{path} is not removed or renamed: both paths must be among the files to edit."
+    source = PROJECT / path
+    if not source.exists():
+        return f"{path} is not there to be removed or renamed."
+    if new_path is None:
+        source.unlink()
+        return f"Removed {path}"
+    target = PROJECT / new_path
+    if target.exists() and target.stat().st_size:
+        return f"{path} is not renamed: there is a file {new_path}."
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+    return f"Renamed {path} to {new_path}"
+
+
+def changes(given: Files, removable: Collection[str]) -> Files:
     """What is different from what was given. Aider creates every named file empty: those it left so do not count."""
     found = {
         str(path.relative_to(PROJECT)): path.read_bytes()
         for path in sorted(PROJECT.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
-    changed = {path: content for path, content in found.items() if content != (given.get(path) or b"")}
+    changed: Files = {path: content for path, content in found.items() if content != (given.get(path) or b"")}
+    changed |= {path: None for path in removable if given[path] is not None and path not in found}
     if not changed:
         return {}
     markers = {path for path, content in given.items() if content is None and Path(path).name in EMPTY_ON_PURPOSE}
     return {**changed, **{path: b"" for path in markers if found.get(path) == b""}}
 
 
-def failure(coder: Any, model: Any, console: Any, written: dict[str, bytes]) -> str:
+def failure(coder: Any, model: Any, console: Any, written: Files) -> str:
     """Why the work was not finished; empty when it was."""
     if model.failure:
         return str(model.failure)

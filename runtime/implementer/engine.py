@@ -28,12 +28,13 @@ class EditRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditOutcome:
-    """`files` holds what the engine wrote and nothing it left alone; the caller decides which of it to keep.
+    """`files` holds what the engine wrote, None for what it removed, and nothing it left alone; the caller decides
+    which of it to keep. A renamed file is one that was removed and one that was written.
 
     `error` is empty, or says why the work was not finished; there can be an error and files.
     """
 
-    files: Mapping[str, bytes]
+    files: Mapping[str, bytes | None]
     error: str
     cause: Cause = "edits"
     """What an error is about: the model's edits, a call that the gateway did not answer, or the engine itself."""
@@ -45,7 +46,7 @@ class EditOutcome:
 
 
 class EditEngine(Protocol):
-    """Carries out one request at a time; more wait their turn."""
+    """Carries out requests that share nothing; one that works on one at a time lets the others wait their turn."""
 
     async def start(self) -> None:
         """Makes the first edit quick. Idempotent. Raises EngineUnavailableError or SandboxUnavailableError."""

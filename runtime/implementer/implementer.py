@@ -127,7 +127,7 @@ def _request(repository: ProjectRepository, work: EditWork) -> EditRequest:
     )
 
 
-def _patch(repository: ProjectRepository, files: dict[str, bytes]) -> bytes:
+def _patch(repository: ProjectRepository, files: dict[str, bytes | None]) -> bytes:
     base = repository.head
     repository.write(files)
     return repository.diff_from(base)

@@ -19,7 +19,7 @@ from typing import IO, Self, cast
 from git.cmd import Git
 
 from runtime.errors import BadInputError, ConflictError, NotFoundError, UnavailableError
-from runtime.project.paths import is_forbidden_part
+from runtime.project.paths import is_plain_path
 
 _COMMITTER = {"GIT_COMMITTER_NAME": "Masterbuilder", "GIT_COMMITTER_EMAIL": "builder@masterbuilder.invalid"}
 _CONFIG = {
@@ -246,10 +246,9 @@ class ProjectRepository:
                 )
 
     def _target(self, path: str) -> Path:
-        parts = path.split("/")
-        if path.startswith("/") or "\0" in path or "\\" in path or any(map(is_forbidden_part, parts)):
+        if not is_plain_path(path):
             raise BadInputError(f"{path!r} is not a path inside the project.", "Use a relative path.")
-        target = self.folder.joinpath(*parts)
+        target = self.folder.joinpath(*path.split("/"))
         if not target.parent.resolve().is_relative_to(self.folder.resolve()):
             raise BadInputError(f"{path!r} leads out of the project.", "Use a relative path.")
         return target

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from runtime.project.paths import is_forbidden_part
+from runtime.project.paths import is_plain_path
 
 TOPICS = ("audience", "platforms", "features", "performance", "integrations", "budget")
 Topic = Literal["audience", "platforms", "features", "performance", "integrations", "budget"]
@@ -21,7 +21,7 @@ PlanTaskId = Annotated[str, StringConstraints(pattern=r"^T-\d{3,4}$")]
 
 
 def _inside_project(path: str) -> str:
-    if "\\" in path or "\0" in path or any(is_forbidden_part(part) for part in path.split("/")):
+    if not is_plain_path(path):
         raise ValueError("must be a plain relative path inside the project, like src/app.py")
     return path
 
