@@ -73,9 +73,7 @@ class Draft:
 
     def _replace(self, edit: Replace) -> str:
         before = self._now[edit.path]
-        if edit.makes_file:
-            if before is not None and before.strip():
-                raise _FaultError(f"{edit.path} exists already: put the lines that are to be replaced in SEARCH.")
+        if edit.has_no_search and not (before and before.strip()):
             self._now[edit.path] = _encoded(edit.replace, line_end="\n", is_ended=bool(edit.replace))
             return f"wrote {edit.path}"
         try:
@@ -85,6 +83,9 @@ class Draft:
         line_end = "\r\n" if text.count("\r\n") == text.count("\n") > 0 else "\n"
         is_ended = text.endswith(line_end)
         lines = text.removesuffix(line_end).split(line_end)
+        if edit.has_no_search:
+            self._now[edit.path] = _encoded([*lines, *edit.replace], line_end=line_end, is_ended=True)
+            return f"added to {edit.path}"
         place = find_place(lines, edit.search, edit.replace)
         if place.count > 1:
             raise _FaultError(
@@ -114,7 +115,7 @@ class Draft:
 
 
 def _only_makes(edit: Edit) -> bool:
-    return isinstance(edit, Replace) and edit.makes_file
+    return isinstance(edit, Replace) and edit.has_no_search
 
 
 def _may_be_a_path(path: str) -> bool:

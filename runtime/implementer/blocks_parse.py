@@ -23,14 +23,17 @@ class MalformedReplyError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replace:
-    """Puts `replace` in the place of `search`; both are whole lines without their ends."""
+    """Puts `replace` in the place of `search`, or, without that, at the end of the file or in a new one.
+
+    Both are whole lines without their ends.
+    """
 
     path: str
     search: Sequence[str]
     replace: Sequence[str]
 
     @property
-    def makes_file(self) -> bool:
+    def has_no_search(self) -> bool:
         return not any(line.strip() for line in self.search)
 
 

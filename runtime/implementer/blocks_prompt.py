@@ -26,7 +26,8 @@ the lines that take their place
 The line above the fence is the file's path, whole, as the user gave it, and nothing else.
 SEARCH holds whole lines that stand in the file exactly so, with all their white space, and at one place only: as few as
 that takes. Lines that are to go are left out of REPLACE. Several changes are several blocks, carried out in order.
-A block whose SEARCH is empty makes a new file; with an empty REPLACE too, an empty one. It never overwrites a file.
+A block whose SEARCH is empty makes a new file; with an empty REPLACE too, an empty one. It never overwrites a file: to
+one that is there it adds the lines at the end.
 Where the lines themselves hold such a marker, make the block's three markers longer, all alike, up to nine characters.
 {MOVES_NOTE}
 What stands outside of blocks is not carried out. If nothing is to be changed, say so and give no block."""

@@ -6,32 +6,29 @@ Aider needs bubblewrap and its own environment: AIDER_VENV, or `.venv-aider` in 
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from cluster.simulator.scenario import SCENARIOS, Scenario
 from cluster.simulator.server import Simulator
 from runtime.implementer.aider_engine import AiderEngine
 from runtime.implementer.blocks_engine import BlocksEngine
-from runtime.implementer.engine import EditEngine, EditRequest
+from runtime.implementer.engine import EditEngine
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import EditWork
 from runtime.project.repository import Author, ProjectRepository
-from runtime.project.schemas import TodoReply, task_line
 from tests.contract.edit_gateway import TASK_LINE, TWO, EditGateway, completion, edit_block, refusal, serving
+from tests.contract.scenario_edits import write_code
 
 AIDER_VENV = Path(os.environ.get("AIDER_VENV") or Path(__file__).parents[2] / ".venv-aider").absolute()
 PYTHON = AIDER_VENV / "bin" / "python"
 
-needs_aider = [
-    pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed"),
-    pytest.mark.skipif(not PYTHON.exists(), reason=f"no Aider environment in {AIDER_VENV}; set AIDER_VENV"),
-]
+needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+needs_aider = pytest.mark.skipif(not PYTHON.exists(), reason=f"no Aider environment in {AIDER_VENV}; set AIDER_VENV")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ANN = Author(name="Ann", email="ann@example.com")
@@ -45,7 +42,7 @@ async def aider(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Aider
     await engine.stop()
 
 
-@pytest.fixture(params=[pytest.param("aider", marks=needs_aider), "blocks"], scope="module")
+@pytest.fixture(params=[pytest.param("aider", marks=[needs_bwrap, needs_aider]), "blocks"], scope="module")
 def engine(request: pytest.FixtureRequest) -> EditEngine:
     made: EditEngine = request.getfixturevalue("aider") if request.param == "aider" else BlocksEngine()
     return made
@@ -64,6 +61,7 @@ async def test_engine__creates_and_changes_several_files(engine: EditEngine, gat
             "I do it.\n\n"
             + edit_block("src/app.py", "a = 1\n", "a = 2\n")
             + edit_block("src/new/mod.py", "", "b = 'ö'\n")
+            + edit_block(".gitignore", "", "*.db\n")
             + edit_block("src/app.py", "c = 3\nd = 4\n", "c = 34\n")
         )
     ]
@@ -71,13 +69,17 @@ async def test_engine__creates_and_changes_several_files(engine: EditEngine, gat
         "src/app.py": b"a = 1\nb = 2\nc = 3\nd = 4\n",
         "src/new/mod.py": None,
         "src/unused.py": None,
-        "k.py": b"k\n",
+        ".gitignore": b"k\n",
     }
     # when
     outcome = await engine.edit(gateway.request(files=files))
     # then
     assert outcome.error == ""
-    assert outcome.files == {"src/app.py": b"a = 2\nb = 2\nc = 34\n", "src/new/mod.py": "b = 'ö'\n".encode()}
+    assert outcome.files == {
+        "src/app.py": b"a = 2\nb = 2\nc = 34\n",
+        "src/new/mod.py": "b = 'ö'\n".encode(),
+        ".gitignore": b"k\n*.db\n",
+    }
     assert len(gateway.bodies) == 1
 
 
@@ -342,7 +344,7 @@ async def test_engine__hangs_up_when_cancelled(engine: EditEngine, gateway: Edit
     assert (await engine.edit(gateway.request())).files == {"src/app.py": b"a = 2\n"}
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@needs_bwrap
 async def test_implementer__turns_an_instruction_into_a_checked_patch(
     engine: EditEngine, gateway: EditGateway, tmp_path: Path
 ) -> None:
@@ -381,34 +383,11 @@ async def test_implementer__turns_an_instruction_into_a_checked_patch(
     assert [path.name for path in (tmp_path / "s").glob("*/*")] == []
 
 
-async def test_scenarios__come_out_the_same_with_both_engines(aider: AiderEngine, tmp_path: Path) -> None:
+@needs_bwrap
+@needs_aider
+async def test_scenario__comes_out_the_same_with_both_engines(aider: AiderEngine, tmp_path: Path) -> None:
     async with Simulator(usage_file=tmp_path / "usage.jsonl") as simulator:
-        with_aider = await built(aider, simulator.base_url)
-        with_blocks = await built(BlocksEngine(), simulator.base_url)
+        with_aider = await write_code(aider, simulator.base_url)
+        with_blocks = await write_code(BlocksEngine(), simulator.base_url)
     assert with_blocks == with_aider
     assert len(with_blocks) > 20
-
-
-test_scenarios__come_out_the_same_with_both_engines.pytestmark = needs_aider  # type: ignore[attr-defined]
-
-
-async def built(engine: EditEngine, url: str) -> Mapping[str, bytes | None]:
-    """The code of the demo's scenario, one task after the other."""
-    scenario = Scenario.load(SCENARIOS / "expense_tracker")
-    plan = TodoReply.model_validate_json(scenario.replies["plan.todo", "project", 1])
-    tree: dict[str, bytes | None] = {}
-    for task in (item for phase in plan.phases for item in phase.items):
-        attempt = max(number for name, id, number in scenario.replies if (name, id) == ("code.edit", task.id))
-        outcome = await engine.edit(
-            EditRequest(
-                instruction=task_line(task="code.edit", id=task.id, attempt=attempt, brief=scenario.brief),
-                files={path: tree.get(path) for path in task.files},
-                read_only={},
-                model="openai/gpt-4o-mini",
-                gateway_url=url,
-                token="sim-test",
-            )
-        )
-        assert outcome.error == "", task.id
-        tree |= outcome.files
-    return tree

@@ -1,12 +1,11 @@
-"""A whole build in one process: real store, ledger, git, sandbox, SDK and simulator; no Ray, and no Aider.
+"""A whole build in one process: real store, ledger, git, sandbox, SDK, edit engine (`blocks`) and simulator; no Ray.
 
 A crash is a host that is dropped where it stands: nothing of it runs on, and a new incarnation takes over.
 """
 
 import asyncio
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,10 @@ from runtime.entity.host import Host
 from runtime.entity.journal import Append, EventRecord
 from runtime.errors import MasterbuilderError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, CallId, EntityId, ProjectId, new_call_id, user_entity
-from runtime.implementer.engine import EditOutcome, EditRequest
+from runtime.implementer.blocks_door import ModelReply, NoReplyError
+from runtime.implementer.blocks_engine import BlocksEngine
+from runtime.implementer.blocks_prompt import Said
+from runtime.implementer.engine import EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork
@@ -45,10 +47,6 @@ from serve_apps.answers import status_of
 SCENARIO = SCENARIOS / "expense_tracker"
 BRIEF = (SCENARIO / "brief.md").read_text()
 ANSWERS = yaml.safe_load((SCENARIO / "answers.yaml").read_text())
-BLOCK = re.compile(
-    r"^(?P<path>\S+)\n```[a-z]+\n<<<<<<< SEARCH\n(?P<search>.*?)=======\n(?P<replace>.*?)>>>>>>> REPLACE\n```$",
-    re.MULTILINE | re.DOTALL,
-)
 
 
 class Crash(BaseException):
@@ -65,7 +63,8 @@ class World:
         self.secrets = Secrets.load(self.settings.data_dir, {})
         self.store = Store(self.settings, self.secrets, facts_of=project_facts)
         self.sandbox = Sandbox()
-        self.implementer = Implementer(sandbox=self.sandbox, engine=Unused(), scratch_dir=folder / "scratch")
+        engine = BlocksEngine(MeteredDoor(self))
+        self.implementer = Implementer(sandbox=self.sandbox, engine=engine, scratch_dir=folder / "scratch")
         self.incarnations = 0
         self.appends = 0
         self.crash_at = 0
@@ -196,7 +195,7 @@ class Here:
 
 
 class InProcess:
-    """Implementers without a pool: the real work on real clones, with an edit engine that is one call and a regex."""
+    """Implementers without a pool: the real work on real clones, with an engine that needs no process of its own."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -210,12 +209,8 @@ class InProcess:
 
     async def edit(self, work: EditWork) -> EditResult:
         async with self._turns:
-            engine = OneCall(self._world)
-            implementer = Implementer(
-                sandbox=self._world.sandbox, engine=engine, scratch_dir=self._world.settings.data_dir / "scratch"
-            )
-            await implementer.start()
-            return await implementer.edit(work)
+            await self._world.implementer.start()
+            return await self._world.implementer.edit(work)
 
     async def check(self, work: CheckWork) -> CheckReport:
         async with self._turns:
@@ -227,19 +222,13 @@ class InProcess:
             return await self._world.implementer.check(work)
 
 
-class OneCall:
-    """An edit engine: asks the model once, through the same metered call the gateway makes, and applies its blocks."""
+class MeteredDoor:
+    """How `blocks` reaches a model here: the metered call that the gateway makes, for whoever the token belongs to."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def start(self) -> None:
-        return None
-
-    async def stop(self) -> None:
-        return None
-
-    async def edit(self, request: EditRequest) -> EditOutcome:
+    async def ask(self, request: EditRequest, said: Sequence[Said]) -> ModelReply:
         identity = await self._world.store.books.authenticate(token_hash(request.token))
         assert identity is not None
         assert identity.run is not None
@@ -250,34 +239,16 @@ class OneCall:
             task_type="coding",
             model=request.model,
         )
-        instruction = Message(role="user", parts=(Text(text=request.instruction),))
-        asked = ChatRequest(system=(), messages=(instruction,), output_tokens_max=8_192)
+        asked = ChatRequest(
+            system=[each.text for each in said if each.role == "system"],
+            messages=[Message(role=each.role, parts=(Text(text=each.text),)) for each in said if each.role != "system"],
+            output_tokens_max=request.output_tokens_max,
+        )
         try:
             reply = await self._world.calls.complete(order, asked)
         except MasterbuilderError as error:
-            # As Aider does: it hides why the gateway refused, and says that it gave up.
-            status = status_of(error)
-            return EditOutcome(
-                files={}, error=str(error), cause="gateway", gateway_status=status, log="", engine="one call"
-            )
-        return EditOutcome(files=_applied(reply.text, request.files), error="", log="", engine="one call")
-
-
-class Unused(OneCall):
-    """For an implementer that only checks."""
-
-    def __init__(self) -> None:
-        return None
-
-
-def _applied(text: str, files: Mapping[str, bytes | None]) -> dict[str, bytes]:
-    changed: dict[str, bytes] = {}
-    for block in BLOCK.finditer(text):
-        path, search, replace = block["path"], block["search"], block["replace"]
-        before = (changed.get(path) or files.get(path) or b"").decode()
-        assert search in before, f"{path} has no such text"
-        changed[path] = (before.replace(search, replace, 1) if search else before + replace).encode()
-    return changed
+            raise NoReplyError(str(error), status_of(error)) from None
+        return ModelReply(text=reply.text, is_cut=reply.finish == "length")
 
 
 def paid_by_call(receipt: Receipt) -> dict[str, tuple[int, int]]:

@@ -43,7 +43,8 @@ def test_replace__changes_what_it_names_and_nothing_else(
     applied = draft.apply([Replace(path="a.py", search=search, replace=by)])
     # then
     if not any(line.strip() for line in search):
-        assert applied.done if not before.strip() else applied.faults
+        kept = before.removesuffix(end) + end if before.strip() else ""
+        assert draft.changes().get("a.py", before.encode()) == (kept + "".join(line + end for line in by)).encode()
     elif len(places) > 1:
         assert "places" in applied.faults[0]
     else:
@@ -112,8 +113,9 @@ def test_new_file__may_be_empty() -> None:
     assert edited(None, replace("", "")) == b""
 
 
-def test_new_file__never_takes_anothers_place() -> None:
-    assert "exists already" in fault({"a.py": b"a\n"}, replace("", "b\n"))
+@pytest.mark.parametrize(("before", "after"), [(b"a\n", b"a\nb\n"), (b"a", b"a\nb\n"), (b"a\r\n", b"a\r\nb\r\n")])
+def test_new_file__never_takes_anothers_place_but_is_added_to_it(before: bytes, after: bytes) -> None:
+    assert edited(before, replace("", "b\n")) == after
 
 
 def test_new_file__that_is_not_the_tasks_is_left_out() -> None:
