@@ -8,7 +8,7 @@ from runtime.implementer.blocks_match import find_place, nearest
 from runtime.implementer.blocks_parse import Delete, Edit, Rename, Replace
 from runtime.project.paths import is_plain_path
 
-_SHOWN_CHARACTERS_MAX = 2_000
+_SHOWN_CHARACTERS_MAX = 1_000
 _AROUND = 8
 
 

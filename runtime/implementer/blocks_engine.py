@@ -15,6 +15,7 @@ from runtime.implementer.work import Cause
 
 CORRECTIONS_MAX = 1
 _FAULTS_MAX = 20
+_ERROR_CHARACTERS_MAX = 4_000
 _LOG_CHARACTERS_MAX = 32_000
 _NAME = "blocks 1 (in process)"
 
@@ -69,7 +70,8 @@ class _Conversation:
             if not faults:
                 return ""
             said += [Said(role="assistant", text=reply.text), correction(faults[:_FAULTS_MAX], len(applied.done))]
-        return "The model's edits could not be applied: " + "\n".join(faults[:_FAULTS_MAX])
+        told = "\n".join(faults)
+        return f"The model's edits could not be applied: {told[:_ERROR_CHARACTERS_MAX]}"
 
     def outcome(self, *, error: str, cause: Cause = "edits", gateway_status: int = 0) -> EditOutcome:
         return EditOutcome(
