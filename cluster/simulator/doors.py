@@ -22,6 +22,7 @@ from cluster.simulator.reply import Speech, reply_to
 from cluster.simulator.scenario import Library
 from cluster.simulator.sending import Call, Sender
 from cluster.simulator.synthetic import read_order, speech_for
+from cluster.simulator.synthetic_build import build_speech, read_build
 from cluster.simulator.traffic import Lane, Traffic
 from cluster.simulator.usage import UsageFile, usage_report
 from cluster.simulator.wires.anthropic import Anthropic
@@ -111,7 +112,7 @@ class Doors:
             elif order:
                 speech, (task, id, attempt) = speech_for(order, chat), ("synthetic", order.kind, 1)
             else:
-                speech, (task, id, attempt) = self._scenario_speech(asked), _task(asked)
+                speech, (task, id, attempt) = self._scenario_speech(asked, chat), _task(asked)
             call = Call(
                 request=request,
                 wire=wire,
@@ -128,7 +129,9 @@ class Doors:
             )
             return await self._answer(call, chat, speech)
 
-    def _scenario_speech(self, asked: Asked | None) -> Speech:
+    def _scenario_speech(self, asked: Asked | None, chat: Chat) -> Speech:
+        if asked and (build := read_build(chat.messages)):
+            return build_speech(build, asked)
         try:
             return Speech(text=self._library.reply(asked))
         except NotFoundError as error:

@@ -118,7 +118,7 @@ class PlanItem(Reply):
 
 class PlanPhase(Reply):
     title: ShortText
-    items: list[PlanItem] = Field(min_length=1, max_length=50)
+    items: list[PlanItem] = Field(min_length=1, max_length=100)
 
 
 class TodoReply(Reply):

@@ -1,0 +1,268 @@
+"""A build that is made up from one line of its brief, for load: no folder, no state, any number of tasks.
+
+The brief's first line orders it, and every document and task of the build carries that line on:
+
+    synthetic build tasks=60 seed=7 delay_ms=500..5000 width=12 phases=1
+
+`tasks` (20) files are written, each with a test of its own. `seed` (1) draws the graph of the tasks and how long the
+implementer thinks about each, within `delay_ms` (0; a number or a range). `width` (a sixth of the tasks, at least 4)
+is about how many can be worked on at once. `phases` (1) cuts the plan; more are made where a phase would be too long.
+What follows in the brief only makes it another brief.
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cluster.simulator.asked import Asked
+from cluster.simulator.chat import Message
+from cluster.simulator.refusal import Refusal
+from cluster.simulator.reply import Speech
+from runtime.project.schemas import TOPICS
+
+TASKS_MAX = 999
+PHASE_TASKS_MAX = 100
+DEPENDS_MAX = 3
+_DELAY_MS_MAX = 600_000
+_LINE = re.compile(r"^synthetic build(?P<words>(?: +[a-z_]+=\S+)*)[ \t\r]*$", re.MULTILINE)
+_WORD = re.compile(r"([a-z_]+)=(\d{1,9})(?:\.\.(\d{1,9}))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticTask:
+    id: str
+    depends: tuple[str, ...]
+    delay_s: float
+    """How long the implementer thinks about its first attempt."""
+
+    @property
+    def file(self) -> str:
+        return f"src/{self.id.lower()}.txt"
+
+    @property
+    def test(self) -> str:
+        return f"tests/{self.id.lower()}.sh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOrder:
+    tasks: int = 20
+    seed: int = 1
+    delay_ms: tuple[int, int] = (0, 0)
+    width: int = 4
+    phases: int = 1
+
+    @property
+    def line(self) -> str:
+        delay = f"{self.delay_ms[0]}..{self.delay_ms[1]}"
+        return (
+            f"synthetic build tasks={self.tasks} seed={self.seed} delay_ms={delay} "
+            f"width={self.width} phases={self.phases}"
+        )
+
+    def graph(self) -> Sequence[SyntheticTask]:
+        """In the order of the plan; the same for the same order. Nothing depends on what comes later."""
+        return _graph(self)
+
+    def delay_s(self, task: str, attempt: int) -> float:
+        return random.Random(f"{self.seed}/{task}/{attempt}").uniform(*self.delay_ms) / 1000
+
+    def by_phase(self) -> Sequence[Sequence[SyntheticTask]]:
+        graph = self.graph()
+        count = max(min(self.phases, self.tasks), -(-self.tasks // PHASE_TASKS_MAX))
+        cuts = [number * self.tasks // count for number in range(count + 1)]
+        return [graph[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+
+
+def read_build(messages: Sequence[Message]) -> BuildOrder | None:
+    """What the first such line of the request orders; None without one. Raises Refusal for one that makes no sense."""
+    for message in messages:
+        if "synthetic build" in message.text and (found := _LINE.search(message.text)):
+            return parse_build(found[0])
+    return None
+
+
+@lru_cache(maxsize=256)
+def parse_build(line: str) -> BuildOrder:
+    """Raises Refusal."""
+    given: dict[str, tuple[int, int]] = {}
+    for word in line.split()[2:]:
+        found = _WORD.fullmatch(word)
+        if found is None or found[1] not in BuildOrder.__dataclass_fields__:
+            raise _senseless(word)
+        given[found[1]] = (int(found[2]), int(found[3] or found[2]))
+    tasks = given.get("tasks", (20, 20))[0]
+    order = BuildOrder(
+        tasks=tasks,
+        seed=given.get("seed", (1, 1))[0],
+        delay_ms=given.get("delay_ms", (0, 0)),
+        width=given.get("width", (max(4, tasks // 6),) * 2)[0],
+        phases=given.get("phases", (1, 1))[0],
+    )
+    lowest, highest = order.delay_ms
+    sizes = 1 <= order.tasks <= TASKS_MAX and 1 <= order.width <= TASKS_MAX and 1 <= order.phases <= 20
+    if not sizes or not lowest <= highest <= _DELAY_MS_MAX:
+        raise _senseless(line)
+    return order
+
+
+def build_speech(order: BuildOrder, asked: Asked) -> Speech:
+    """What the model of this task says. Raises Refusal for a task that no build asks."""
+    if asked.task == "code.edit":
+        task = next((task for task in order.graph() if task.id == asked.id), None)
+        if task is None:
+            raise Refusal(400, f"The synthetic build has no task {asked.id}.", code="unknown_scenario")
+        return Speech(text=_edit(task), delay_s=order.delay_s(task.id, asked.attempt))
+    reply = _REPLIES.get(asked.task)
+    if reply is None:
+        raise Refusal(400, f"The synthetic build has no reply to {asked.task}.", code="unknown_scenario")
+    return Speech(text=json.dumps(reply(order, asked)))
+
+
+@lru_cache(maxsize=64)
+def _graph(order: BuildOrder) -> Sequence[SyntheticTask]:
+    dice = random.Random(f"graph {order.seed}")
+    graph: list[SyntheticTask] = []
+    for number in range(order.tasks):
+        # Far enough back that about `width` tasks have nothing to do with each other, at random distances.
+        near = range(max(0, number - 2 * order.width), max(0, number - order.width // 2))
+        wanted = min(len(near), dice.randint(1, DEPENDS_MAX))
+        id = f"T-{number + 1:03}"
+        graph.append(
+            SyntheticTask(
+                id=id,
+                depends=tuple(graph[each].id for each in sorted(dice.sample(near, wanted))),
+                delay_s=order.delay_s(id, 1),
+            )
+        )
+    return tuple(graph)
+
+
+def _interview(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
+    return {
+        "complete": True,
+        "question": None,
+        "answered": [],
+        "assumptions": [{"topic": topic, "text": "It does not matter."} for topic in TOPICS],
+        "summary": f"{order.tasks} files of one number each.\n\n{order.line}",
+    }
+
+
+def _requirements(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
+    wish = {
+        "id": "R-01",
+        "text": "Every file holds its number.",
+        "priority": "must",
+        "acceptance": ["The test of each file passes."],
+    }
+    return {
+        "title": f"Synthetic build {order.seed}",
+        "summary": f"{order.tasks} files of one number each.",
+        "requirements": [wish],
+    }
+
+
+def _stack(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
+    return {
+        "choices": [{"layer": "language", "choice": "POSIX shell", "reason": "R-01 needs no more than its builtins."}],
+        "commands": {"install": "", "build": "", "test": "cat {tests} | sh -e", "run": "ls src"},
+    }
+
+
+def _plan(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
+    phases = [
+        {"title": f"Files, part {number}", "items": [_plan_item(order, task) for task in tasks]}
+        for number, tasks in enumerate(order.by_phase(), 1)
+    ]
+    return {"phases": phases}
+
+
+def _plan_item(order: BuildOrder, task: SyntheticTask) -> Mapping[str, object]:
+    return {
+        "id": task.id,
+        "title": f"Write {task.file}",
+        "detail": f"Write the number {_number(task)} into {task.file}, and its test.\n{order.line}",
+        "depends": task.depends,
+        "files": [task.file, task.test],
+        "requirements": ["R-01"],
+        "tests": [task.test],
+    }
+
+
+def _verdict(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
+    phases = order.by_phase()
+    number = int(asked.id[1:]) if re.fullmatch(r"P\d{1,3}", asked.id) else 0
+    tasks = phases[number - 1] if 1 <= number <= len(phases) else order.graph()
+    return {
+        "verdict": "pass",
+        "items": [
+            {
+                "id": task.id,
+                "verdict": "pass",
+                "reason": f"{task.file}:1 holds {_number(task)}; {task.test} passed in the test output.",
+            }
+            for task in tasks
+        ],
+        "findings": [],
+        "todo_edits": [],
+    }
+
+
+def _document(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
+    return {"markdown": f"# {asked.task.partition('.')[2].title()}\n\nEach file in src/ has a test.\n\n{order.line}\n"}
+
+
+def _readme(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
+    first = order.graph()[0]
+    sections = {
+        "Overview": f"{order.tasks} files of one number each.",
+        "Prerequisites": "A POSIX shell.",
+        "Installation": "```sh\ngit clone <URL> synthetic && cd synthetic\n```",
+        "Configuration": "There is nothing to set.",
+        "Running": "```sh\nls src\n```",
+        "Main features": f"Every number is tested:\n\n```sh\nsh -e {first.test}\n```",
+        "Directory overview": "`src/` holds the numbers, `tests/` their tests.",
+    }
+    return {"markdown": "# Synthetic build\n\n" + "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())}
+
+
+_REPLIES: Mapping[str, Callable[[BuildOrder, Asked], Mapping[str, object]]] = {
+    "interview.next": _interview,
+    "plan.requirements": _requirements,
+    "plan.stack": _stack,
+    "plan.architecture": _document,
+    "plan.todo": _plan,
+    "docs.api": _document,
+    "docs.deployment": _document,
+    "docs.readme": _readme,
+    "verify.phase": _verdict,
+    "qa.review": _verdict,
+}
+
+
+def _edit(task: SyntheticTask) -> str:
+    number = _number(task)
+    files = {
+        task.file: f"{number}\n",
+        # Builtins of the shell alone: a test that starts no process leaves only our own work to be measured.
+        task.test: f'read -r number < {task.file}\n[ "$number" = {number} ]\n',
+    }
+    blocks = [
+        f"{path}\n```text\n<<<<<<< SEARCH\n=======\n{text}>>>>>>> REPLACE\n```\n" for path, text in files.items()
+    ]
+    return f"{task.id} is one number and its test.\n\n" + "\n".join(blocks)
+
+
+def _number(task: SyntheticTask) -> int:
+    return 7 * int(task.id.removeprefix("T-"))
+
+
+def _senseless(word: str) -> Refusal:
+    return Refusal(
+        400,
+        f"A synthetic build cannot be read from {word[:80]!r}: write `synthetic build`, then any of tasks=1..{TASKS_MAX}, "
+        "seed=, delay_ms=LOW..HIGH, width= and phases=.",
+    )
