@@ -5,28 +5,29 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from ray.actor import ActorHandle
 
-from actors.handles import ActorGoneError, ensure, once
+from actors.handles import ActorGoneError, call, ensure, once
 from runtime.config import Settings
 from runtime.entity.vitals import PoolVitals
 from runtime.implementer.engines import check_edit_engine, edit_engine
 from runtime.implementer.implementer import Implementer
+from runtime.implementer.roster import Roster
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
 
 log = logging.getLogger(__name__)
 
 POOL = "implementer-pool"
+MEND_S_MAX = 120.0
 
 
 class ImplementerActor:
-    """Owns one warm edit engine and one scratch folder, and does one piece of work at a time.
+    """Owns one warm edit engine and one scratch folder; edits one piece at a time, and checks beside it.
 
     Called by the pool only. A restart loses the work in hand: the pool says so and the project begins a new run.
     """
@@ -51,19 +52,22 @@ class ImplementerActor:
 
 
 class ImplementerPoolActor:
-    """Owns the implementers and the queue in front of them. One runs.
+    """Owns the implementers and the lines in front of them. One runs.
 
-    Called by entity hosts. As many implementers as MAX_PARALLEL_IMPLEMENTERS, but no more than this machine has cores:
-    they are made when the first build starts. A restart forgets the queue; waiting callers ask again.
+    Called by entity hosts. IMPLEMENTERS of them are made when the first build starts. One that died gets nothing more
+    until it has started anew. A restart forgets the lines; waiting callers ask again.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._free: asyncio.Queue[ActorHandle[Any]] = asyncio.Queue()
+        cores = os.cpu_count() or 1
+        self._size = settings.implementers or min(settings.max_parallel_implementers, cores)
+        self._roster: Roster[ActorHandle[Any]] = Roster(
+            per_build_max=settings.max_parallel_implementers, checks_max=min(cores, self._size)
+        )
         self._hiring: asyncio.Task[None] | None = None
         self._hired = 0
-        self._busy = 0
-        self._queued = 0
+        self._mending: dict[ActorHandle[Any], asyncio.Task[None]] = {}
 
     async def probe(self) -> None:
         """Whether code can be edited and confined here. Raises what says that it cannot."""
@@ -76,19 +80,23 @@ class ImplementerPoolActor:
             self._hiring = asyncio.create_task(self._hire())
 
     async def edit(self, work: EditWork) -> EditResult:
-        async with self._one() as implementer:
-            return await once(lambda: implementer.edit.remote(work), what="The implementer", cancels=True)
+        await self.prepare()
+        async with self._roster.editor(work.project) as implementer:
+            result: EditResult = await self._send(implementer, lambda: implementer.edit.remote(work))
+            return result
 
     async def check(self, work: CheckWork) -> CheckReport:
-        async with self._one() as implementer:
-            return await once(lambda: implementer.check.remote(work), what="The implementer", cancels=True)
+        await self.prepare()
+        async with self._roster.checker(work.project) as implementer:
+            report: CheckReport = await self._send(implementer, lambda: implementer.check.remote(work))
+            return report
 
     async def vitals(self) -> PoolVitals:
-        return PoolVitals(workers=self._hired, busy=self._busy, queued=self._queued)
+        return self._roster.vitals(self._hired)
 
     async def _hire(self) -> None:
         """One after the other: the first is at work while the next one warms up, which takes seconds of CPU."""
-        for number in range(min(self._settings.max_parallel_implementers, os.cpu_count() or 1)):
+        for number in range(self._size):
             implementer = ensure(f"implementer-{number}", ImplementerActor, self._settings)
             self._hired += 1
             try:
@@ -96,22 +104,25 @@ class ImplementerPoolActor:
             except Exception as error:
                 # Not lost: the first piece of work meets it again and says it to the project.
                 log.warning("warming an implementer up failed: %s", error)
-            self._free.put_nowait(implementer)
+            self._roster.join(implementer)
 
-    @asynccontextmanager
-    async def _one(self) -> AsyncIterator[ActorHandle[Any]]:
-        await self.prepare()
-        self._queued += 1
+    async def _send(self, implementer: ActorHandle[Any], send: Callable[[], Awaitable[Any]]) -> Any:
         try:
-            implementer = await self._free.get()
-        finally:
-            self._queued -= 1
-        self._busy += 1
+            return await once(send, what="The implementer", cancels=True)
+        except ActorGoneError:
+            self._roster.leave(implementer)
+            if implementer not in self._mending:
+                self._mending[implementer] = asyncio.create_task(self._mend(implementer))
+            raise
+
+    async def _mend(self, implementer: ActorHandle[Any]) -> None:
+        """Ray makes the process anew; it gets work again when its engine is warm, or says why it is not."""
         try:
-            yield implementer
-        finally:
-            self._busy -= 1
-            self._free.put_nowait(implementer)
+            await call(implementer.start.remote, what="The implementer", patience_s=MEND_S_MAX)
+        except Exception as error:
+            log.warning("an implementer that died did not start well: %s", error)
+        del self._mending[implementer]
+        self._roster.join(implementer)
 
 
 class ImplementersHandle:

@@ -100,7 +100,10 @@ def _part_lines(
     parts: AdminStatus, now: ServiceStatus, before: ServiceStatus | None
 ) -> Iterator[tuple[str, str | Text]]:
     if pool := parts.implementers:
-        yield "workers", f"{pool.workers:,}, {pool.busy:,} busy, {_count(pool.queued, 'task')} queued"
+        first = next((f"; {each.project[:8]} is next" for each in pool.waiting if each.work == "edit"), "")
+        checking = f", {_count(pool.checking, 'check')} running" if pool.checking else ""
+        queued = f"{_count(pool.queued, 'task')} queued"
+        yield "workers", f"{pool.workers:,}, {pool.busy:,} busy{checking}, {queued}{first}"
     if store := parts.store:
         yield "store", f"{store.entities:,} entities, {store.events:,} events; {_writes(store, now, before)}"
         stale = Text(f"{_count(store.refused_stale, 'stale append')} refused", "yellow" if store.refused_stale else "")

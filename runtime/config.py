@@ -65,6 +65,9 @@ class Settings(BaseModel):
 
     max_active_projects_per_user: int = Field(default=1, ge=1)
     max_parallel_implementers: int = Field(default=4, ge=1, le=64)
+    """Of one build."""
+    implementers: int | None = Field(default=None, ge=1, le=64)
+    """Of all builds together; when not given, as many as one build may have, but no more than there are cores."""
     max_clarifying_questions: int = Field(default=12, ge=0)
     max_fix_rounds: int = Field(default=3, ge=1)
     verify_every_n_items: int = Field(default=5, ge=1)

@@ -66,12 +66,28 @@ class StoreVitals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingBuild:
+    """A build that waits for its turn with the implementers."""
+
+    project: str
+    work: str
+    """`edit` or `check`; each has a line of its own."""
+    place: int
+    """In the line, from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolVitals:
     """The implementers and their queue."""
 
     workers: int
     busy: int
+    """Workers that edit."""
     queued: int
+    """Edits and checks that wait."""
+    checking: int = 0
+    """Checks that run, beside the edits."""
+    waiting: Sequence[WaitingBuild] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

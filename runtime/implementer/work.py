@@ -59,6 +59,8 @@ class CheckWork:
 
     bundle: bytes
     commands: Sequence[str]
+    project: str = ""
+    """Whose turn it is; projects take turns."""
     keep_going: bool = False
     limits: Limits = field(default_factory=Limits)
     total_s: float = 600.0
@@ -83,6 +85,8 @@ class EditWork:
     """Base URL of the gateway with `/v1`."""
     token: str
     checks: Sequence[str]
+    project: str = ""
+    """Whose turn it is; projects take turns."""
     edit_timeout_s: float = 300.0
     limits: Limits = field(default_factory=Limits)
 

@@ -1,0 +1,56 @@
+"""Which task comes next. Pure: a plan and what is under way in, an order out."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from runtime.project.todo import Item
+
+
+def remaining_chains(items: Sequence[Item]) -> Mapping[str, int]:
+    """Item id -> how many open items the longest chain from it holds, itself included; a finished one counts nothing.
+
+    A chain goes from an item to those that depend on it. Wants a graph without cycles.
+    """
+    dependents: dict[str, list[Item]] = {item.id: [] for item in items}
+    for item in items:
+        for needed in item.depends:
+            dependents[needed].append(item)
+    chains: dict[str, int] = {}
+
+    def settle(item: Item) -> None:
+        longest = max((chains[each.id] for each in dependents[item.id]), default=0)
+        chains[item.id] = longest + (0 if item.done else 1)
+
+    waiting = {item.id: len(dependents[item.id]) for item in items}
+    by_id = {item.id: item for item in items}
+    ends = [item for item in items if not waiting[item.id]]
+    while ends:
+        item = ends.pop()
+        settle(item)
+        for needed in item.depends:
+            waiting[needed] -= 1
+            if not waiting[needed]:
+                ends.append(by_id[needed])
+    return chains
+
+
+def next_items(items: Sequence[Item], phase: int, busy: Collection[str]) -> Sequence[Item]:
+    """The phase's open items that can be begun now, the one with the longest remaining chain first.
+
+    An item can be begun when all it depends on is done and nobody works on it or on a file of its own. Chains count
+    the whole plan: what later phases wait for is begun early. Among equals the plan's order decides. Each of the
+    items may be begun whatever becomes of those before it, but of two that own the same file only the first is there.
+    """
+    done = {item.id for item in items if item.done}
+    taken = {path for item in items if item.id in busy for path in item.files}
+    chains = remaining_chains(items)
+    ready = [
+        item
+        for item in items
+        if item.phase == phase and not item.done and item.id not in busy and done.issuperset(item.depends)
+    ]
+    chosen: list[Item] = []
+    for item in sorted(ready, key=lambda item: -chains[item.id]):
+        if taken.isdisjoint(item.files):
+            chosen.append(item)
+            taken.update(item.files)
+    return chosen

@@ -1,0 +1,93 @@
+import heapq
+import random
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.project.schedule import next_items, remaining_chains
+from runtime.project.todo import Item
+
+
+def item(number: int, *depends: int, phase: int = 1, files: tuple[str, ...] = (), done: bool = False) -> Item:
+    return Item(
+        id=f"T-{number:03}",
+        phase=phase,
+        title="",
+        detail="",
+        depends=tuple(f"T-{each:03}" for each in depends),
+        files=files or (f"f{number}",),
+        requirements=(),
+        tests=(),
+        done=done,
+    )
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> list[Item]:
+    size = draw(st.integers(1, 14))
+    return [
+        item(
+            number,
+            *draw(st.sets(st.integers(1, number - 1), max_size=3) if number > 1 else st.just(set())),
+            files=(draw(st.sampled_from(["x", "y", ""])) or f"f{number}",),
+        )
+        for number in range(1, size + 1)
+    ]
+
+
+def longest(items: list[Item], of: Item) -> int:
+    """By definition, slowly."""
+    below = [longest(items, each) for each in items if of.id in each.depends]
+    return max(below, default=0) + (not of.done)
+
+
+@given(plans(), st.sets(st.integers(1, 14)))
+@settings(max_examples=60, deadline=None)
+def test_chains__are_the_longest_ways_through_what_is_open(items: list[Item], done: set[int]) -> None:
+    items = [replace(each, done=int(each.id[2:]) in done) for each in items]
+    assert remaining_chains(items) == {each.id: longest(items, each) for each in items}
+
+
+@given(plans(), st.integers(1, 4), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_plan__is_worked_off_whole_in_an_order_that_graph_and_files_allow(
+    items: list[Item], workers: int, dice: random.Random
+) -> None:
+    running: list[Item] = []
+    while any(not each.done for each in items):
+        offered = next_items(items, 1, [each.id for each in running])
+        chains = remaining_chains(items)
+        assert [chains[each.id] for each in offered] == sorted((chains[each.id] for each in offered), reverse=True)
+        for each in offered[: workers - len(running)]:
+            assert all(next(one for one in items if one.id == id).done for id in each.depends)
+            assert all(set(each.files).isdisjoint(other.files) for other in running)
+            running.append(each)
+        assert running, "open items, and none can be begun"
+        ended = running.pop(dice.randrange(len(running)))
+        items = [replace(each, done=each.done or each.id == ended.id) for each in items]
+
+
+def test_later_phase__waits_but_what_it_waits_for_comes_first() -> None:
+    items = [item(1), item(2), item(3, 2, phase=2), item(4, 3, phase=2)]
+    assert [each.id for each in next_items(items, 1, ())] == ["T-002", "T-001"]
+
+
+def test_critical_path_first__is_near_the_bound_where_the_plans_order_is_not() -> None:
+    """A long chain at the end of the plan, beside many short tasks."""
+    items = [*(item(number) for number in range(1, 31)), *(item(n, *([n - 1] if n > 31 else [])) for n in range(31, 41))]
+    assert makespan(items, workers=4, by_path=True) == 10
+    assert makespan(items, workers=4, by_path=False) > 15
+
+
+def makespan(items: list[Item], workers: int, *, by_path: bool) -> int:
+    now, running = 0, []
+    while True:
+        busy = [id for _, id in running]
+        offered = next_items(items, 1, busy)
+        for each in (offered if by_path else sorted(offered, key=lambda each: each.id))[: workers - len(running)]:
+            heapq.heappush(running, (now + 1, each.id))
+        if not running:
+            return now
+        now, id = heapq.heappop(running)
+        items = [replace(each, done=each.done or each.id == id) for each in items]
