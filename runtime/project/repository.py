@@ -7,6 +7,7 @@ user is read, there are no hooks, and links, submodules and paths out of the tre
 import io
 import os
 import re
+import struct
 import tempfile
 import time
 import zipfile
@@ -33,10 +34,21 @@ _CONFIG = {
     "commit.gpgSign": "false",
     "fetch.fsckObjects": "true",
     "gc.auto": "0",
+    "index.version": "2",
+    "maintenance.auto": "false",
     "protocol.allow": "never",
     "protocol.file.allow": "always",
 }
 _PLAIN_MODES = ("100644", "100755")
+_MAIN = "refs/heads/main"
+_SKELETON = {
+    "HEAD": f"ref: {_MAIN}\n",
+    "config": "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n",
+}
+_PACK_EVERY = 16
+"""Commits. A bundle of what is packed already costs a third of one of loose objects."""
+_INDEX_BYTES_MAX = 256 << 10
+"""Up to this size, some 2,000 files, reading the index here is quicker than a process that does it."""
 _TRAILER = re.compile(r"^([A-Za-z][A-Za-z0-9-]*): (.+)$")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
@@ -70,6 +82,8 @@ class ProjectRepository:
     def __init__(self, folder: Path) -> None:
         """For `init`, `open` and `from_bundle`."""
         self.folder = folder.absolute()
+        self._unpacked = 0
+        """Commits since everything was packed."""
         self._git = Git(str(self.folder))
         self._git.update_environment(**_environment(self.folder))
 
@@ -94,7 +108,7 @@ class ProjectRepository:
         with tempfile.NamedTemporaryFile(dir=repository.folder / ".git", suffix=".bundle") as file:
             file.write(bundle)
             file.flush()
-            status, _, errors = repository._run("fetch", "--quiet", "--no-tags", file.name, "refs/heads/main")
+            status, _, errors = repository._run("fetch", "--quiet", "--no-tags", file.name, _MAIN)
         if status != 0:
             raise BadInputError(f"The bundle cannot be read: {_last_line(errors)}.", "Use an intact bundle.")
         repository._must("reset", "--quiet", "--hard", "FETCH_HEAD")
@@ -103,11 +117,17 @@ class ProjectRepository:
 
     @property
     def head(self) -> str:
-        return self._must("rev-parse", "HEAD").decode().strip()
+        try:
+            return (self.folder / ".git" / _MAIN).read_text().strip()
+        except FileNotFoundError:
+            return self._must("rev-parse", "HEAD").decode().strip()
 
     def bundle(self) -> bytes:
         """The whole main branch as a git bundle; the same commits may give different bytes."""
-        return self._must("bundle", "create", "--quiet", "-", "refs/heads/main")
+        if self._unpacked >= _PACK_EVERY:
+            self._must("repack", "-a", "-d", "-q")
+            self._unpacked = 0
+        return self._must("bundle", "create", "--quiet", "-", _MAIN)
 
     def files(self) -> list[str]:
         """Tracked paths, sorted; what is applied or written but not yet committed counts."""
@@ -138,14 +158,15 @@ class ProjectRepository:
                 _write(targets[path], content)
         except OSError as error:
             raise BadInputError(f"{path} cannot be written: {error.strerror}.", "Use another path.") from error
-        known = set(self.files())
+        known = set(self.files()) if None in files.values() else set()
         touched = [path for path, content in files.items() if content is not None or path in known]
         if touched:
             self._must("add", "--all", "--force", "--", *touched)
 
     def write_and_commit(self, files: Mapping[str, str | bytes | None], message: str, author: Author) -> str:
+        """Commits what is staged, and these files."""
         self.write(files)
-        return self.commit(message, author)
+        return self._commit_staged(message, author)
 
     def commit(self, message: str, author: Author, trailer: str = "") -> str:
         """Commits the tree as it is, also when nothing changed, and returns the new commit's id.
@@ -153,7 +174,10 @@ class ProjectRepository:
         `trailer` becomes the message's last paragraph: `Task: T-001/1`.
         """
         self._must("add", "--all")
-        text = message.replace("\0", "").strip() + (f"\n\n{trailer}" if trailer else "") + "\n"
+        return self._commit_staged(message + (f"\n\n{trailer}" if trailer else ""), author)
+
+    def _commit_staged(self, message: str, author: Author) -> str:
+        text = message.replace("\0", "").strip() + "\n"
         identity = {"GIT_AUTHOR_NAME": _plain(author.name), "GIT_AUTHOR_EMAIL": _plain(author.email)}
         with _stdin(text.encode()) as stdin:
             self._must(
@@ -161,6 +185,7 @@ class ProjectRepository:
                 stdin=stdin,
                 env=identity,
             )
+        self._unpacked += 1
         return self.head
 
     def apply_patch(self, patch: bytes) -> None:
@@ -228,13 +253,20 @@ class ProjectRepository:
 
     @classmethod
     def _empty(cls, folder: Path) -> Self:
-        folder.mkdir(parents=True, exist_ok=True)
-        repository = cls(folder)
-        repository._must("init", "--quiet", "--template=", "--initial-branch=main")
-        return repository
+        git = folder / ".git"
+        for part in ("objects", "refs/heads"):
+            (git / part).mkdir(parents=True, exist_ok=True)
+        for name, text in _SKELETON.items():
+            (git / name).write_text(text)
+        return cls(folder)
 
     def _entries(self) -> list[tuple[str, str]]:
-        """(mode, path) of every tracked file."""
+        """(mode, path) of every tracked file, as the paths' bytes sort."""
+        index = self.folder / ".git" / "index"
+        if index.exists() and index.stat().st_size <= _INDEX_BYTES_MAX:
+            entries = _index_entries(index.read_bytes())
+            if entries is not None:
+                return entries
         lines = self._must("ls-files", "--stage", "-z").split(b"\0")
         return [(line.split(b" ", 1)[0].decode(), os.fsdecode(line.split(b"\t", 1)[1])) for line in lines if line]
 
@@ -294,6 +326,22 @@ def _environment(folder: Path) -> dict[str, str]:
         "GIT_LITERAL_PATHSPECS": "1",
         **_COMMITTER,
     }
+
+
+def _index_entries(data: bytes) -> list[tuple[str, str]] | None:
+    """(mode, path) of an index of version 2; None for another version. Source: git's index-format(5)."""
+    signature, version, count = struct.unpack_from(">4sII", data)
+    if (signature, version) != (b"DIRC", 2):
+        return None
+    entries: list[tuple[str, str]] = []
+    at = 12
+    for _ in range(count):
+        (mode,) = struct.unpack_from(">I", data, at + 24)
+        end = data.index(b"\0", at + 62)
+        entries.append((f"{mode:06o}", os.fsdecode(data[at + 62 : end])))
+        # An entry is padded with 1 to 8 zeros to a multiple of eight.
+        at += (end - at + 8) // 8 * 8
+    return entries
 
 
 @contextmanager

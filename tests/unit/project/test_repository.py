@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from git import Repo
+
 from runtime.errors import BadInputError, ConflictError, NotFoundError
 from runtime.project.repository import Author, MergeConflictError, ProjectRepository
 
@@ -242,7 +244,8 @@ def test_reset_hard__takes_commit_ids_only(repository: ProjectRepository) -> Non
 
 def test_export__holds_exactly_the_tracked_files(repository: ProjectRepository) -> None:
     (repository.folder / "dropping").write_text("x")
-    repository.write_and_commit({".gitattributes": "a.txt export-ignore\n"}, "Hide", ANN)
+    repository.write({".gitattributes": "a.txt export-ignore\n"})
+    repository.commit("Hide", ANN)
     (repository.folder / "late").write_text("x")
     archive = repository.export("todo")
     with zipfile.ZipFile(io.BytesIO(archive)) as package:
@@ -255,3 +258,21 @@ def test_copy_tree__writes_the_staged_files_without_git(repository: ProjectRepos
     repository.write({"new.txt": "x\n"})
     repository.copy_tree(tmp_path / "copy")
     assert sorted(os.listdir(tmp_path / "copy")) == ["a.txt", "new.txt", "src"]
+
+
+def test_files__are_told_from_the_index_as_git_tells_them(repository: ProjectRepository) -> None:
+    names = [f"d{'x' * length}/{length}.txt" for length in range(20)]
+    repository.write_and_commit({**dict.fromkeys(names, "x\n"), "ünï/ä.txt": "x\n"}, "Many", ANN)
+    listed = Repo(repository.folder).git.ls_files("-z").split("\0")
+    assert repository.files() == [name for name in listed if name]
+
+
+def test_bundle__holds_every_commit_before_and_after_they_are_packed(
+    repository: ProjectRepository, tmp_path: Path
+) -> None:
+    for number in range(20):
+        repository.write_and_commit({"a.txt": f"{number}\n"}, f"Commit {number}", ANN)
+        clone = ProjectRepository.from_bundle(tmp_path / f"clone{number}", repository.bundle())
+        assert clone.head == repository.head
+        assert clone.read("a.txt") == f"{number}\n".encode()
+    assert [each.commit for each in clone.commits()] == [each.commit for each in repository.commits()]
