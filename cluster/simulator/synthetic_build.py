@@ -226,7 +226,9 @@ def _readme(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
         "Main features": f"Every number is tested:\n\n```sh\nsh -e {first.test}\n```",
         "Directory overview": "`src/` holds the numbers, `tests/` their tests.",
     }
-    return {"markdown": "# Synthetic build\n\n" + "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())}
+    return {
+        "markdown": "# Synthetic build\n\n" + "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())
+    }
 
 
 _REPLIES: Mapping[str, Callable[[BuildOrder, Asked], Mapping[str, object]]] = {
@@ -250,9 +252,7 @@ def _edit(task: SyntheticTask) -> str:
         # Builtins of the shell alone: a test that starts no process leaves only our own work to be measured.
         task.test: f'read -r number < {task.file}\n[ "$number" = {number} ]\n',
     }
-    blocks = [
-        f"{path}\n```text\n<<<<<<< SEARCH\n=======\n{text}>>>>>>> REPLACE\n```\n" for path, text in files.items()
-    ]
+    blocks = [f"{path}\n```text\n<<<<<<< SEARCH\n=======\n{text}>>>>>>> REPLACE\n```\n" for path, text in files.items()]
     return f"{task.id} is one number and its test.\n\n" + "\n".join(blocks)
 
 

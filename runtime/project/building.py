@@ -1,7 +1,6 @@
-"""The loop of a phase: ready tasks to implementers, what passes into the merge queue, then verification."""
+"""The loop of a phase: ready tasks to implementers, and what passes into the merge queue."""
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from runtime.entity.activation import Activation
 from runtime.errors import (
     AccountStoppedError,
-    BadInputError,
     CeilingReachedError,
     NotEnoughCreditsError,
     RefusedError,
@@ -21,15 +19,15 @@ from runtime.ledger.port import NewToken, TokenTerms
 from runtime.project import prompts
 from runtime.project.architect import Architect
 from runtime.project.finding import CodeFinder
-from runtime.project.repository import MergeConflictError, ProjectRepository
-from runtime.project.state import State
+from runtime.project.merging import Change, MergeQueue
+from runtime.project.repeats import Tried, Way, change_mark, failure_mark, way_on
+from runtime.project.schedule import next_items
+from runtime.project.state import Attempt, State
 from runtime.project.steps import PaidSteps
 from runtime.project.todo import Item, Todo
-from runtime.project.workbench import IMPLEMENTER_AUTHOR, Workbench
+from runtime.project.workbench import Workbench
 from runtime.project.workshop import Workshop
 from runtime.tokens import new_task_token, token_hash
-
-log = logging.getLogger(__name__)
 
 TASK_TOKEN_LIFETIME = timedelta(hours=2)
 LOG_CHARACTERS_MAX = 4_000
@@ -57,13 +55,13 @@ class Building:
         self._finder = finder
         self._workshop = workshop
         self._settings = workshop.settings
-        self._last_check: tuple[tuple[str, tuple[str, ...]], CheckReport] | None = None
+        self._merging = MergeQueue(
+            activation, workbench, workshop.implementers.check, self._check_commands, self.spent_ucredits
+        )
 
     @property
     def todo(self) -> Todo:
-        todo = self._activation.state.todo
-        assert todo is not None, "building starts after planning"
-        return todo
+        return self._activation.state.plan
 
     async def implement(self, phase: int) -> None:
         """Works on the phase's open items, in parallel where the graph allows it.
@@ -75,7 +73,7 @@ class Building:
         started = 0
         try:
             while True:
-                for item in self.todo.ready(phase, running):
+                for item in next_items(self.todo, phase, running):
                     if len(running) < self._settings.max_parallel_implementers and (
                         started < self._settings.verify_every_n_items
                     ):
@@ -101,10 +99,11 @@ class Building:
         """Build and tests of all finished items, on a fresh clone of main. The last merge's are not repeated."""
         done = [item.id for item in self.todo.items if item.done]
         key = (self._activation.state.commit, self._check_commands(self.todo.tests(done)))
-        if self._last_check is None or self._last_check[0] != key:
-            work = CheckWork(bundle=await self._workbench.bundle(), commands=key[1])
-            self._last_check = (key, await self._workshop.implementers.check(work))
-        return self._last_check[1]
+        if self._merging.last_check is None or self._merging.last_check[0] != key:
+            project = self._activation.state.id
+            work = CheckWork(bundle=await self._workbench.bundle(), commands=key[1], project=project)
+            self._merging.last_check = (key, await self._workshop.implementers.check(work))
+        return self._merging.last_check[1]
 
     async def spent_ucredits(self) -> int:
         receipt = await self._workshop.ledger.receipt(self._activation.state.id)
@@ -129,9 +128,14 @@ class Building:
 
     async def _attempt(self, item: Item, number: int) -> bool:
         failures = self._failures_in_a_row(item, number)
-        model = self._settings.implementer_model
-        if len(failures) == self._settings.max_fix_rounds:
-            model = self._settings.strong_implementer_model
+        way = self._way(item, number)
+        model = self._settings.strong_implementer_model if way.stronger else self._settings.implementer_model
+        if way.repeated:
+            await self._activation.emit(
+                "task.repeated",
+                f"task/{item.id}/{number}/repeated",
+                {"task": item.id, "attempt": number - 1, "what": way.repeated, "next_model": model},
+            )
         result = await self._steps.run(
             f"code/{item.id}/{number}",
             lambda run: self._edit(item, number, run, model, failures[-1] if failures else ""),
@@ -152,28 +156,51 @@ class Building:
         if not result["passed"]:
             await self._reject(item, number, result["report"])
             return False
-        return await self._merge(item, number, await self._workshop.ledger.get_blob(BlobId(result["patch"])))
+        patch = await self._workshop.ledger.get_blob(BlobId(result["patch"]))
+        return await self._merge(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
 
     def _refuse_more(self, item: Item, number: int) -> None:
-        """Raises RefusedError when MAX_FIX_ROUNDS attempts and the stronger model's one have failed."""
+        """Raises RefusedError when every attempt that may be paid for has failed, the stronger model's among them."""
+        if why := self._hopeless(item, number):
+            raise RefusedError(f"{item.id} {item.title} {why}", "`masterbuilder logs` shows every attempt.")
+
+    def _hopeless(self, item: Item, number: int) -> str:
+        """Why no further attempt is paid for; empty while one is."""
+        way = self._way(item, number)
+        if not way.hopeless:
+            return ""
         failures = self._failures_in_a_row(item, number)
-        if len(failures) > self._settings.max_fix_rounds:
-            raise RefusedError(
-                f"{item.id} {item.title} could not be made to pass in {len(failures)} attempts. "
-                f"The last one failed with: {failures[-1][-REASON_CHARACTERS_MAX:]}",
-                "`masterbuilder logs` shows every attempt.",
-            )
+        looped = f", and {way.repeated} as before" if way.repeated else ""
+        last = failures[-1][-REASON_CHARACTERS_MAX:]
+        return f"could not be made to pass in {len(failures)} attempts{looped}. The last one failed with: {last}"
+
+    def _way(self, item: Item, number: int) -> Way:
+        """How the attempts before this one say to go on."""
+        settings = self._settings
+        tried = [
+            Tried(cause=each.cause, failure=failure_mark(each.reason), change=self._change(item, each.number))
+            for each in self._row(item, number)
+        ]
+        has_stronger = settings.strong_implementer_model != settings.implementer_model
+        return way_on(tried, settings.max_fix_rounds, has_stronger=has_stronger)
+
+    def _change(self, item: Item, number: int) -> str:
+        return str(self._activation.state.steps.results.get(f"code/{item.id}/{number}", {}).get("change", ""))
 
     def _failures_in_a_row(self, item: Item, number: int) -> list[str]:
         """Why the attempts just before this one did not land, oldest first."""
-        failures: list[str] = []
+        return [each.reason for each in self._row(item, number)]
+
+    def _row(self, item: Item, number: int) -> list[Attempt]:
+        """The rejected attempts just before this one, oldest first."""
+        row: list[Attempt] = []
         for attempt in reversed(self._activation.state.attempts.get(item.id, ())):
             if attempt.number >= number:
                 continue
             if attempt.outcome != "rejected":
                 break
-            failures.insert(0, attempt.reason)
-        return failures
+            row.insert(0, attempt)
+        return row
 
     async def _edit(self, item: Item, number: int, run: RunId, model: str, failure: str) -> Mapping[str, Any]:
         token = new_task_token()
@@ -188,19 +215,21 @@ class Building:
                 terms=TokenTerms(models=(model,)),
             )
         )
-        done = {each.id for each in self.todo.items if each.done}
         near = [path for each in item.depends for path in self.todo.item(each).files]
         code = await self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
+        base = self._activation.state.commit
+        checks = self._check_commands(self.todo.tests({*(each.id for each in self.todo.items if each.done), item.id}))
         result = await self._workshop.implementers.edit(
             EditWork(
                 bundle=await self._workbench.bundle(),
+                project=self._activation.state.id,
                 instruction=prompts.edit_instruction(self._architect.subject(), item, number, code, failure),
                 files=item.files,
                 read_only=tuple(dict.fromkeys((*item.tests, *near))),
                 model=model,
                 gateway_url=self._settings.gateway_url,
                 token=token,
-                checks=self._check_commands(self.todo.tests({*done, item.id})),
+                checks=checks,
             )
         )
         if not result.patch:
@@ -208,6 +237,8 @@ class Building:
         changed = bool(result.patch)
         return {
             "patch": await self._workshop.ledger.put_blob(result.patch),
+            "base": base,
+            "change": change_mark(result.patch),
             "changed": list(result.changed),
             "engine": result.engine,
             "passed": changed and result.checks.passed,
@@ -231,59 +262,19 @@ class Building:
         if result.error and not asked and not refused:
             raise UnavailableError(f"The edit came to nothing: {result.error[-REASON_CHARACTERS_MAX:]}")
 
-    async def _merge(self, item: Item, number: int, patch: bytes) -> bool:
-        """The merge queue: one at a time, on the newest main, with the checks run again on the merged tree."""
-        key = f"task/{item.id}/{number}/merged"
-        if self._activation.has(key):
-            return True
-        async with self._workbench.alone() as repository:
-            try:
-                commit = await asyncio.to_thread(self._commit_merged, repository, item, number, patch)
-            except (MergeConflictError, BadInputError) as error:
-                await self._reject(item, number, f"It did not fit the newer main branch: {error.message}")
-                return False
-            tests = self.todo.tests({*(each.id for each in self.todo.items if each.done), item.id})
-            commands = self._check_commands(tests)
-            bundle = await asyncio.to_thread(repository.bundle)
-            report = await self._workshop.implementers.check(CheckWork(bundle=bundle, commands=commands))
-            if not report.passed:
-                await self._reject(item, number, f"Red on the merged tree:\n{prompts.steady(report)}")
-                return False
-            self._last_check = ((commit, commands), report)
-            committed = await self._workbench.keep(commit, bundle)
-            ticked = self.todo.ticked(item.id)
-            await self._activation.emit(
-                "task.merged",
-                key,
-                {
-                    **committed.fields(),
-                    "task": item.id,
-                    "title": item.title,
-                    "attempt": number,
-                    "done": ticked.done_count(),
-                    "total": len(ticked.items),
-                    "spent_ucredits": await self.spent_ucredits(),
-                },
-            )
-        log.info("merged %s as %s", item.id, commit[:10])
-        self._activation.spawn(self._finder.refresh(), f"index {item.id}")
+    async def _merge(self, change: Change) -> bool:
+        returned = await self._merging.land(change)
+        if returned is not None:
+            await self._reject(change.item, change.attempt, returned.reason, returned.cause)
+            return False
+        self._activation.spawn(self._finder.refresh(), f"index {change.item.id}")
         return True
 
-    def _commit_merged(self, repository: ProjectRepository, item: Item, number: int, patch: bytes) -> str:
-        """Blocking. The code and its tick are one commit, by the implementer that made it."""
-        repository.apply_patch(patch)
-        todo = self.todo.ticked(item.id).render(self._activation.state.title)
-        return repository.write_and_commit(
-            {"TODO.md": todo},
-            f"{item.id}: {item.title}\n\nTask: {item.id}/{number}",
-            IMPLEMENTER_AUTHOR,
-        )
-
-    async def _reject(self, item: Item, number: int, reason: str) -> None:
+    async def _reject(self, item: Item, number: int, reason: str, cause: str = "checks") -> None:
         await self._activation.emit(
             "task.rejected",
             f"task/{item.id}/{number}/rejected",
-            {"task": item.id, "attempt": number, "reason": reason},
+            {"task": item.id, "attempt": number, "reason": reason, "cause": cause},
         )
 
     def _check_commands(self, tests: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from runtime.project.todo import Item
+from runtime.project.todo import Item, Todo
 
 
 def remaining_chains(items: Sequence[Item]) -> Mapping[str, int]:
@@ -33,23 +33,17 @@ def remaining_chains(items: Sequence[Item]) -> Mapping[str, int]:
     return chains
 
 
-def next_items(items: Sequence[Item], phase: int, busy: Collection[str]) -> Sequence[Item]:
-    """The phase's open items that can be begun now, the one with the longest remaining chain first.
+def next_items(plan: Todo, phase: int, busy: Collection[str]) -> Sequence[Item]:
+    """The phase's items that can be begun now, the one with the longest remaining chain first.
 
-    An item can be begun when all it depends on is done and nobody works on it or on a file of its own. Chains count
-    the whole plan: what later phases wait for is begun early. Among equals the plan's order decides. Each of the
-    items may be begun whatever becomes of those before it, but of two that own the same file only the first is there.
+    Chains count the whole plan: what later phases wait for is begun early. Among equals the plan's order decides. No
+    two that own the same file are worked on at once, so that nobody's change meets another's: of two only the first
+    is here, and none that owns a file of one that is `busy`.
     """
-    done = {item.id for item in items if item.done}
-    taken = {path for item in items if item.id in busy for path in item.files}
-    chains = remaining_chains(items)
-    ready = [
-        item
-        for item in items
-        if item.phase == phase and not item.done and item.id not in busy and done.issuperset(item.depends)
-    ]
+    chains = remaining_chains(plan.items)
+    taken = {path for item in plan.items if item.id in busy for path in item.files}
     chosen: list[Item] = []
-    for item in sorted(ready, key=lambda item: -chains[item.id]):
+    for item in sorted(plan.ready(phase, busy), key=lambda item: -chains[item.id]):
         if taken.isdisjoint(item.files):
             chosen.append(item)
             taken.update(item.files)

@@ -23,6 +23,8 @@ class Attempt:
     number: int
     outcome: str | None = None
     reason: str = ""
+    cause: str = "checks"
+    """Of a rejection: `checks`, or what made it go back on a newer base: `conflict`, `merged tree`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,8 @@ class State:
                 tries = (*self.attempts.get(data["task"], ()), Attempt(number=data["attempt"]))
                 return replace(seen, attempts={**self.attempts, data["task"]: tries})
             case "task.rejected":
-                return seen._with_outcome(data["task"], data["attempt"], "rejected", data["reason"])
+                cause = data.get("cause", "checks")
+                return seen._with_outcome(data["task"], data["attempt"], "rejected", data["reason"], cause)
             case "task.merged":
                 assert self.todo is not None, "a task was merged before there was a plan"
                 merged = seen._with_outcome(data["task"], data["attempt"], "merged", "")
@@ -204,6 +207,12 @@ class State:
         return None
 
     @property
+    def plan(self) -> Todo:
+        """Only after planning."""
+        assert self.todo is not None, "there is no plan yet"
+        return self.todo
+
+    @property
     def paused(self) -> bool:
         return self.status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE)
 
@@ -217,9 +226,9 @@ class State:
             changed = replace(changed, completed_at=self.updated_at)
         return replace(changed, steps=replace(changed.steps, open={})) if status.terminal else changed
 
-    def _with_outcome(self, task: str, number: int, outcome: str, reason: str) -> "State":
+    def _with_outcome(self, task: str, number: int, outcome: str, reason: str, cause: str = "checks") -> "State":
         tries = tuple(
-            replace(attempt, outcome=outcome, reason=reason) if attempt.number == number else attempt
+            replace(attempt, outcome=outcome, reason=reason, cause=cause) if attempt.number == number else attempt
             for attempt in self.attempts.get(task, ())
         )
         return replace(self, attempts={**self.attempts, task: tries})

@@ -2,16 +2,19 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from runtime.entity.activation import Activation
 from runtime.ids import BlobId
 from runtime.ledger.port import Ledger
 from runtime.project.repository import Author, ProjectRepository
 from runtime.project.state import State
+
+T = TypeVar("T")
 
 PRODUCT_AUTHOR = Author(name="Masterbuilder", email="builder@masterbuilder.invalid")
 IMPLEMENTER_AUTHOR = Author(name="Masterbuilder implementer", email="implementer@masterbuilder.invalid")
@@ -37,15 +40,18 @@ class Workbench:
         self._folder = folder
         self._alone = asyncio.Lock()
         self._repository: ProjectRepository | None = None
+        self._stands_at = ""
+        """The commit that the working copy holds and nothing else; empty when that is not known."""
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[ProjectRepository]:
-        """The repository at the journal's commit, for one user at a time. Its methods block: call them in threads."""
+        """The repository at the journal's commit, for one user at a time. Its methods block: call them by `in_thread`."""
         async with self._alone:
             repository = self._repository or await self._restore()
             self._repository = repository
-            if self._activation.state.commit:
-                await asyncio.to_thread(repository.reset_hard, self._activation.state.commit)
+            commit, stood_at, self._stands_at = self._activation.state.commit, self._stands_at, ""
+            if commit and commit != stood_at:
+                await in_thread(repository.reset_hard, commit)
             yield repository
 
     async def bundle(self) -> bytes:
@@ -55,24 +61,38 @@ class Workbench:
         return await self._ledger.get_blob(bundle)
 
     async def keep(self, commit: str, bundle: bytes) -> Committed:
-        """Puts a commit's bundle on disk. Nothing counts before an event names it."""
-        return Committed(commit=commit, bundle=await self._ledger.put_blob(bundle))
+        """Puts the newest commit's bundle on disk, by whoever is alone. Nothing counts before an event names it."""
+        committed = Committed(commit=commit, bundle=await self._ledger.put_blob(bundle))
+        self._stands_at = commit
+        return committed
 
     async def commit_files(self, files: Mapping[str, str], message: str) -> Committed:
         """Writes files of the product's own and commits them; where they say the same already, nothing is committed."""
         async with self.alone() as repository:
-            if self._activation.state.bundle is not None and await asyncio.to_thread(_holds, repository, files):
+            if self._activation.state.bundle is not None and await in_thread(_holds, repository, files):
                 return Committed(commit=self._activation.state.commit, bundle=self._activation.state.bundle)
-            commit = await asyncio.to_thread(repository.write_and_commit, files, message, PRODUCT_AUTHOR)
-            return await self.keep(commit, await asyncio.to_thread(repository.bundle))
+            commit = await in_thread(repository.write_and_commit, files, message, PRODUCT_AUTHOR)
+            return await self.keep(commit, await in_thread(repository.bundle))
 
     async def _restore(self) -> ProjectRepository:
         if self._folder.exists():
-            await asyncio.to_thread(shutil.rmtree, self._folder)
+            await in_thread(shutil.rmtree, self._folder)
         if self._activation.state.bundle is None:
-            return await asyncio.to_thread(ProjectRepository.init, self._folder, PRODUCT_AUTHOR)
+            return await in_thread(ProjectRepository.init, self._folder, PRODUCT_AUTHOR)
         bundle = await self.bundle()
-        return await asyncio.to_thread(ProjectRepository.from_bundle, self._folder, bundle)
+        return await in_thread(ProjectRepository.from_bundle, self._folder, bundle)
+
+
+async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """Like `asyncio.to_thread`, but a cancelled caller waits for the thread's end: whoever has the working copy next
+    must not meet a git that is still at work in it.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait((running,))
+        raise
 
 
 def _holds(repository: ProjectRepository, files: Mapping[str, str]) -> bool:

@@ -5,7 +5,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from git import Repo
 
 from runtime.errors import BadInputError, ConflictError, NotFoundError

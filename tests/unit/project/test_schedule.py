@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.project.schedule import next_items, remaining_chains
-from runtime.project.todo import Item
+from runtime.project.todo import Item, Todo
 
 
 def item(number: int, *depends: int, phase: int = 1, files: tuple[str, ...] = (), done: bool = False) -> Item:
@@ -21,6 +21,10 @@ def item(number: int, *depends: int, phase: int = 1, files: tuple[str, ...] = ()
         tests=(),
         done=done,
     )
+
+
+def plan(items: list[Item]) -> Todo:
+    return Todo(phases=("one", "two"), items=tuple(items))
 
 
 @st.composite
@@ -56,7 +60,7 @@ def test_plan__is_worked_off_whole_in_an_order_that_graph_and_files_allow(
 ) -> None:
     running: list[Item] = []
     while any(not each.done for each in items):
-        offered = next_items(items, 1, [each.id for each in running])
+        offered = next_items(plan(items), 1, [each.id for each in running])
         chains = remaining_chains(items)
         assert [chains[each.id] for each in offered] == sorted((chains[each.id] for each in offered), reverse=True)
         for each in offered[: workers - len(running)]:
@@ -70,12 +74,15 @@ def test_plan__is_worked_off_whole_in_an_order_that_graph_and_files_allow(
 
 def test_later_phase__waits_but_what_it_waits_for_comes_first() -> None:
     items = [item(1), item(2), item(3, 2, phase=2), item(4, 3, phase=2)]
-    assert [each.id for each in next_items(items, 1, ())] == ["T-002", "T-001"]
+    assert [each.id for each in next_items(plan(items), 1, ())] == ["T-002", "T-001"]
 
 
 def test_critical_path_first__is_near_the_bound_where_the_plans_order_is_not() -> None:
     """A long chain at the end of the plan, beside many short tasks."""
-    items = [*(item(number) for number in range(1, 31)), *(item(n, *([n - 1] if n > 31 else [])) for n in range(31, 41))]
+    items = [
+        *(item(number) for number in range(1, 31)),
+        *(item(n, *([n - 1] if n > 31 else [])) for n in range(31, 41)),
+    ]
     assert makespan(items, workers=4, by_path=True) == 10
     assert makespan(items, workers=4, by_path=False) > 15
 
@@ -84,7 +91,7 @@ def makespan(items: list[Item], workers: int, *, by_path: bool) -> int:
     now, running = 0, []
     while True:
         busy = [id for _, id in running]
-        offered = next_items(items, 1, busy)
+        offered = next_items(plan(items), 1, busy)
         for each in (offered if by_path else sorted(offered, key=lambda each: each.id))[: workers - len(running)]:
             heapq.heappush(running, (now + 1, each.id))
         if not running:

@@ -1,0 +1,281 @@
+"""The merge queue on a real git repository: changes that fit, that meet each other, that are red together, and crashes.
+
+A tree of these tests is red when it has both `left.txt` and `right.txt`: either change alone is green.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.entity.activation import Activation
+from runtime.entity.journal import Append, Claim
+from runtime.errors import ConflictError, StoreUnavailableError
+from runtime.ids import EntityId, UserId, partition_of
+from runtime.implementer.work import CheckReport, CheckWork, CommandResult
+from runtime.ledger.money import Tariff
+from runtime.project.merging import Change, MergeQueue, Returned
+from runtime.project.project import Project
+from runtime.project.repository import ProjectRepository
+from runtime.project.state import State
+from runtime.project.workbench import Workbench, in_thread
+from runtime.testing.memory_journal import MemoryJournal
+from runtime.testing.memory_ledger import MemoryLedger
+
+ENTITY = EntityId("project:p1")
+ITEMS = [f"T-{number:03}" for number in range(1, 7)]
+CHANGES: Mapping[str, Callable[[str], dict[str, str]]] = {
+    "own": lambda item: {f"{item}.txt": f"{item}\n"},
+    "shared": lambda item: {"shared.txt": f"{item}\n"},
+    "left": lambda item: {"left.txt": f"{item}\n"},
+    "right": lambda item: {"right.txt": f"{item}\n"},
+}
+OPENED = {"owner": "u1", "brief": "b", "answers": {}, "max_ucredits": None, "confirmed": True}
+STACK = {
+    "choices": [{"layer": "l", "choice": "c", "reason": "r"}],
+    "commands": {"install": "", "build": "", "test": "test {tests}", "run": "true"},
+}
+
+
+class DyingJournal(MemoryJournal):
+    """The process dies at its next append: before or after that is on disk."""
+
+    dies: str = ""
+
+    async def append(self, append: Append) -> int:
+        if self.dies == "before":
+            raise StoreUnavailableError("dead")
+        seq = await super().append(append)
+        if self.dies == "after":
+            raise StoreUnavailableError("dead")
+        return seq
+
+
+class Quiet:
+    def lost(self) -> None: ...
+
+    def fail(self, error: BaseException) -> None: ...
+
+    def working(self, more: int) -> None: ...
+
+
+class Site:
+    """One project's journal and blobs, and the process that merges, which may be started anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = MemoryLedger(Tariff(), 0)
+        self.journal = DyingJournal(self.ledger)
+        self.epoch = 0
+        self.clones = 0
+        self.checks = 0
+        self.tries: dict[str, int] = {}
+        self.landed: list[Change] = []
+        self.activation: Activation[State]
+        self.queue: MergeQueue
+
+    async def start(self) -> None:
+        self.journal.dies = ""
+        partition = partition_of(ENTITY)
+        claim = Claim(host="h", incarnation=str(self.epoch), partitions={partition: self.epoch})
+        self.epoch = (await self.journal.claim(claim))[partition]
+        project = Project(ENTITY, cast("Any", None))
+        self.activation = Activation(
+            entity=ENTITY, epoch=self.epoch, journal=self.journal, behaviour=project, life=Quiet()
+        )
+        self.activation.restore(await self.journal.load(ENTITY), UserId("u1"))
+        workbench = Workbench(self.activation, cast("Any", self.ledger), self.folder / f"work{self.epoch}")
+
+        async def spent() -> int:
+            return 0
+
+        self.queue = MergeQueue(self.activation, workbench, self._check, lambda tests: tests, spent)
+        if not self.activation.state.commit:
+            await self._open(workbench)
+
+    async def _open(self, workbench: Workbench) -> None:
+        items = [
+            {"id": item, "title": item, "detail": "d", "depends": [], "files": [f"{item}.txt"],
+             "requirements": ["R-01"], "tests": [f"tests/{item}"]}
+            for item in ITEMS
+        ]  # fmt: skip
+        plan = {"phases": [{"title": "One", "items": items}]}
+        ready = {"title": "P", "stack": STACK, "plan": plan, "requirement_ids": ["R-01"]}
+        await self.activation.emit("project.opened", "opened", OPENED)
+        await self.activation.emit("plan.ready", "plan", ready)
+        files = {"TODO.md": self.activation.state.plan.render("P"), "shared.txt": "nobody\n"}
+        committed = await workbench.commit_files(files, "plan")
+        await self.activation.emit("repository.committed", "first", committed.fields())
+
+    async def make(self, item: str, kind: str) -> Change:
+        """What an implementer hands over: made on main as it is now."""
+        number = self.tries[item] = self.tries.get(item, 0) + 1
+        state = self.activation.state
+        await self.activation.emit("task.started", f"{item}/{number}", {"task": item, "attempt": number})
+        clone = await self.clone()
+
+        def edit() -> bytes:
+            base = clone.head
+            clone.write(CHANGES[kind](item))
+            return clone.diff_from(base)
+
+        return Change(item=state.plan.item(item), attempt=number, patch=await in_thread(edit), base=state.commit)
+
+    async def land(self, change: Change) -> Returned | None:
+        returned = await self.queue.land(change)
+        if returned is None:
+            self.landed.append(change)
+        return returned
+
+    async def clone(self) -> ProjectRepository:
+        state = self.activation.state
+        assert state.bundle is not None
+        self.clones += 1
+        bundle = await self.ledger.get_blob(state.bundle)
+        return await in_thread(ProjectRepository.from_bundle, self.folder / f"clone{self.clones}", bundle)
+
+    async def _check(self, work: CheckWork) -> CheckReport:
+        self.checks += 1
+        self.clones += 1
+        tree = await in_thread(ProjectRepository.from_bundle, self.folder / f"clone{self.clones}", work.bundle)
+        status = int({"left.txt", "right.txt"} <= set(tree.files()))
+        return CheckReport(results=[CommandResult(command="t", exit_status=status, duration_s=0.1, output="")])
+
+    async def assert_main_is_whole(self) -> None:
+        """Linear, green and ticked at each commit, every landed change in it once, and nothing else."""
+        clone = await self.clone()
+        await in_thread(self._assert_whole, clone)
+
+    def _assert_whole(self, clone: ProjectRepository) -> None:
+        state = self.activation.state
+        commits = list(reversed(clone.commits()))
+        assert commits[-1].commit == state.commit
+        parents = clone._must("log", "--format=%P", "main").decode().split("\n")
+        assert all(len(line.split()) <= 1 for line in parents)
+        trailers = [commit.trailers["Task"] for commit in commits[2:]]
+        known = {
+            f"{item}/{each.number}" for item, tries in state.attempts.items() for each in tries
+            if each.outcome == "merged"
+        }  # fmt: skip
+        assert set(trailers) == known
+        assert len(trailers) == len(known)
+        assert {f"{change.item.id}/{change.attempt}" for change in self.landed} <= known
+        done: set[str] = set()
+        for commit in commits[2:]:
+            done.add(commit.trailers["Task"].split("/")[0])
+            clone.reset_hard(commit.commit)
+            assert not {"left.txt", "right.txt"} <= set(clone.files()), "red"
+            todo = clone.read("TODO.md").decode()
+            assert {item for item in ITEMS if f"- [x] {item} " in todo} == done
+        assert done == {item.id for item in state.plan.items if item.done}
+
+
+@contextlib.asynccontextmanager
+async def site() -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Site(Path(folder))
+        await made.start()
+        yield made
+        await made.assert_main_is_whole()
+
+
+async def test_change_made_on_todays_main__is_not_checked_twice_and_one_on_an_older_is() -> None:
+    async with site() as here:
+        first, second = await here.make("T-001", "own"), await here.make("T-002", "own")
+        assert await here.land(first) is None
+        assert here.checks == 0
+        assert await here.land(second) is None
+        assert here.checks == 1
+        assert await here.land(first) is None, "repeating it changes nothing"
+
+
+async def test_conflict_and_red_on_the_merged_tree__go_back_and_land_when_made_anew() -> None:
+    async with site() as here:
+        first, second = await here.make("T-001", "shared"), await here.make("T-002", "shared")
+        left, right = await here.make("T-003", "left"), await here.make("T-004", "right")
+        assert await here.land(first) is None
+        returned = await here.land(second)
+        assert returned is not None
+        assert returned.cause == "conflict"
+        assert await here.land(left) is None
+        returned = await here.land(right)
+        assert returned is not None
+        assert returned.cause == "merged tree"
+        assert await here.land(await here.make("T-002", "shared")) is None
+
+
+@pytest.mark.parametrize("dies", ["before", "after"])
+async def test_crash_at_the_merge__loses_nothing_and_merges_nothing_twice(dies: str) -> None:
+    async with site() as here:
+        change = await here.make("T-001", "own")
+        here.journal.dies = dies
+        with pytest.raises(StoreUnavailableError):
+            await here.land(change)
+        await here.start()
+        assert bool(here.activation.state.plan.item("T-001").done) is (dies == "after")
+        assert await here.land(change) is None
+
+
+async def test_cancelled_merge__leaves_the_working_copy_to_nobody_while_git_runs_in_it() -> None:
+    async with site() as here:
+        changes = [await here.make(item, "own") for item in ITEMS[:3]]
+        for pause_s in (0.0, 0.01, 0.04):
+            landing = asyncio.create_task(here.land(changes[0]))
+            await asyncio.sleep(pause_s)
+            landing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await landing
+        assert [await here.land(change) for change in changes[1:]] == [None, None]
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("make"), st.sampled_from(ITEMS), st.sampled_from(sorted(CHANGES))),
+    st.tuples(st.just("land"), st.integers(0, 5), st.just("")),
+    st.tuples(st.just("land all"), st.just(0), st.just("")),
+    st.tuples(st.just("cancel"), st.integers(0, 5), st.just("")),
+    st.tuples(st.just("die"), st.integers(0, 5), st.sampled_from(["before", "after"])),
+)
+
+
+@given(st.lists(STEPS, min_size=4, max_size=9))
+@settings(max_examples=8, deadline=None)
+def test_any_order_of_landings_conflicts_and_crashes__keeps_main_whole(
+    steps: list[tuple[str, Any, str]],
+) -> None:
+    asyncio.run(play(steps))
+
+
+async def play(steps: list[tuple[str, Any, str]]) -> None:
+    async with site() as here:
+        made: list[Change] = []
+        for what, which, more in steps:
+            if what == "make":
+                if not here.activation.state.plan.item(which).done:
+                    made.append(await here.make(which, more))
+                continue
+            if not made:
+                continue
+            change = made[which % len(made)]
+            # An item that landed in another attempt is not tried again by any build.
+            made = [each for each in made if not here.activation.state.plan.item(each.item.id).done or each is change]
+            if what == "land all":
+                await asyncio.gather(*(here.land(each) for each in {each.item.id: each for each in made}.values()))
+            elif what == "land":
+                await here.land(change)
+            elif what == "cancel":
+                landing = asyncio.create_task(here.land(change))
+                await asyncio.sleep(0.02)
+                landing.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await landing
+            else:
+                here.journal.dies = more
+                with contextlib.suppress(StoreUnavailableError, ConflictError):
+                    await here.land(change)
+                await here.start()
