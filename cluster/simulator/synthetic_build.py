@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from cluster.simulator.asked import Asked
 from cluster.simulator.chat import Message
@@ -74,7 +75,7 @@ class BuildOrder:
         graph = self.graph()
         count = max(min(self.phases, self.tasks), -(-self.tasks // PHASE_TASKS_MAX))
         cuts = [number * self.tasks // count for number in range(count + 1)]
-        return [graph[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+        return [graph[start:end] for start, end in pairwise(cuts)]
 
 
 def read_build(messages: Sequence[Message]) -> BuildOrder | None:
@@ -263,6 +264,6 @@ def _number(task: SyntheticTask) -> int:
 def _senseless(word: str) -> Refusal:
     return Refusal(
         400,
-        f"A synthetic build cannot be read from {word[:80]!r}: write `synthetic build`, then any of tasks=1..{TASKS_MAX}, "
-        "seed=, delay_ms=LOW..HIGH, width= and phases=.",
+        f"A synthetic build cannot be read from {word[:80]!r}: write `synthetic build`, then any of "
+        f"tasks=1..{TASKS_MAX}, seed=, delay_ms=LOW..HIGH, width= and phases=.",
     )

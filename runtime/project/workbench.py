@@ -45,7 +45,7 @@ class Workbench:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[ProjectRepository]:
-        """The repository at the journal's commit, for one user at a time. Its methods block: call them by `in_thread`."""
+        """The repository at the journal's commit, for one user at a time. Its methods block: use `in_thread`."""
         async with self._alone:
             repository = self._repository or await self._restore()
             self._repository = repository

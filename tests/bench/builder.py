@@ -1,0 +1,276 @@
+"""`make bench NAME=builder`: synthetic builds through the whole product, against what no schedule can beat.
+
+One build of 60 tasks with 4 and with 8 workers, then 20 builds at once on 6 workers. One JSON line a figure. Takes
+some minutes, and wants a machine that has nothing else to do.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+from pydantic import ValidationError
+
+from cluster.processes import owned
+from cluster.simulator.synthetic_build import BuildOrder, parse_build
+from cluster.wire import Event
+from runtime.config import Settings
+from runtime.errors import MasterbuilderError, UnavailableError
+from tests.bench.figures import figure
+from tests.bench.synthetic_builds import Bounds, Task, bounds, longest_wait_share, makespan_s, tasks_of
+from tests.e2e.live import Live
+
+MAKESPAN_RATIO_MAX = 1.15
+CPU_PER_TASK_S_MAX = 0.3
+WAIT_SHARE_MAX = 2.0
+MEMORY_BYTES_MAX = 6 << 30
+BUILD_S_MAX = 900.0
+SAMPLE_EVERY_S = 2.0
+_RAYS_OWN = ("gcs_server", "raylet", "dashboard", "agent", "log_monitor", "monitor.py", "haproxy", "ray::IDLE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    order: BuildOrder
+    project: str
+    status: str
+    events: Sequence[Event]
+    seconds: float
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        return tasks_of(self.order, self.events)
+
+
+class Watch:
+    """Processor time and memory of an installation, in a thread of its own, until it is told to stop.
+
+    What a process used after the last look at it is missed; so is a child that its parent has not waited for yet.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._used: dict[int, tuple[str, float, float]] = {}
+        """Pid -> name, seconds when first seen, seconds when last seen."""
+        self.memory_bytes_max = 0
+        self._stop = threading.Event()
+        self._look()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> Mapping[str, float]:
+        """CPU seconds by who used them: `ours`, or `ray` for what Ray needs for itself."""
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        spent = {"ours": 0.0, "ray": 0.0}
+        for name, first, last in self._used.values():
+            spent["ray" if any(each in name for each in _RAYS_OWN) else "ours"] += last - first
+        return spent
+
+    def _run(self) -> None:
+        while not self._stop.wait(SAMPLE_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        memory = 0
+        begun = not self._used
+        for process in owned(self._live.instance):
+            try:
+                with process.oneshot():
+                    times = process.cpu_times()
+                    name = f"{process.name()} {' '.join(process.cmdline()[:3])}"
+                    memory += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+            # A process's ended children count for it; the living ones are looked at themselves.
+            used = times.user + times.system + times.children_user + times.children_system
+            known = self._used.get(process.pid)
+            self._used[process.pid] = (name, known[1] if known else (used if begun else 0.0), used)
+        self.memory_bytes_max = max(self.memory_bytes_max, memory)
+
+
+class Bench:
+    def __init__(self, folder: Path, engine: str, *, workers: int, per_build_max: int) -> None:
+        live = Live.in_folder(folder)
+        own = {
+            "EDIT_ENGINE": engine,
+            "IMPLEMENTERS": str(workers),
+            "MAX_PARALLEL_IMPLEMENTERS": str(per_build_max),
+            "VERIFY_EVERY_N_ITEMS": "1000",
+            "INITIAL_FREE_CREDITS": "1000000",
+        }
+        self.live = replace(live, environment={**live.environment, **own})
+
+    def __enter__(self) -> "Bench":
+        provider = self.live.start_simulator()
+        started = self.live.run("up", **provider)
+        if started.returncode != 0:
+            raise UnavailableError(f"The service did not start: {started.stderr}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.close()
+
+    def build(self, order: BuildOrder) -> Built:
+        """From the brief to the end."""
+        client = self.live.client
+        begun = time.monotonic()
+        project = client.create(order.line, {}, None, True, uuid.uuid4().hex)
+        while not project.finished and time.monotonic() - begun < BUILD_S_MAX:
+            time.sleep(0.5)
+            project = client.project(project.id)
+            if project.paused:
+                client.resume(project.id)
+        events = list(client.events(project.id, 0)) if project.finished else []
+        client.close()
+        return Built(
+            order=order,
+            project=project.id,
+            status=str(project.status),
+            events=events,
+            seconds=time.monotonic() - begun,
+        )
+
+    def warm_up(self) -> None:
+        """A small build, so that engines are warm and every part was loaded once."""
+        self.build(BuildOrder(tasks=2))
+
+
+def measure_makespan(folder: Path, engine: str, order: BuildOrder, workers: int) -> Iterator[dict[str, object]]:
+    with Bench(folder, engine, workers=workers, per_build_max=workers) as bench:
+        bench.warm_up()
+        watch = Watch(bench.live)
+        machine = psutil.cpu_times()
+        built = bench.build(order)
+        spent = watch.stop()
+        busy = _busy(psutil.cpu_times()) - _busy(machine)
+    if built.status != "completed":
+        raise UnavailableError(f"The build ended as {built.status}.")
+    tasks = built.tasks
+    cores = os.cpu_count() or 1
+    took_s = makespan_s(tasks)
+    ours_s = spent["ours"] + spent["ray"]
+    bound = bounds(order, tasks, workers=workers, cpu_s=ours_s * took_s / built.seconds, cores=cores)
+    which, least_s = bound.largest
+    ratio = took_s / least_s
+    elsewhere = max(0.0, busy - ours_s) / (built.seconds * cores)
+    yield figure(
+        "builder", f"makespan of {order.tasks} tasks, {workers} workers, {engine}", round(took_s, 2), "s",
+        against=f"{_told(bound)}; largest is {which}; other work took {elsewhere:.0%} of the machine",
+        ratio=round(ratio, 3), target=MAKESPAN_RATIO_MAX, holds=ratio <= MAKESPAN_RATIO_MAX,
+    )  # fmt: skip
+    per_task_s = spent["ours"] / order.tasks
+    yield figure(
+        "builder", f"own CPU per task, {workers} workers, {engine}", round(per_task_s, 3), "s",
+        against=f"the whole build counted; Ray's own {spent['ray'] / order.tasks:.3f} s",
+        target=CPU_PER_TASK_S_MAX, holds=per_task_s <= CPU_PER_TASK_S_MAX,
+    )  # fmt: skip
+
+
+def measure_fairness(
+    folder: Path, engine: str, builds: int, workers: int, tasks: int, delay_ms: tuple[int, int]
+) -> Iterator[dict[str, object]]:
+    orders = [BuildOrder(tasks=tasks, seed=seed, delay_ms=delay_ms) for seed in range(1, builds + 1)]
+    with Bench(folder, engine, workers=workers, per_build_max=4) as bench:
+        bench.warm_up()
+        watch = Watch(bench.live)
+        with ThreadPoolExecutor(builds) as threads:
+            built = list(threads.map(bench.build, orders))
+        watch.stop()
+    completed = [each for each in built if each.status == "completed"]
+    seconds = [each.seconds for each in built]
+    yield figure(
+        "builder", f"builds of {builds} at once that complete, {workers} workers", len(completed), "builds",
+        against=f"from {min(seconds):.0f} to {max(seconds):.0f} s", target=builds, holds=len(completed) == builds,
+    )  # fmt: skip
+    if completed:
+        longest, share = longest_wait_share({each.project: each.tasks for each in completed})
+        yield figure(
+            "builder", "longest wait of a build to the mean", round(share, 2), "",
+            against=f"build {longest[:8]}", ratio=round(share, 2), target=WAIT_SHARE_MAX,
+            holds=share <= WAIT_SHARE_MAX,
+        )  # fmt: skip
+    yield figure(
+        "builder", f"memory of all processes, {builds} builds", round(watch.memory_bytes_max / (1 << 30), 2), "GiB",
+        target=MEMORY_BYTES_MAX >> 30, holds=watch.memory_bytes_max < MEMORY_BYTES_MAX,
+    )  # fmt: skip
+
+
+def _told(bound: Bounds) -> str:
+    return (
+        f"critical path {bound.critical_path_s:.1f} s, work {bound.work_s:.1f} s, CPU {bound.cpu_s:.1f} s, "
+        f"merges {bound.merges_s:.1f} s"
+    )
+
+
+def _busy(times: "psutil._common.scputimes") -> float:
+    return float(sum(times) - times.idle - times.iowait)
+
+
+def default_engine() -> str:
+    """`blocks` where there is one: it costs nothing beside the call."""
+    try:
+        Settings(edit_engine="blocks")
+    except ValidationError:
+        return "aider"
+    return "blocks"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.builder", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=60)
+    parser.add_argument("--workers", type=int, nargs="*", default=[4, 8])
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--delay-ms", default="500..5000", help="how long the model thinks about a task")
+    parser.add_argument("--builds", type=int, default=20, help="at once; 0 to leave that out")
+    parser.add_argument("--implementers", type=int, default=6, help="for the builds at once")
+    parser.add_argument("--build-tasks", type=int, default=8, help="of each of the builds at once")
+    parser.add_argument("--engine", default=default_engine())
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    width = max(4, given.tasks // 4)
+    order = parse_build(
+        f"synthetic build tasks={given.tasks} seed={given.seed} delay_ms={given.delay_ms} width={width}"
+    )
+    holds = True
+    with tempfile.TemporaryDirectory(prefix="mb-builder-", ignore_cleanup_errors=True) as temporary:
+        measures = [
+            *(
+                measure_makespan(Path(temporary) / f"w{workers}", given.engine, order, workers)
+                for workers in given.workers
+            ),
+            *(
+                [
+                    measure_fairness(
+                        Path(temporary) / "fair", given.engine, given.builds, given.implementers, given.build_tasks,
+                        order.delay_ms,
+                    )
+                ]
+                if given.builds
+                else []
+            ),
+        ]  # fmt: skip
+        try:
+            for measure in measures:
+                for line in measure:
+                    print(json.dumps(line), flush=True)
+                    holds = holds and bool(line["holds"])
+        except MasterbuilderError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
