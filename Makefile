@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test check format nightly bench chaos chaos-ledger clean
+.PHONY: help setup setup-tests demo test check format nightly bench chaos chaos-build chaos-ledger clean
 
 BIN := .venv/bin
 # Test files at a time: most of them wait more than they compute.
@@ -47,11 +47,14 @@ nightly: setup-tests ## the ledger at length: 20,000 random histories, 10,000,00
 	@NIGHTLY=1 $(BIN)/python -m pytest --timeout 0 tests/unit/ledger/test_ledger_machine.py \
 		tests/unit/ledger/test_money_exact.py tests/unit/store/test_store_journal_machine.py
 
-bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|ledger_start|index|engines
+bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|ledger_start|index|engines|builder
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))
 
 chaos: setup-tests ## make chaos SECONDS=120 SEED=1: kill -9 at random under load and builds; FLAGS=--heavy for Ray itself too
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --seed $(or $(SEED),1) $(FLAGS)
+
+chaos-build: setup-tests ## make chaos-build SEED=1: one build of 20 tasks, and a kill -9 every 10 s
+	@$(BIN)/python -m tests.chaos.killed_build --seed $(or $(SEED),1) $(FLAGS)
 
 chaos-ledger: setup-tests ## make chaos-ledger SEED=1: the ledger alone: 200 kill -9, 100 races on one wallet, 20 backups under load
 	@$(BIN)/python -m tests.chaos.ledger --seed $(or $(SEED),1) $(FLAGS)

@@ -229,6 +229,9 @@ class ProjectRepository:
         records = self._must("log", "-z", "--format=%H%x1f%an%x1f%ae%x1f%B", "main").decode(errors="replace")
         return [_parse_commit(record) for record in records.split("\0") if record]
 
+    def parents(self, commit: str) -> Sequence[str]:
+        return self._must("show", "--no-patch", "--format=%P", _commit_name(commit)).decode().split()
+
     def reset_hard(self, commit: str) -> None:
         """Makes main and the tree what they were at `commit`; everything else in the folder is removed."""
         self._must("reset", "--quiet", "--hard", _commit_name(commit))

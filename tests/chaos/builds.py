@@ -1,9 +1,9 @@
-"""Real builds of the simulator's scenario, one after the other, ordered and followed like any client does."""
+"""Real builds, one after the other, ordered and followed like any client does."""
 
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -33,10 +33,11 @@ class Build:
 class Builds:
     """A thread of its own. Outages are waited out; a build that pauses because of one is resumed."""
 
-    def __init__(self, client: Callable[[], Client]) -> None:
+    def __init__(self, client: Callable[[], Client], brief: str = "", answers: Mapping[str, str] | None = None) -> None:
+        """Without a brief: the simulator's scenario of an expense tracker."""
         self._client = client
-        self._brief = (_SCENARIO / "brief.md").read_text()
-        self._answers = yaml.safe_load((_SCENARIO / "answers.yaml").read_text())
+        self._brief = brief or (_SCENARIO / "brief.md").read_text()
+        self._answers = answers if brief else yaml.safe_load((_SCENARIO / "answers.yaml").read_text())
         self._no_more = threading.Event()
         self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="builds", daemon=True)
@@ -46,9 +47,16 @@ class Builds:
     def start(self) -> None:
         self._thread.start()
 
+    def order_no_more(self) -> None:
+        self._no_more.set()
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
     def finish(self, patience_s: float) -> Sequence[Build]:
         """Orders no more and waits for the last one. One that takes longer stays as it was last seen."""
-        self._no_more.set()
+        self.order_no_more()
         self._thread.join(patience_s)
         self._given_up.set()
         return self.ordered

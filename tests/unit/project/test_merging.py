@@ -156,8 +156,8 @@ class Site:
         state = self.activation.state
         commits = list(reversed(clone.commits()))
         assert commits[-1].commit == state.commit
-        parents = clone._must("log", "--format=%P", "main").decode().split("\n")
-        assert all(len(line.split()) <= 1 for line in parents)
+        before = ["", *(commit.commit for commit in commits)]
+        assert all(clone.parents(commit.commit) == before[n : n + 1] for n, commit in enumerate(commits) if n)
         trailers = [commit.trailers["Task"] for commit in commits[2:]]
         known = {
             f"{item}/{each.number}" for item, tries in state.attempts.items() for each in tries
