@@ -1,5 +1,6 @@
 """A project's way to its index: keep it fresh, and fetch the code that is near to a question."""
 
+import asyncio
 import logging
 from collections.abc import Collection, Iterable
 
@@ -25,17 +26,23 @@ class CodeFinder:
         self._activation = activation
         self._entities = entities
         self._entity = index_entity(activation.state.id)
+        self._refreshing = asyncio.Lock()
+        self._indexed = ""
+        """The commit that the index was last brought to."""
 
     async def refresh(self) -> None:
-        """Brings the index to the newest commit."""
-        state = self._activation.state
-        if state.bundle is None:
-            return
-        update = UpdateIndex(owner=state.owner, commit=state.commit, bundle=state.bundle)
-        try:
-            await self._entities.ask(self._entity, update, timeout_s=120)
-        except MasterbuilderError as error:
-            log.warning("index of %s was not updated: %s", state.id, error)
+        """Brings the index to the newest commit. Commits that come while it is brought to one are taken together."""
+        async with self._refreshing:
+            state = self._activation.state
+            if state.bundle is None or state.commit == self._indexed:
+                return
+            update = UpdateIndex(owner=state.owner, commit=state.commit, bundle=state.bundle)
+            try:
+                await self._entities.ask(self._entity, update, timeout_s=120)
+            except MasterbuilderError as error:
+                log.warning("index of %s was not updated: %s", state.id, error)
+            else:
+                self._indexed = state.commit
 
     async def near(self, question: str, *, leave_out: Collection[str] = ()) -> str:
         """Code near to one question, ready for a prompt."""
