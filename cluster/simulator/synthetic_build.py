@@ -2,11 +2,12 @@
 
 The brief's first line orders it, and every document and task of the build carries that line on:
 
-    synthetic build tasks=60 seed=7 delay_ms=500..5000 width=12 phases=1
+    synthetic build tasks=60 seed=7 delay_ms=500..5000 width=12 phases=1 wrong=0
 
 `tasks` (20) files are written, each with a test of its own. `seed` (1) draws the graph of the tasks and how long the
 implementer thinks about each, within `delay_ms` (0; a number or a range). `width` (a sixth of the tasks, at least 4)
 is about how many can be worked on at once. `phases` (1) cuts the plan; more are made where a phase would be too long.
+The task of number `wrong` (0: none) never passes its test, however often it is tried.
 What follows in the brief only makes it another brief.
 """
 
@@ -55,13 +56,14 @@ class BuildOrder:
     delay_ms: tuple[int, int] = (0, 0)
     width: int = 4
     phases: int = 1
+    wrong: int = 0
 
     @property
     def line(self) -> str:
         delay = f"{self.delay_ms[0]}..{self.delay_ms[1]}"
         return (
             f"synthetic build tasks={self.tasks} seed={self.seed} delay_ms={delay} "
-            f"width={self.width} phases={self.phases}"
+            f"width={self.width} phases={self.phases} wrong={self.wrong}"
         )
 
     def graph(self) -> Sequence[SyntheticTask]:
@@ -102,6 +104,7 @@ def parse_build(line: str) -> BuildOrder:
         delay_ms=given.get("delay_ms", (0, 0)),
         width=given.get("width", (max(4, tasks // 6),) * 2)[0],
         phases=given.get("phases", (1, 1))[0],
+        wrong=given.get("wrong", (0, 0))[0],
     )
     lowest, highest = order.delay_ms
     sizes = 1 <= order.tasks <= TASKS_MAX and 1 <= order.width <= TASKS_MAX and 1 <= order.phases <= 20
@@ -116,7 +119,7 @@ def build_speech(order: BuildOrder, asked: Asked) -> Speech:
         task = next((task for task in order.graph() if task.id == asked.id), None)
         if task is None:
             raise Refusal(400, f"The synthetic build has no task {asked.id}.", code="unknown_scenario")
-        return Speech(text=_edit(task), delay_s=order.delay_s(task.id, asked.attempt))
+        return Speech(text=_edit(order, task), delay_s=order.delay_s(task.id, asked.attempt))
     reply = _REPLIES.get(asked.task)
     if reply is None:
         raise Refusal(400, f"The synthetic build has no reply to {asked.task}.", code="unknown_scenario")
@@ -246,10 +249,11 @@ _REPLIES: Mapping[str, Callable[[BuildOrder, Asked], Mapping[str, object]]] = {
 }
 
 
-def _edit(task: SyntheticTask) -> str:
+def _edit(order: BuildOrder, task: SyntheticTask) -> str:
     number = _number(task)
+    written = number + 1 if task.id == f"T-{order.wrong:03}" else number
     files = {
-        task.file: f"{number}\n",
+        task.file: f"{written}\n",
         # Builtins of the shell alone: a test that starts no process leaves only our own work to be measured.
         task.test: f'read -r number < {task.file}\n[ "$number" = {number} ]\n',
     }
@@ -265,5 +269,5 @@ def _senseless(word: str) -> Refusal:
     return Refusal(
         400,
         f"A synthetic build cannot be read from {word[:80]!r}: write `synthetic build`, then any of "
-        f"tasks=1..{TASKS_MAX}, seed=, delay_ms=LOW..HIGH, width= and phases=.",
+        f"tasks=1..{TASKS_MAX}, seed=, delay_ms=LOW..HIGH, width=, phases= and wrong=.",
     )
