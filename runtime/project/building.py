@@ -56,7 +56,7 @@ class Building:
         self._workshop = workshop
         self._settings = workshop.settings
         self._merging = MergeQueue(
-            activation, workbench, workshop.implementers.check, self._check_commands, self.spent_ucredits
+            activation, workbench, workshop.implementers.check, self._check_work, self.spent_ucredits
         )
 
     @property
@@ -97,11 +97,10 @@ class Building:
 
     async def checks(self) -> CheckReport:
         """Build and tests of all finished items, on a fresh clone of main. The last merge's are not repeated."""
-        done = [item.id for item in self.todo.items if item.done]
-        key = (self._activation.state.commit, self._check_commands(self.todo.tests(done)))
+        tests = self.todo.tests(item.id for item in self.todo.items if item.done)
+        key = (self._activation.state.commit, self._check_commands(tests))
         if self._merging.last_check is None or self._merging.last_check[0] != key:
-            project = self._activation.state.id
-            work = CheckWork(bundle=await self._workbench.bundle(), commands=key[1], project=project)
+            work = self._check_work(await self._workbench.bundle(), tests)
             self._merging.last_check = (key, await self._workshop.implementers.check(work))
         return self._merging.last_check[1]
 
@@ -276,6 +275,9 @@ class Building:
             f"task/{item.id}/{number}/rejected",
             {"task": item.id, "attempt": number, "reason": reason, "cause": cause},
         )
+
+    def _check_work(self, bundle: bytes, tests: tuple[str, ...]) -> CheckWork:
+        return CheckWork(bundle=bundle, commands=self._check_commands(tests), project=self._activation.state.id)
 
     def _check_commands(self, tests: tuple[str, ...]) -> tuple[str, ...]:
         stack = self._activation.state.stack

@@ -52,14 +52,14 @@ class MergeQueue:
         activation: Activation[State],
         workbench: Workbench,
         check: Callable[[CheckWork], Awaitable[CheckReport]],
-        commands: Callable[[tuple[str, ...]], tuple[str, ...]],
+        work: Callable[[bytes, tuple[str, ...]], CheckWork],
         spent_ucredits: Callable[[], Awaitable[int]],
     ) -> None:
-        """`commands` makes the checks for some test files."""
+        """`work` says how a bundle's tree is checked, with these test files."""
         self._activation = activation
         self._workbench = workbench
         self._check = check
-        self._commands = commands
+        self._work = work
         self._spent_ucredits = spent_ucredits
         self.last_check: tuple[CheckedTree, CheckReport] | None = None
         """What was last found green on main."""
@@ -125,8 +125,8 @@ class MergeQueue:
     async def _checked(self, commit: str, bundle: bytes, item: Item) -> CheckReport:
         state = self._activation.state
         done = {each.id for each in state.plan.items if each.done}
-        commands = self._commands(state.plan.tests({*done, item.id}))
-        report = await self._check(CheckWork(bundle=bundle, commands=commands, project=state.id))
+        work = self._work(bundle, state.plan.tests({*done, item.id}))
+        report = await self._check(work)
         if report.passed:
-            self.last_check = ((commit, commands), report)
+            self.last_check = ((commit, tuple(work.commands)), report)
         return report

@@ -95,7 +95,7 @@ class Site:
         async def spent() -> int:
             return 0
 
-        self.queue = MergeQueue(self.activation, workbench, self._check, lambda tests: tests, spent)
+        self.queue = MergeQueue(self.activation, workbench, self._check, _work, spent)
         if not self.activation.state.commit:
             await self._open(workbench)
 
@@ -174,6 +174,10 @@ class Site:
             todo = clone.read("TODO.md").decode()
             assert {item for item in ITEMS if f"- [x] {item} " in todo} == done
         assert done == {item.id for item in state.plan.items if item.done}
+
+
+def _work(bundle: bytes, tests: tuple[str, ...]) -> CheckWork:
+    return CheckWork(bundle=bundle, commands=tests)
 
 
 @contextlib.asynccontextmanager
