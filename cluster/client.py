@@ -19,6 +19,7 @@ from cluster.wire import (
     Backup,
     Checked,
     Compacted,
+    DownloadLink,
     ErrorBody,
     Event,
     Health,
@@ -152,10 +153,22 @@ class Client:
             raise _told(response)
         return response.text
 
+    def link(self, project: str) -> DownloadLink:
+        with self._reaching():
+            response = self._http.post(f"{_path(project)}/link")
+        return _parsed(DownloadLink, response)
+
     def save_package(self, project: str, path: Path) -> int:
         """Writes the ZIP to `path`, whole or not at all, and returns its size in bytes."""
+        return self._save(f"{_path(project)}/package", path)
+
+    def save_repository(self, project: str, path: Path) -> int:
+        """The same with the git bundle of what is built so far."""
+        return self._save(f"{_path(project)}/repository", path)
+
+    def _save(self, where: str, path: Path) -> int:
         with self._reaching():
-            response = self._http.get(f"{_path(project)}/package", timeout=300.0)
+            response = self._http.get(where, timeout=300.0)
         if response.status_code != 200:
             raise _told(response)
         stated = response.headers.get("x-sha256")

@@ -15,9 +15,10 @@ from rich.markup import escape
 from cluster.client import ConnectionLostError
 from cluster.follow import Followed, Story, View, follow
 from cluster.terminal import FAILED, OK, REFUSED, Terminal, pass_terminal, print_json
-from cluster.wire import Project
+from cluster.wire import DownloadLink, Package, Project
 from runtime.errors import BadInputError, NotFoundError, TooLargeError
 from runtime.ledger.money import UCREDITS_PER_CREDIT
+from runtime.project.delivery import Delivery, delivery_text
 from runtime.project.schemas import TOPICS
 
 _FILE_BYTES_MAX = 8 << 20
@@ -135,17 +136,38 @@ def receipt(terminal: Terminal, project_id: str, form: str, as_json: bool) -> No
 
 @click.command()
 @project_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the ZIP.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it.")
+@click.option(
+    "--git", "as_repository", is_flag=True, help="The git repository, as a bundle; also of a build under way."
+)
+@click.option("--link", "as_link", is_flag=True, help="Print a link that needs no token and expires.")
 @json_option
 @pass_terminal
-def package(terminal: Terminal, project_id: str, output: Path | None, as_json: bool) -> None:
+def package(
+    terminal: Terminal, project_id: str, output: Path | None, as_repository: bool, as_link: bool, as_json: bool
+) -> None:
     """Fetches a finished project's ZIP."""
-    path = output or Path(f"{project_id}.zip")
-    size_bytes = terminal.client.save_package(project_id, path)
+    if as_link:
+        if output or as_repository:
+            raise BadInputError("--link is for the ZIP and writes no file.", "Leave --output and --git out.")
+        _print_link(terminal.client.link(project_id), as_json)
+        return
+    path = output or Path(f"{project_id}{'.bundle' if as_repository else '.zip'}")
+    save = terminal.client.save_repository if as_repository else terminal.client.save_package
+    size_bytes = save(project_id, path)
     if as_json:
         print_json({"path": str(path), "size_bytes": size_bytes})
     else:
         click.echo(f"{path} ({size_bytes} bytes)")
+        if as_repository:
+            click.echo(f"git clone -b main {path}")
+
+
+def _print_link(link: DownloadLink, as_json: bool) -> None:
+    if as_json:
+        print_json(link)
+    else:
+        click.echo(f"{link.url}\nexpires {link.expires_at}")
 
 
 @click.command()
@@ -320,8 +342,26 @@ def _say_how_to_go_on(terminal: Terminal, project: Project) -> None:
     }[_situation(project)]
     if project.status == "failed" and project.failure_reason:
         lines = [f"  reason   {project.failure_reason}", *lines]
+    if project.status == "completed" and project.package is not None:
+        _announce(terminal, project, project.package)
     for line in lines:
         terminal.console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _announce(terminal: Terminal, project: Project, package: Package) -> None:
+    text = delivery_text(
+        Delivery(
+            title=project.title,
+            file_count=package.file_count,
+            size_bytes=package.size_bytes,
+            sha256=package.sha256,
+            cost_credits=project.spent_credits,
+            balance_credits=terminal.client.me().balance_credits,
+            how_to_fetch=f"masterbuilder package {project.id}",
+            how_to_rate=f"masterbuilder feedback {project.id} SCORE",
+        )
+    )
+    terminal.console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _situation(project: Project) -> str:

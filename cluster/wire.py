@@ -46,6 +46,15 @@ class Package(Answer):
     file_count: int
 
 
+class DownloadLink(Answer):
+    """Good for whoever has it, until `expires_at`."""
+
+    url: str
+    expires_at: str
+    sha256: str
+    size_bytes: int
+
+
 class Project(Answer):
     """Amounts in credits are texts with two decimals; None before there is a quote."""
 

@@ -5,6 +5,8 @@ to print. `Secrets` live in one file of mode 0600 in the data folder, made at fi
 """
 
 import base64
+import hashlib
+import hmac
 import json
 import os
 import secrets as random
@@ -71,6 +73,7 @@ class Settings(BaseModel):
     max_clarifying_questions: int = Field(default=12, ge=0)
     max_fix_rounds: int = Field(default=3, ge=1)
     verify_every_n_items: int = Field(default=5, ge=1)
+    download_link_ttl_hours: int = Field(default=24, ge=1, le=720)
     brief_bytes_max: int = Field(default=64 << 10, ge=1)
     call_timeout_s: float = Field(default=120.0, gt=0)
     openai_compatible_json: str = ""
@@ -209,6 +212,11 @@ class Secrets:
 
     def __repr__(self) -> str:
         return "Secrets(...)"
+
+    @property
+    def link_key(self) -> bytes:
+        """32 bytes; signs download links. A key of its own, that tells nothing of the one it is made from."""
+        return hmac.new(self.data_encryption_key, b"download links", hashlib.sha256).digest()
 
     @classmethod
     def load(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:

@@ -7,6 +7,7 @@
     │   ├── NotAuthenticatedError    no token, or a wrong or expired one
     │   ├── ForbiddenError           the token is good but not for this
     │   ├── NotFoundError            no such thing, or not yours
+    │   ├── ExpiredError             it was there, or was good, until a moment that is over
     │   ├── ConflictError            the thing is not in a state that allows this
     │   ├── DoesNotFitError          the worst case of the call is more than is left
     │   │   ├── NotEnoughCreditsError    in the wallet
@@ -79,6 +80,10 @@ class ForbiddenError(RefusedError):
 
 class NotFoundError(RefusedError):
     code = "not_found"
+
+
+class ExpiredError(RefusedError):
+    code = "expired"
 
 
 class ConflictError(RefusedError):

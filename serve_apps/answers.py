@@ -25,6 +25,7 @@ STATUS: dict[type[MasterbuilderError], int] = {
     errors.ForbiddenError: 403,
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
+    errors.ExpiredError: 410,
     errors.StaleWriterError: 409,
     errors.TooLargeError: 413,
     errors.UnpricedModelError: 422,

@@ -31,4 +31,5 @@ class Api:
         log_to_stderr()
         system = await connect(self._settings)
         secrets = await asyncio.to_thread(Secrets.load, self._settings.data_dir, os.environ)
-        return create_app(system, under_serve=True, operator_sha256=token_hash(secrets.admin_token))
+        operator_sha256 = token_hash(secrets.admin_token)
+        return create_app(system, under_serve=True, operator_sha256=operator_sha256, link_key=secrets.link_key)

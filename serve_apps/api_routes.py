@@ -5,7 +5,7 @@ Routes say what may be asked; what happens is the entities' and the ledger's.
 
 import asyncio
 import re
-import uuid
+import secrets
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -14,7 +14,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from runtime.entity.journal import Head
-from runtime.errors import BadInputError, ConflictError, MasterbuilderError, NotFoundError, QuarantinedError
+from runtime.errors import BadInputError, ConflictError, MasterbuilderError, QuarantinedError
 from runtime.ids import ProjectId, name_of, project_entity, user_entity
 from runtime.ledger.port import Identity
 from runtime.ledger.receipt import receipt_csv, receipt_json, receipt_text
@@ -33,6 +33,7 @@ from runtime.reports.port import Feedback
 from serve_apps import (
     admin_routes,
     answers,
+    delivery_routes,
     key_routes,
     me_routes,
     model_routes,
@@ -55,6 +56,7 @@ from serve_apps.bodies import (
 from serve_apps.door import application
 from serve_apps.event_stream import EventStream
 from serve_apps.follow import follow
+from serve_apps.owned import owned
 from serve_apps.project_json import project_json, set_aside_json
 from serve_apps.system import System
 
@@ -64,12 +66,17 @@ PROJECTS_MAX = 100
 router = APIRouter()
 
 
-def create_app(system: System, *, under_serve: bool = False, operator_sha256: str | None = None) -> FastAPI:
+def create_app(
+    system: System, *, under_serve: bool = False, operator_sha256: str | None = None, link_key: bytes | None = None
+) -> FastAPI:
+    """`link_key` signs download links; without one they hold in this process only."""
     routers = (
-        router, me_routes.router, wallet_routes.router, admin_routes.router, key_routes.router, model_routes.router,
-        token_routes.router, payment_routes.router, report_routes.router,
+        router, delivery_routes.router, me_routes.router, wallet_routes.router, admin_routes.router,
+        key_routes.router, model_routes.router, token_routes.router, payment_routes.router, report_routes.router,
     )  # fmt: skip
-    return application(routers, system, under_serve=under_serve, operator_sha256=operator_sha256)
+    app = application(routers, system, under_serve=under_serve, operator_sha256=operator_sha256)
+    app.state.link_key = link_key or secrets.token_bytes(32)
+    return app
 
 
 @router.get("/live")
@@ -115,7 +122,7 @@ async def list_projects(system: TheSystem, user: User) -> JSONResponse:
 
 @router.get("/api/v1/projects/{project}")
 async def show_project(project: str, system: TheSystem, user: User) -> JSONResponse:
-    return JSONResponse(project_json(await _owned(system, user, project)))
+    return JSONResponse(project_json(await owned(system, user, project)))
 
 
 @router.post("/api/v1/projects/{project}/answers")
@@ -149,7 +156,7 @@ async def resume_project(project: str, request: Request, system: TheSystem, user
 async def rate_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
     """Of a project that was delivered; the last one given counts."""
     body = await read_body(request, FeedbackBody, BODY_BYTES_MAX)
-    view = await _owned(system, user, project)
+    view = await owned(system, user, project)
     if view.status is not Status.COMPLETED:
         raise ConflictError(f"There is nothing to judge yet: the project is {view.status.value}.", "Wait for its end.")
     await system.reports.rate(Feedback(project=view.id, user=user.user, score=body.score, text=body.text))
@@ -158,21 +165,9 @@ async def rate_project(project: str, request: Request, system: TheSystem, user: 
 
 @router.get("/api/v1/projects/{project}/events")
 async def project_events(project: str, request: Request, system: TheSystem, user: User) -> Response:
-    view = await _owned(system, user, project)
+    view = await owned(system, user, project)
     after_seq = _after(request, view)
     return EventStream(follow(system.entities, view, after_seq, answers.request_id_of(request)))
-
-
-@router.get("/api/v1/projects/{project}/package")
-async def project_package(project: str, system: TheSystem, user: User) -> Response:
-    view = await _owned(system, user, project)
-    if view.package is None:
-        raise ConflictError(
-            f"The package is not ready: the project is {view.status.value}.", "Follow the events until package.ready."
-        )
-    name = re.sub(r"[^a-z0-9]+", "-", view.title.lower()).strip("-")[:60] or "project"
-    headers = {"x-sha256": view.package.sha256, "content-disposition": f'attachment; filename="{name}.zip"'}
-    return Response(await system.ledger.get_blob(view.package.blob), media_type="application/zip", headers=headers)
 
 
 @router.get("/api/v1/projects/{project}/receipt")
@@ -180,7 +175,7 @@ async def project_receipt(project: str, request: Request, system: TheSystem, use
     wanted = request.query_params.get("format", "json")
     if wanted not in ("json", "text", "csv"):
         raise BadInputError("format must be json, text or csv.", "Correct it and ask again.")
-    view = await _owned(system, user, project)
+    view = await owned(system, user, project)
     receipt = await system.ledger.receipt(view.id)
     if wanted == "json":
         return Response(receipt_json(receipt), media_type="application/json")
@@ -196,24 +191,8 @@ async def _listed(system: System, head: Head) -> dict[str, Any]:
         return set_aside_json(head, await system.ledger.receipt(ProjectId(name_of(head.entity))), str(error))
 
 
-async def _owned(system: System, user: Identity, project: str) -> ProjectView:
-    """Raises NotFoundError for what is not there and for what is another's alike."""
-    not_found = NotFoundError("You have no project with this id.", "GET /api/v1/projects lists yours.")
-    try:
-        if str(uuid.UUID(project)) != project:
-            raise not_found
-    except ValueError:
-        raise not_found from None
-    entity = project_entity(ProjectId(project))
-    head = await system.journal.head(entity)
-    if head is None or head.owner != user.user:
-        raise not_found
-    view: ProjectView = await system.entities.ask(entity, Describe())
-    return view
-
-
 async def _tell(system: System, user: Identity, project: str, message: ProjectMessage) -> JSONResponse:
-    view = await _owned(system, user, project)
+    view = await owned(system, user, project)
     return JSONResponse(project_json(await system.entities.ask(project_entity(view.id), message)))
 
 

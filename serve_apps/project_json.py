@@ -35,6 +35,7 @@ def project_json(view: ProjectView) -> dict[str, Any]:
         "tasks_total": len(view.tasks),
         "failure_reason": view.failure_reason,
         "package": package,
+        "repository_url": f"/api/v1/projects/{view.id}/repository" if view.bundle else None,
         "created_at": view.created_at.isoformat(),
         "updated_at": view.updated_at.isoformat(),
         "completed_at": view.completed_at.isoformat() if view.completed_at else None,

@@ -22,7 +22,7 @@ PROGRAMS = ("prlimit", "choom", "setpriv")
 
 _SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SYSTEM_FILES = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ssl/certs",
-                 "/etc/localtime", "/etc/mime.types")  # fmt: skip
+                 "/etc/fonts", "/etc/localtime", "/etc/mime.types")  # fmt: skip
 _PYTHON_LINKS = "/opt/python/bin"
 # The first range is free on any Linux (systemd's UIDS-GIDS.md); the second serves containers that map few ids.
 _UID_RANGES = (range(0x7000_0000, 0x7100_0000), range(20_000, 60_000))

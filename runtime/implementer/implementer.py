@@ -3,12 +3,13 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runtime.errors import NotFoundError
+from runtime.implementer.artifacts import read_artifacts
 from runtime.implementer.engine import EditEngine, EditOutcome, EditRequest
-from runtime.implementer.sandbox import Sandbox
+from runtime.implementer.sandbox import NO_FILES, Sandbox
 from runtime.implementer.scratch import Scratch
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork, Limits
 from runtime.project.repository import ProjectRepository
@@ -62,16 +63,19 @@ class Implementer:
         """Raises SandboxUnavailableError, BadInputError (the bundle)."""
         async with self._scratch.subfolder("check") as folder:
             repository = await asyncio.to_thread(ProjectRepository.from_bundle, folder / "clone", work.bundle)
-            return CheckReport(
-                results=await self._run_all(
-                    work.commands,
-                    repository,
-                    folder / "checked",
-                    work.limits,
-                    keep_going=work.keep_going,
-                    total_s=work.total_s,
-                )
+            results = await self._run_all(
+                work.commands,
+                repository,
+                folder / "checked",
+                work.limits,
+                keep_going=work.keep_going,
+                total_s=work.total_s,
+                tools=work.tools,
             )
+            artifacts = await asyncio.to_thread(
+                read_artifacts, folder / "checked", work.artifacts, work.artifact_bytes_max
+            )
+            return CheckReport(results=results, artifacts=artifacts)
 
     async def stop(self) -> None:
         """Ends the engine and removes the scratch folder. Idempotent."""
@@ -87,6 +91,7 @@ class Implementer:
         *,
         keep_going: bool = False,
         total_s: float = math.inf,
+        tools: Mapping[str, bytes] = NO_FILES,
     ) -> list[CommandResult]:
         """Runs commands one after another in one copy of the tree, so that their droppings never enter a patch."""
         await asyncio.to_thread(_copy_tree, repository, folder)
@@ -96,7 +101,7 @@ class Implementer:
             if time.monotonic() > end_s:
                 results.append(_not_begun(command, total_s))
                 break
-            result = await self._sandbox.run(command, workdir=folder, limits=limits)
+            result = await self._sandbox.run(command, workdir=folder, limits=limits, files=tools)
             results.append(result)
             if not result.passed and not keep_going:
                 break

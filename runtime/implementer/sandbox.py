@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from runtime.errors import SandboxUnavailableError
 from runtime.implementer import bubblewrap
@@ -18,6 +19,7 @@ from runtime.implementer.scratch import give_tree
 from runtime.implementer.work import CommandResult, Limits
 
 _CHUNK_BYTES = 64 << 10
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Sandbox:
@@ -47,16 +49,18 @@ class Sandbox:
         limits: Limits,
         env: Mapping[str, str] | None = None,
         read_only: Sequence[Path] = (),
+        files: Mapping[str, bytes] = NO_FILES,
     ) -> CommandResult:
         """Runs a shell command with `workdir` as `/work`, and waits. No process of it is left when this returns.
 
         Gives `workdir` and all in it to the run's own user when we are root. `read_only` folders appear at their own
-        paths. Cancelling ends the command. Raises SandboxUnavailableError; the command has not run then.
+        paths, `files` (path inside -> content) where they say. Cancelling ends the command.
+        Raises SandboxUnavailableError; the command has not run then.
         """
         started = time.monotonic()
         process = await self.start(
             [bubblewrap.shell(), "-c", command],
-            view=View(workdir=workdir, read_only=read_only),
+            view=View(workdir=workdir, read_only=read_only, files=files),
             limits=limits,
             env=env,
         )

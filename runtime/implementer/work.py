@@ -1,6 +1,6 @@
 """What an implementer is asked to do, and what it answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +40,8 @@ class CheckReport:
     """The results of commands run one after another in one fresh tree, stopped at the first that failed."""
 
     results: Sequence[CommandResult]
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    """Those of the work's `artifacts` that were there at the end. Generated code may have written them."""
 
     @property
     def passed(self) -> bool:
@@ -65,6 +67,11 @@ class CheckWork:
     limits: Limits = field(default_factory=Limits)
     total_s: float = 600.0
     """No command is begun after this; the one that would have been counts as timed out."""
+    tools: Mapping[str, bytes] = field(default_factory=dict)
+    """Files of ours that commands may read: path inside, as `/opt/x.py` -> content."""
+    artifacts: Sequence[str] = ()
+    """Paths in the tree whose files are brought back; links are not followed, and what is too large is left."""
+    artifact_bytes_max: int = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

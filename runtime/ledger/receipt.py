@@ -106,6 +106,15 @@ def receipt_csv(receipt: Receipt) -> str:
     return text.getvalue()
 
 
+def receipt_files(receipt: Receipt) -> dict[str, bytes]:
+    """The receipt in all its forms, as a delivery brings it along."""
+    return {
+        "docs/receipt.txt": receipt_text(receipt).encode(),
+        "docs/receipt.json": receipt_json(receipt).encode(),
+        "docs/receipt.csv": receipt_csv(receipt).encode(),
+    }
+
+
 def _excess(call: Call) -> CallRow:
     return replace(
         call.row(),

@@ -9,7 +9,22 @@ from runtime.project.todo import Todo
 GITIGNORE = "__pycache__/\n*.pyc\n.venv/\nnode_modules/\ndist/\n.env\n.code_index/\n"
 
 _FENCE = re.compile(r"^(```|~~~)\s*(sh|bash|shell|console)\s*$")
-_EXEMPT = re.compile(r"^(git clone|docker|docker-compose|podman)\b")
+_HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$")
+_ONE_PART = r"[^;&|]*(?:&&|;|$)"
+_EXEMPT = re.compile(
+    r"(?:sudo )?(?:git clone|docker|docker-compose|podman|kubectl|helm|terraform|fly|flyctl|heroku|vercel|netlify"
+    rf"|gcloud|aws|az|ssh|scp|rsync|systemctl|ansible-playbook|npm publish|twine upload)\b{_ONE_PART}"
+)
+_CHANGE_FOLDER = re.compile(rf"cd \S+\s*{_ONE_PART}")
+_REQUIRED = {
+    "overview": re.compile(r"overview|about|introduction|what (it|this)"),
+    "prerequisites": re.compile(r"prerequisite|requirement|you need"),
+    "installation": re.compile(r"install|set-?\s?up|getting started"),
+    "configuration": re.compile(r"config|settings|environment"),
+    "running": re.compile(r"\brun|start|launch|development"),
+    "features and usage": re.compile(r"feature|usage|examples?\b|\bus(e|ing)\b"),
+}
+"""The required sections, and the words by which a heading names each."""
 
 
 def requirements_document(title: str, summary: str, scope: str, requirements: Sequence[Requirement]) -> str:
@@ -59,17 +74,64 @@ def traceability_document(
 
 
 def readme_commands(readme: str) -> list[str]:
-    """The commands of a README's shell blocks, in order, with continued lines joined.
+    """The commands of a README's shell blocks that can be executed here, in order, with continued lines joined."""
+    return [command for command, _ in _split_commands(readme) if command]
 
-    Exempt are clone and container lines, which need a network or an engine, and the `cd` that follows a clone.
+
+def exempt_commands(readme: str) -> list[str]:
+    """What of a README's shell blocks is not executed: clones, containers and deployments need more than a sandbox."""
+    return [exempt for _, exempt in _split_commands(readme) if exempt]
+
+
+def missing_sections(readme: str) -> list[str]:
+    """Which of the required sections a README lacks. Source: spec/builder.md §6.3.
+
+    A section is a heading that names it and has something under it; what follows the title is an overview too.
     """
-    return [command for command in _shell_lines(readme.splitlines()) if not _EXEMPT.match(command)]
+    sections = [(title.lower(), text) for title, text in _sections(readme) if text.strip()]
+    return [name for name, words in _REQUIRED.items() if not any(words.search(title) for title, _ in sections)]
+
+
+def _sections(readme: str) -> Iterable[tuple[str, str]]:
+    """(heading, what stands under it, sub-headings included). Under the title stands the overview alone."""
+    lines = readme.splitlines()
+    headings = list(_headings(lines))
+    for number, (at, level, title) in enumerate(headings):
+        is_title = number == 0 and level == 1
+        after = [next_at for next_at, next_level, _ in headings[number + 1 :] if is_title or next_level <= level]
+        yield "overview" if is_title else title, "\n".join(lines[at + 1 : after[0] if after else None])
+
+
+def _headings(lines: Sequence[str]) -> Iterable[tuple[int, int, str]]:
+    """(line, level, text), those in code blocks apart."""
+    fence = ""
+    for at, line in enumerate(lines):
+        mark = line.strip()[:3]
+        if mark in ("```", "~~~"):
+            fence = "" if fence == mark else fence or mark
+        elif not fence and (heading := _HEADING.match(line)):
+            yield at, len(heading[1]), heading[2]
+
+
+def _split_commands(readme: str) -> Iterable[tuple[str, str]]:
+    """(what is executed, what is exempt) of each line. Of `git clone URL && cd x && make` that is `make`."""
+    cloned = False
+    for command in _shell_lines(readme.splitlines()):
+        rest, exempt = command, []
+        while rest:
+            part = _EXEMPT.match(rest) or (_CHANGE_FOLDER.match(rest) if cloned else None)
+            if part is None:
+                break
+            cloned = rest.startswith("git clone")
+            exempt.append(part[0].strip(" ;&"))
+            rest = rest[part.end() :].strip()
+        cloned = cloned and not rest
+        yield rest, " && ".join(exempt)
 
 
 def _shell_lines(lines: Iterable[str]) -> Iterable[str]:
     fence = ""
     pending = ""
-    cloned = False
     for line in lines:
         if not fence:
             if opened := _FENCE.match(line.strip()):
@@ -83,9 +145,5 @@ def _shell_lines(lines: Iterable[str]) -> Iterable[str]:
             pending = text[:-1]
             continue
         pending = ""
-        if not text or text.startswith("#"):
-            continue
-        if cloned and text.startswith("cd "):
-            continue
-        cloned = text.startswith("git clone")
-        yield text
+        if text and not text.startswith("#"):
+            yield text

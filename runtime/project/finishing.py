@@ -1,25 +1,33 @@
 """Final QA, the documents that need the finished code, and the package."""
 
 import asyncio
-import shlex
+import re
+from collections.abc import Mapping, Sequence
 
 from runtime.entity.activation import Activation
 from runtime.errors import RefusedError
-from runtime.implementer.work import CheckReport, CheckWork, Limits
+from runtime.ids import BlobId
+from runtime.implementer.work import CheckReport
+from runtime.ledger.receipt import receipt_files
 from runtime.project import prompts
 from runtime.project.architect import Architect
 from runtime.project.building import Building
-from runtime.project.documents import readme_commands, traceability_document
+from runtime.project.dependencies import dependencies, dependencies_document
+from runtime.project.documents import exempt_commands, missing_sections, readme_commands, traceability_document
 from runtime.project.finding import CodeFinder
 from runtime.project.package import pack
-from runtime.project.schemas import Commands, MarkdownReply, StackReply
+from runtime.project.proof import SCREENSHOT, SERVES, Started, proof_of, readme_report, readme_work, start_work
+from runtime.project.quality import Quality, quality_report
+from runtime.project.scanning import missing_files, scan, secrets_in
+from runtime.project.schemas import MarkdownReply, StackReply
 from runtime.project.state import State
 from runtime.project.workbench import Workbench
 from runtime.project.workshop import Workshop
 
 README_TRIES_MAX = 3
 README_COMMANDS_MAX = 60
-RUN_PROBE_S = 10
+_COUNT = re.compile(r"^Ran \d|\d+ pass(ed|ing)\b|^# pass \d")
+"""The lines by which test runners say how many ran."""
 
 
 class Finishing:
@@ -40,26 +48,40 @@ class Finishing:
         self._workshop = workshop
 
     async def prove(self) -> CheckReport:
-        """Installs, builds, tests file by file and starts a fresh clone.
+        """Installs, builds, tests file by file and starts a fresh clone, and scans what is in it.
 
-        What each test file showed is kept for the traceability table; a red report is for the review to mend.
+        What each test file showed is kept for the traceability table, what the browser showed for the delivery; a red
+        report is for the review to mend.
         """
         commands = self._stack.commands
         tests = {test: prompts.test_command(commands, [test]) for test in self._building.todo.tests()}
-        product = [commands.install, commands.build, *dict.fromkeys(tests.values()), _probe(commands)]
-        report = await self._check([each for each in product if each], keep_going=False)
-        if not report.passed:
+        product = [commands.install, commands.build, *dict.fromkeys(tests.values())]
+        work = start_work(await self._workbench.bundle(), [each for each in product if each], commands.run)
+        proof = proof_of(await self._workshop.implementers.check(work), commands.run)
+        report = CheckReport(results=[*proof.report.results, *scan(await self._tree())])
+        if not report.passed or proof.started is None:
             return report
         shown = {result.command: _evidence(result.output) for result in report.results}
+        screenshots = {}
+        if proof.screenshot is not None:
+            screenshots[SCREENSHOT] = await self._workshop.ledger.put_blob(proof.screenshot)
         await self._activation.emit(
             "qa.proved",
             f"qa/proved/{self._activation.state.commit}",
-            {"evidence": {test: shown[command] for test, command in tests.items()}},
+            {
+                "evidence": {test: shown[command] for test, command in tests.items()},
+                "commands": [[result.command, _evidence(result.output)] for result in report.results],
+                "started": proof.started.model_dump(mode="json"),
+                "screenshots": screenshots,
+            },
         )
         return report
 
     async def write_documents(self) -> None:
-        """Deployment guide, README with every command executed, traceability with every test's result."""
+        """Deployment guide, README with every command executed, and what is known of the whole: tests, parts, quality.
+
+        Raises RefusedError when no README can be made to work, or when a document holds a secret.
+        """
         subject = self._architect.subject()
         guide = await self._architect.ask(
             "docs/deployment", prompts.document("docs.deployment", subject), MarkdownReply
@@ -74,23 +96,39 @@ class Finishing:
             {"docs/deployment_guide.md": guide.markdown, "docs/api_documentation.md": api.markdown},
             "docs: deployment guide and final API documentation",
         )
-        executed = await self._proven_readme()
-        await self._commit({"docs/traceability.md": self._traceability()}, "docs: traceability")
+        readme, executed = await self._proven_readme()
+        files = await self._tree()
+        if found := secrets_in(files):
+            raise RefusedError(f"The finished documents hold a secret: {'; '.join(found)}.", "Start the project again.")
+        pictures = await self._pictures()
+        quality = self._quality(readme, executed, files, sorted(pictures))
+        await self._commit(
+            {
+                "docs/traceability.md": self._traceability(),
+                "docs/dependencies.md": dependencies_document(quality.dependencies),
+                "docs/quality_report.md": quality_report(quality),
+                **pictures,
+            },
+            "docs: traceability, dependencies and quality report",
+        )
         await self._activation.emit(
             "qa.finished",
             "qa/finished",
-            {
-                "passed": True,
-                "summary": f"installs, builds, tests and starts; {len(executed)} README commands run",
-                "readme_commands": executed,
-            },
+            {"passed": True, "summary": quality.summary(), **quality.figures()},
         )
 
     async def package(self) -> None:
-        """Packs what is tracked on main and keeps it."""
-        async with self._workbench.alone() as repository:
-            files = await asyncio.to_thread(repository.contents)
-        packed = await asyncio.to_thread(pack, files)
+        """Packs what is tracked on main, with the receipt as it stands now, and keeps it.
+
+        Raises RefusedError, which names what is missing, when the tree is not what every delivery must be.
+        """
+        files = await self._tree()
+        if missing := missing_files([path for path, data in files.items() if data]):
+            raise RefusedError(
+                f"The delivery is not complete: {', '.join(missing)} is missing or empty.", "Start the project again."
+            )
+        receipt = await self._workshop.ledger.receipt(self._activation.state.id)
+        packed = await asyncio.to_thread(pack, {**files, **receipt_files(receipt)})
         blob = await self._workshop.ledger.put_blob(packed.data)
         if packed.left_out:
             text = "Left out of the package: " + ", ".join(packed.left_out)
@@ -103,7 +141,33 @@ class Finishing:
                 "sha256": packed.sha256,
                 "size_bytes": len(packed.data),
                 "file_count": packed.file_count,
+                "spent_ucredits": receipt.net_ucredits,
             },
+        )
+
+    async def _tree(self) -> dict[str, bytes]:
+        """What is tracked on main."""
+        async with self._workbench.alone() as repository:
+            return await asyncio.to_thread(repository.contents)
+
+    async def _pictures(self) -> dict[str, bytes]:
+        kept: dict[str, str] = self._activation.state.proved.get("screenshots", {})
+        return {path: await self._workshop.ledger.get_blob(BlobId(blob)) for path, blob in kept.items()}
+
+    def _quality(
+        self, readme: str, executed: CheckReport, files: Mapping[str, bytes], screenshots: Sequence[str]
+    ) -> Quality:
+        state = self._activation.state
+        started = state.proved.get("started", {"kind": "command", "exit_status": 0})
+        return Quality(
+            commands=[(command, shown) for command, shown in state.proved.get("commands", [])],
+            started=Started.model_validate(started),
+            screenshots=screenshots,
+            tests=state.evidence,
+            readme=[(result.command, result.output.endswith(SERVES)) for result in executed.results],
+            exempt=exempt_commands(readme),
+            files_scanned=len(files),
+            dependencies=dependencies(files),
         )
 
     async def _commands_as_built(self) -> str:
@@ -112,37 +176,36 @@ class Finishing:
             ["command, endpoint or function that a user calls", self._stack.commands.run]
         )
 
-    async def _proven_readme(self) -> list[str]:
-        """Asks for the README until every command in it runs; commits it. The commands that were executed."""
-        failure = ""
+    async def _proven_readme(self) -> tuple[str, CheckReport]:
+        """Asks for the README until it is whole and every command in it runs, and commits it. It, and how they ran."""
+        fault = ""
         for attempt in range(1, README_TRIES_MAX + 1):
-            prompt = prompts.document("docs.readme", self._architect.subject(), failure, attempt=attempt)
-            readme = await self._architect.ask(f"docs/readme/{attempt}", prompt, MarkdownReply, attempt=attempt)
-            await self._commit({"README.md": readme.markdown}, "docs: README")
-            commands = readme_commands(readme.markdown)
-            if len(commands) > README_COMMANDS_MAX:
-                failure = f"Your last README has {len(commands)} commands; at most {README_COMMANDS_MAX} are executed."
+            prompt = prompts.document("docs.readme", self._architect.subject(), fault, attempt=attempt)
+            reply = await self._architect.ask(f"docs/readme/{attempt}", prompt, MarkdownReply, attempt=attempt)
+            await self._commit({"README.md": reply.markdown}, "docs: README")
+            commands = readme_commands(reply.markdown)
+            fault = _readme_fault(reply.markdown, commands)
+            if len(commands) > README_COMMANDS_MAX or not commands:
                 continue
-            report = await self._check(commands, keep_going=True)
-            if report.passed:
-                return commands
-            failed = CheckReport(results=[result for result in report.results if not result.passed])
-            failure = f"These commands of your last README failed:\n{prompts.steady(failed)}"
-        raise RefusedError(f"No README whose commands all run could be written. {failure}", "See its events.")
+            work = readme_work(await self._workbench.bundle(), commands)
+            report = readme_report(await self._workshop.implementers.check(work), commands)
+            if report.passed and not fault:
+                return reply.markdown, report
+            if not report.passed:
+                failed = CheckReport(results=[result for result in report.results if not result.passed])
+                fault += f"These commands of your last README failed:\n{prompts.steady(failed)}"
+        raise RefusedError(
+            f"No README that is whole and whose commands all run could be written. {fault}", "See its events."
+        )
 
     def _traceability(self) -> str:
         state = self._activation.state
         requirements = self._architect.subject().requirements
         return traceability_document(requirements, self._building.todo, state.commits, state.evidence)
 
-    async def _commit(self, files: dict[str, str], message: str) -> None:
+    async def _commit(self, files: Mapping[str, str | bytes], message: str) -> None:
         committed = await self._workbench.commit_files(files, message)
         await self._activation.emit("repository.committed", f"repository/{committed.commit}", committed.fields())
-
-    async def _check(self, commands: list[str], *, keep_going: bool) -> CheckReport:
-        bundle = await self._workbench.bundle()
-        work = CheckWork(bundle=bundle, commands=commands, keep_going=keep_going, limits=Limits(wall_s=120.0))
-        return await self._workshop.implementers.check(work)
 
     @property
     def _stack(self) -> StackReply:
@@ -151,12 +214,21 @@ class Finishing:
         return stack
 
 
-def _probe(commands: Commands) -> str:
-    """Starts the product. One that ends must end well; one that still runs after the probe's time is up is fine."""
-    return f"timeout {RUN_PROBE_S} sh -c {shlex.quote(commands.run)}; status=$?; [ $status -eq 124 ] || exit $status"
+def _readme_fault(readme: str, commands: Sequence[str]) -> str:
+    """What is wrong with it before anything of it is executed, told to its author; empty when nothing is."""
+    faults = []
+    if missing := missing_sections(readme):
+        faults.append(f"Your last README has no section for: {', '.join(missing)}.")
+    if found := secrets_in({"README.md": readme.encode()}):
+        faults.append(f"Your last README holds a secret: {'; '.join(found)}.")
+    if len(commands) > README_COMMANDS_MAX:
+        faults.append(f"Your last README has {len(commands)} commands; at most {README_COMMANDS_MAX} are executed.")
+    if not commands:
+        faults.append("Your last README has no command in a ```sh block that can be executed.")
+    return "".join(f"{fault}\n" for fault in faults)
 
 
 def _evidence(output: str) -> str:
     """The line of a passed test's output that says how many ran, without the time it took."""
-    counted = [line.strip() for line in output.splitlines() if line.startswith("Ran ") or " passed" in line]
+    counted = [line.strip() for line in output.splitlines() if _COUNT.search(line)]
     return f"{counted[-1].split(' in ')[0] if counted else 'ran'}, passed".replace("|", "/")

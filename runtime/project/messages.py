@@ -132,3 +132,5 @@ class ProjectView:
     last_seq: int
     completed_at: datetime | None = None
     """From then on its package is there; a project that ended otherwise has none."""
+    bundle: BlobId | None = None
+    """The git bundle of what is built so far; None before there is a commit."""

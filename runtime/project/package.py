@@ -7,15 +7,27 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runtime.project.scanning import holds_secret
+
 ROOT = "generated_project"
 
 _LEFT_OUT_FOLDERS = frozenset(
-    {".git", ".code_index", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache"}
+    [
+        ".git",
+        ".code_index",
+        "__pycache__",
+        ".venv",
+        "venv",
+        "node_modules",
+        ".npm",
+        ".cache",
+        ".tox",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+    ]
 )
 _SECRET_NAMES = re.compile(r"^(\.env(\..+)?|id_rsa.*|.*\.pem|.*\.key|credentials\.json)$")
-_SECRET_TEXT = re.compile(
-    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b|\bghp_[A-Za-z0-9]{30,}"
-)
 _SAFE_NAMES = frozenset({".env.example", ".env.sample", ".env.template"})
 
 
@@ -53,4 +65,4 @@ def _may_leave(path: str, data: bytes) -> bool:
         return False
     if name not in _SAFE_NAMES and _SECRET_NAMES.match(name):
         return False
-    return _SECRET_TEXT.search(data) is None
+    return not holds_secret(data)

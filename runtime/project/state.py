@@ -65,6 +65,8 @@ class State:
 
     evidence: Mapping[str, str] = field(default_factory=dict)
     """Test file -> what its last run on the finished tree showed."""
+    proved: Mapping[str, Any] = field(default_factory=dict)
+    """What the last proof of the finished tree showed: `commands`, `started`, `screenshots`."""
 
     steps: StepLog = field(default_factory=StepLog)
 
@@ -158,7 +160,7 @@ class State:
                     bundle=BlobId(data["bundle"]),
                 )
             case "qa.proved":
-                return replace(seen, evidence=data["evidence"])
+                return replace(seen, evidence=data["evidence"], proved=data)
             case "package.ready":
                 return replace(
                     seen,
@@ -187,6 +189,7 @@ class State:
             tasks=self._task_views(),
             failure_reason=self.failure_reason,
             package=self.package,
+            bundle=self.bundle,
             created_at=self.created_at,
             updated_at=self.updated_at,
             completed_at=self.completed_at,

@@ -66,7 +66,7 @@ class Workbench:
         self._stands_at = commit
         return committed
 
-    async def commit_files(self, files: Mapping[str, str], message: str) -> Committed:
+    async def commit_files(self, files: Mapping[str, str | bytes], message: str) -> Committed:
         """Writes files of the product's own and commits them; where they say the same already, nothing is committed."""
         async with self.alone() as repository:
             if self._activation.state.bundle is not None and await in_thread(_holds, repository, files):
@@ -95,7 +95,11 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
         raise
 
 
-def _holds(repository: ProjectRepository, files: Mapping[str, str]) -> bool:
-    """Blocking. Whether the tree has these files with these texts."""
+def _holds(repository: ProjectRepository, files: Mapping[str, str | bytes]) -> bool:
+    """Blocking. Whether the tree has these files with these contents."""
     tracked = set(repository.files())
-    return all(path in tracked and repository.read(path) == text.encode() for path, text in files.items())
+    return all(path in tracked and repository.read(path) == _bytes(content) for path, content in files.items())
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content

@@ -5,7 +5,7 @@ import zipfile
 
 from runtime.implementer.work import CheckReport, CommandResult
 from runtime.project import prompts
-from runtime.project.documents import readme_commands
+from runtime.project.documents import exempt_commands, missing_sections, readme_commands
 from runtime.project.package import pack
 from runtime.project.schemas import Commands
 
@@ -27,6 +27,26 @@ print("not a command")
 
 def test_readme_commands__are_literal_joined_and_without_clone_and_containers() -> None:
     assert readme_commands(README) == ["python3 thing.py add --amount 3", "python3 -m unittest"]
+
+
+def test_exempt_commands__are_clones_containers_and_deployments_and_what_only_follows_a_clone() -> None:
+    assert exempt_commands(README) == ["git clone https://example.invalid/thing.git", "cd thing", "docker compose up"]
+    mixed = "```sh\ngit clone URL x && cd x && make\ncd src && make\nfly deploy; echo done\ndockerize\n```"
+    assert readme_commands(mixed) == ["make", "cd src && make", "echo done", "dockerize"]
+    assert exempt_commands(mixed) == ["git clone URL x && cd x", "fly deploy"]
+
+
+def test_missing_sections__are_those_without_a_heading_or_without_text() -> None:
+    whole = (
+        "# Thing\nIt does things.\n## Prerequisites\nNone.\n## Installation\n### With pip\npip.\n"
+        "## Configuration\nNone.\n## Running\nRun it.\n## Features\nMany.\n"
+    )
+    assert missing_sections(whole) == []
+    assert missing_sections(whole.replace("It does things.\n", "")) == ["overview"]
+    assert missing_sections(whole.replace("## Running\nRun it.\n", "## Running\n")) == ["running"]
+    assert missing_sections("```sh\n# Overview\n## Usage\ntext\n```") == [
+        "overview", "prerequisites", "installation", "configuration", "running", "features and usage",
+    ]  # fmt: skip
 
 
 def test_pack__leaves_out_secrets_and_caches_and_is_the_same_each_time() -> None:
