@@ -288,6 +288,37 @@ def test_package_that_arrives_damaged__is_not_written(run: Run, door: FakeDoor, 
     assert list(tmp_path.glob("*.zip")) == []
 
 
+def test_package__as_a_repository_or_as_a_link(run: Run, door: FakeDoor, tmp_path: Path) -> None:
+    door.routes["GET /api/v1/projects/p1/repository"] = (200, {"Content-Length": "6"}, b"bundle")
+    result = run("package", "p1", "--git")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "p1.bundle").read_bytes() == b"bundle"
+    assert "git clone -b main p1.bundle" in result.output
+    link = {"url": "http://x/d", "expires_at": "2026-11-29T12:00:00+00:00", "sha256": "ab", "size_bytes": 3}
+    door.says("POST /api/v1/projects/p1/link", link, 201)
+    assert run("package", "p1", "--link").output == "http://x/d\nexpires 2026-11-29T12:00:00+00:00\n"
+    assert json.loads(run("package", "p1", "--link", "--json").output) == link
+    assert run("package", "p1", "--link", "--git").exit_code == 2
+
+
+def test_finished_build__is_announced_with_cost_balance_and_checksum(run: Run, door: FakeDoor) -> None:
+    package = {"sha256": "ab" * 32, "size_bytes": 20_480, "file_count": 31}
+    done = {**DONE, "spent_credits": "63.20", "package": package}
+    door.says("POST /api/v1/projects", PROJECT, 202)
+    door.routes["GET /api/v1/projects/p1/events"] = stream_answer(
+        [event(3, "project.finished", status="completed", reason="", spent_ucredits=63_200_000)], ended=True
+    )
+    door.says("GET /api/v1/projects/p1", done)
+    me = {"balance_credits": "36.80", "held_credits": "0.00", "balance_ucredits": 36_800_000, "held_ucredits": 0}
+    door.says("GET /api/v1/me", {"user": "ann", **me})
+    result = run("build", "an app")
+    assert result.exit_code == 0, result.stderr
+    assert "31 files, 20.5 kB" in result.output
+    assert "SHA-256 " + "ab" * 32 in result.output
+    assert "It cost 63.20 credits; 36.80 credits are left." in result.output
+    assert "masterbuilder feedback p1 SCORE" in result.output
+
+
 def test_project_id_that_is_a_path__reaches_no_other_route(run: Run, door: FakeDoor) -> None:
     result = run("receipt", "../me")
     assert result.exit_code == 3
