@@ -24,6 +24,7 @@ from cluster.ports import is_free
 from cluster.processes import owned
 from runtime.config import Settings
 from runtime.errors import MasterbuilderError
+from runtime.project.probe.browser import find_browser
 
 _DISK_BYTES_MIN = 2 << 30
 _MEMORY_BYTES_MIN = 2 << 30
@@ -58,6 +59,7 @@ def examine(settings: Settings, client: Client, keeper: Keeper) -> Iterator[Chec
     yield program("git", "apt-get install -y git")
     yield proxy()
     yield sandbox()
+    yield browser()
     if settings.edit_engine == "aider":
         yield aider(settings)
     yield model_weights()
@@ -134,6 +136,13 @@ def sandbox() -> Check:
     except MasterbuilderError as error:
         return Check(name="sandbox", verdict="broken", text=error.message, fix=error.next_step)
     return Check(name="sandbox", verdict="ok", text="bubblewrap confines a process")
+
+
+def browser() -> Check:
+    if (found := find_browser()) is not None:
+        return Check(name="chromium", verdict="ok", text=found)
+    text = "is not installed: web pages are delivered without a look at them, and without a picture"
+    return Check(name="chromium", verdict="warning", text=text, fix="apt-get install -y chromium")
 
 
 def aider(settings: Settings) -> Check:

@@ -6,10 +6,13 @@ import re
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _SHELL = "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
+_ENDS_S_MAX = 2.0
+_LOOK_EVERY_S = 0.01
 _NOT_TEXT = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -40,7 +43,11 @@ class Running:
         return _NOT_TEXT.sub("", raw.decode(errors="replace"))[-characters_max:]
 
     def end(self) -> None:
-        """Ends it and what it started, and waits."""
+        """Ends it and what it started, and waits until no port of theirs is taken any more."""
+        deadline_s = time.monotonic() + _ENDS_S_MAX
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            while time.monotonic() < deadline_s:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.poll()
+                time.sleep(_LOOK_EVERY_S)
         self._process.wait()
