@@ -10,10 +10,11 @@ GITIGNORE = "__pycache__/\n*.pyc\n.venv/\nnode_modules/\ndist/\n.env\n.code_inde
 
 _FENCE = re.compile(r"^(```|~~~)\s*(sh|bash|shell|console)\s*$")
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$")
-_ONE_PART = r"[^;&|]*(?:&&|;|$)"
+_ONE_PART = r"(?:[^;&|]|>&|\|(?!\|))*(?:&&|;|&?\s*$)"
+"""Up to the end of one command of a line, pipes included."""
 _EXEMPT = re.compile(
     r"(?:sudo )?(?:git clone|docker|docker-compose|podman|kubectl|helm|terraform|fly|flyctl|heroku|vercel|netlify"
-    rf"|gcloud|aws|az|ssh|scp|rsync|systemctl|ansible-playbook|npm publish|twine upload)\b{_ONE_PART}"
+    rf"|gcloud|aws|az|ssh|scp|rsync|systemctl|ansible-playbook|npm publish|twine upload)(?=\s|$){_ONE_PART}"
 )
 _CHANGE_FOLDER = re.compile(rf"cd \S+\s*{_ONE_PART}")
 _REQUIRED = {

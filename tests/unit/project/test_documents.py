@@ -34,6 +34,8 @@ def test_exempt_commands__are_clones_containers_and_deployments_and_what_only_fo
     mixed = "```sh\ngit clone URL x && cd x && make\ncd src && make\nfly deploy; echo done\ndockerize\n```"
     assert readme_commands(mixed) == ["make", "cd src && make", "echo done", "dockerize"]
     assert exempt_commands(mixed) == ["git clone URL x && cd x", "fly deploy"]
+    odd = "```sh\ndocker logs x 2>&1 | tail -3\ndocker run x || make\naz-tool go\nssh host &\n```"
+    assert readme_commands(odd) == ["docker run x || make", "az-tool go"]
 
 
 def test_missing_sections__are_those_without_a_heading_or_without_text() -> None:
