@@ -50,13 +50,18 @@ class TopicText(Reply):
 
 
 class InterviewReply(Reply):
-    """`interview.next`: either a question, or complete with a summary of the scope."""
+    """`interview.next`: either a question, or complete with a summary of the scope.
+
+    `answered` is what brief and answers say by topic, later words before earlier ones.
+    """
 
     complete: bool
     question: TopicText | None
     answered: list[TopicText]
     assumptions: list[TopicText]
     summary: Annotated[str, StringConstraints(max_length=8_000)]
+    language: Annotated[str, StringConstraints(pattern=r"^([A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3})?$")] = ""
+    """Of the person, as BCP 47 names it: `pl`, `pt-BR`. A pattern, because prompts say it outside the fences."""
 
 
 class Requirement(Reply):
@@ -114,6 +119,10 @@ class PlanItem(Reply):
     requirements: list[RequirementId]
     tests: list[ProjectPath]
     """Test files that must pass, with those of every finished task, before this one is done."""
+    parent: PlanTaskId | None = None
+    """The task that this one is a part of; it is done only when all its parts are."""
+    no_change_needed: bool = False
+    """May be ticked though no file changed: its checks must pass all the same."""
 
 
 class PlanPhase(Reply):
@@ -127,10 +136,28 @@ class TodoReply(Reply):
     phases: list[PlanPhase] = Field(min_length=1, max_length=20)
 
 
+class CodeEvidence(Reply):
+    """Lines of a file in the tree, counted from 1, both ends included."""
+
+    file: ShortText
+    from_line: int
+    to_line: int
+
+
+class TestEvidence(Reply):
+    """A test that the checks' report shows: a test file that a command named, or a title in its output."""
+
+    __test__ = False
+    test: ShortText
+
+
 class ItemVerdict(Reply):
+    """A pass without evidence that can be checked counts as no verdict."""
+
     id: PlanTaskId
     verdict: Literal["pass", "fail"]
     reason: Text
+    evidence: list[CodeEvidence | TestEvidence] = Field(default=[], max_length=20)
 
 
 class Finding(Reply):
@@ -142,9 +169,12 @@ class Finding(Reply):
 
 
 class TodoEdit(Reply):
-    """`add` a new item, `reopen` a finished one, or `revise` an item's text. Earlier items are never deleted."""
+    """`add` a new item, `reopen` a finished one, `revise` an item's text, or `strike` one that is not wanted any more.
 
-    op: Literal["add", "reopen", "revise"]
+    Earlier items are never deleted: what is struck stays in the file, with its `detail` as the reason.
+    """
+
+    op: Literal["add", "reopen", "revise", "strike"]
     id: PlanTaskId
     title: ShortText
     detail: Text
@@ -152,6 +182,8 @@ class TodoEdit(Reply):
     files: list[ProjectPath] = Field(min_length=1)
     requirements: list[RequirementId] = []
     tests: list[ProjectPath] = []
+    parent: PlanTaskId | None = None
+    no_change_needed: bool = False
 
 
 class VerdictReply(Reply):

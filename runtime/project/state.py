@@ -128,7 +128,7 @@ class State:
                     seen,
                     title=data["title"],
                     stack=StackReply.model_validate(data["stack"]),
-                    todo=Todo.from_plan(plan, data["requirement_ids"]),
+                    todo=Todo.unchecked(plan),
                 )
             case "repository.committed":
                 return replace(seen, commit=data["commit"], bundle=BlobId(data["bundle"]))

@@ -4,7 +4,7 @@ The graph is the truth; the file is rendered from it, so that both say the same 
 Source: spec/builder.md §7.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
@@ -14,7 +14,10 @@ from runtime.project.schemas import TodoEdit, TodoReply
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One task. `phase` counts from 1; `done` only after its commit is on the main branch."""
+    """One task. `phase` counts from 1; `done` only after its commit is on the main branch.
+
+    `struck` is why it is not wanted or could not be made: nothing of it is worked on any more.
+    """
 
     id: str
     phase: int
@@ -25,6 +28,14 @@ class Item:
     requirements: tuple[str, ...]
     tests: tuple[str, ...]
     done: bool = False
+    parent: str | None = None
+    no_change_needed: bool = False
+    struck: str | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is left to do for it itself; its parts are asked about with `Todo.is_done`."""
+        return self.done or self.struck is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +46,9 @@ class Todo:
     items: tuple[Item, ...]
 
     @classmethod
-    def from_plan(cls, plan: TodoReply, requirements: Iterable[str]) -> "Todo":
-        """Raises ReplyRejectedError naming everything that is wrong with the plan."""
-        todo = cls(
+    def unchecked(cls, plan: TodoReply) -> "Todo":
+        """The plan as it was written, whether it can be carried out or not."""
+        return cls(
             phases=tuple(phase.title for phase in plan.phases),
             items=tuple(
                 Item(
@@ -49,13 +60,19 @@ class Todo:
                     files=tuple(item.files),
                     requirements=tuple(item.requirements),
                     tests=tuple(item.tests),
+                    parent=item.parent,
+                    no_change_needed=item.no_change_needed,
                 )
                 for number, phase in enumerate(plan.phases, 1)
                 for item in phase.items
             ),
         )
-        faults = [*todo.faults(), *todo.uncovered(requirements)]
-        if faults:
+
+    @classmethod
+    def from_plan(cls, plan: TodoReply, requirements: Iterable[str]) -> "Todo":
+        """Raises ReplyRejectedError naming what is wrong with the graph; `plan_checks` asks for more."""
+        todo = cls.unchecked(plan)
+        if faults := [*todo.faults(), *todo.uncovered(requirements)]:
             raise ReplyRejectedError(f"The plan cannot be carried out: {'; '.join(faults)}.")
         return todo
 
@@ -66,20 +83,60 @@ class Todo:
         return tuple(item for item in self.items if item.phase == phase)
 
     def ready(self, phase: int, busy: Iterable[str]) -> tuple[Item, ...]:
-        """Open items of a phase whose dependencies are done and that nobody works on, in the order of the plan."""
-        done = {item.id for item in self.items if item.done}
-        taken = set(busy)
+        """Open items of a phase that wait for nothing and that nobody works on, in the order of the plan.
+
+        An item waits for what it depends on and for its own parts.
+        """
+        closed = {item.id for item in self.items if item.closed}
+        waiting = {item.parent for item in self.items if not item.closed}
+        taken = set(busy) | waiting
         return tuple(
             item
             for item in self.in_phase(phase)
-            if not item.done and item.id not in taken and done.issuperset(item.depends)
+            if not item.closed and item.id not in taken and closed.issuperset(item.depends)
         )
 
+    def is_done(self, item: Item) -> bool:
+        """What its box says: an item with an open part is not done."""
+        return item.done and all(part.struck is not None or self.is_done(part) for part in self.parts(item.id))
+
+    def parts(self, id: str) -> tuple[Item, ...]:
+        return tuple(item for item in self.items if item.parent == id)
+
+    def is_closed(self, phase: int | None = None) -> bool:
+        """True when a phase, or the whole plan, has no open item."""
+        return all(item.closed for item in self.items if phase is None or item.phase == phase)
+
+    def wanted(self, phase: int | None = None) -> tuple[Item, ...]:
+        """The items of a phase, or of all, that are not struck."""
+        return tuple(item for item in self.items if item.struck is None and (phase is None or item.phase == phase))
+
     def done_count(self) -> int:
-        return sum(item.done for item in self.items)
+        return sum(self.is_done(item) for item in self.items)
 
     def ticked(self, id: str) -> "Todo":
         return self._with(id, done=True)
+
+    def struck(self, reasons: Mapping[str, str]) -> "Todo":
+        """Without these items, each with its reason. What was struck before keeps its first reason."""
+        todo = self
+        for id, reason in reasons.items():
+            if todo.item(id).struck is None:
+                todo = todo._with(id, done=False, struck=reason)
+        return todo
+
+    def waiting_for(self, id: str) -> tuple[Item, ...]:
+        """The open items that cannot be made without this one, in the order of the plan."""
+        without = {id}
+        for _ in self.items:
+            more = {
+                item.id for item in self.items
+                if not item.closed and item.id not in without and without.intersection(item.depends)
+            }  # fmt: skip
+            if not more:
+                break
+            without |= more
+        return tuple(item for item in self.items if item.id in without - {id})
 
     def edited(self, edits: Sequence[TodoEdit], phase: int) -> "Todo":
         """After a verification's edits; what is added or reopened joins `phase`, which is worked on next.
@@ -107,10 +164,16 @@ class Todo:
                     files=tuple(edit.files),
                     requirements=tuple(edit.requirements),
                     tests=tuple(edit.tests),
+                    parent=edit.parent,
+                    no_change_needed=edit.no_change_needed,
                 )
                 todo = replace(todo, items=(*todo.items, added))
             elif not known:
                 raise ReplyRejectedError(f"The verification changes {edit.id}, which does not exist.")
+            elif todo.item(edit.id).struck is not None:
+                raise ReplyRejectedError(f"The verification changes {edit.id}, which is struck: add a new item.")
+            elif edit.op == "strike":
+                todo = todo.struck({edit.id: edit.detail})
             elif edit.op == "reopen":
                 todo = todo._with(edit.id, done=False, phase=phase, **fields)
             else:
@@ -120,37 +183,57 @@ class Todo:
         return todo
 
     def tests(self, ids: Iterable[str] | None = None) -> tuple[str, ...]:
-        """Test files of the items named, or of all, each once, in the order of the plan."""
+        """Test files of the items named, or of all, each once, in the order of the plan. Struck items have none."""
         wanted = None if ids is None else set(ids)
-        named = (test for item in self.items if wanted is None or item.id in wanted for test in item.tests)
+        named = (test for item in self.wanted() if wanted is None or item.id in wanted for test in item.tests)
         return tuple(dict.fromkeys(named))
 
     def render(self, title: str) -> str:
-        """The text of `TODO.md`."""
-        lines = [f"# TODO: {title}", ""]
+        """The text of `TODO.md`. Parts stand below their item, two spaces further in."""
+        lines = [f"# TODO: {_one_line(title)}", ""]
         for number, phase in enumerate(self.phases, 1):
-            lines += [f"## Phase {number}: {phase}", ""]
+            lines += [f"## Phase {number}: {_one_line(phase)}", ""]
+            here = {item.id for item in self.in_phase(number)}
             for item in self.in_phase(number):
-                depends = f" (depends: {', '.join(item.depends)})" if item.depends else ""
-                lines.append(f"- [{'x' if item.done else ' '}] {item.id} {item.title}{depends}")
+                if item.parent not in here:
+                    lines += self._lines(item, "", here)
             lines.append("")
         return "\n".join(lines)
+
+    def _lines(self, item: Item, indent: str, here: Collection[str]) -> list[str]:
+        depends = f" (depends: {', '.join(item.depends)})" if item.depends else ""
+        accepted = f" (accepted by: {', '.join(item.tests)})" if item.tests else ""
+        text = f"{item.id} {_one_line(item.title)}{depends}{accepted}"
+        if item.struck is not None:
+            text = f"{item.id} ~~{_one_line(item.title)}~~ (struck: {_one_line(item.struck)})"
+        lines = [f"{indent}- [{'x' if self.is_done(item) else ' '}] {text}"]
+        for part in self.parts(item.id):
+            if part.id in here:
+                lines += self._lines(part, indent + "  ", here)
+        return lines
 
     def faults(self) -> list[str]:
         """What makes the graph unworkable, in words."""
         faults: list[str] = []
         by_id: dict[str, Item] = {}
+        parts: dict[str, list[str]] = {}
         for item in self.items:
             if item.id in by_id:
                 faults.append(f"{item.id} stands twice")
             by_id[item.id] = item
+            if item.parent is not None:
+                parts.setdefault(item.parent, []).append(item.id)
         for item in self.items:
             for needed in item.depends:
                 if needed not in by_id:
                     faults.append(f"{item.id} depends on {needed}, which does not exist")
                 elif by_id[needed].phase > item.phase and not item.done:
                     faults.append(f"{item.id} depends on {needed} of a later phase")
-        if cycle := _cycle({item.id: item.depends for item in self.items}):
+            if item.parent is not None and item.parent not in by_id:
+                faults.append(f"{item.id} is a part of {item.parent}, which does not exist")
+            elif item.parent is not None and item.phase > by_id[item.parent].phase and not by_id[item.parent].closed:
+                faults.append(f"{item.id} is a part of {item.parent}, which is in an earlier phase")
+        if cycle := _cycle({item.id: [*item.depends, *parts.get(item.id, ())] for item in self.items}):
             faults.append(f"{' -> '.join(cycle)} is a cycle")
         return faults
 
@@ -168,6 +251,11 @@ class Todo:
     def _with(self, id: str, **changes: object) -> "Todo":
         items = tuple(replace(item, **changes) if item.id == id else item for item in self.items)  # type: ignore[arg-type]
         return replace(self, items=items)
+
+
+def _one_line(text: str) -> str:
+    """Whatever a model wrote stays on its own line of the file."""
+    return " ".join(text.split())
 
 
 def _cycle(depends: Mapping[str, Sequence[str]]) -> list[str]:
