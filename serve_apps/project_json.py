@@ -32,7 +32,9 @@ def project_json(view: ProjectView) -> dict[str, Any]:
             for task in view.tasks
         ],
         "tasks_done": sum(task.state == "done" for task in view.tasks),
-        "tasks_total": len(view.tasks),
+        "tasks_total": sum(task.state != "struck" for task in view.tasks),
+        "current_todo_markdown": view.current_todo_markdown,
+        "known_gaps": [{"task": task, "reason": reason} for task, reason in view.known_gaps.items()],
         "failure_reason": view.failure_reason,
         "package": package,
         "repository_url": f"/api/v1/projects/{view.id}/repository" if view.bundle else None,

@@ -1,6 +1,6 @@
 """The large model's work: every question is one step, and every answer a checked reply."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from runtime.entity.activation import Activation
@@ -21,8 +21,19 @@ class Architect:
         self._steps = steps
         self._workshop = workshop
 
-    async def ask(self, step: str, prompt: Prompt, shape: type[R], *, attempt: int = 1) -> R:
-        """The checked reply, paid once. Raises ReplyRejectedError when two replies did not fit."""
+    async def ask(
+        self,
+        step: str,
+        prompt: Prompt,
+        shape: type[R],
+        *,
+        attempt: int = 1,
+        check: Callable[[R], object] = lambda reply: None,
+    ) -> R:
+        """The reply, paid once. `check` raises ReplyRejectedError for one that is of no use.
+
+        Raises ReplyRejectedError when two replies did not fit, or the check refused; nothing is charged then.
+        """
 
         async def work(run: RunId) -> Mapping[str, Any]:
             order = CallOrder(
@@ -40,10 +51,11 @@ class Architect:
                 schema=prompt.schema,
                 max_output_tokens=prompt.output_tokens_max,
             )
-            return {"reply": reply.model_dump(mode="json")}
+            dumped = reply.model_dump(mode="json")
+            check(shape.model_validate(dumped))
+            return {"reply": dumped}
 
-        shown = prompt.task if prompt.id == "project" else f"{prompt.task} {prompt.id}"
-        result = await self._steps.run(step, work, task=shown, attempt=attempt)
+        result = await self._steps.run(step, work, task=prompt.shown, attempt=attempt)
         return shape.model_validate(result["reply"])
 
     def subject(self) -> Subject:
@@ -54,6 +66,8 @@ class Architect:
         return Subject(
             brief=state.brief,
             answers=state.answers,
+            assumptions=state.assumptions,
+            language=state.language,
             title=requirements.title if requirements else state.title,
             requirements=requirements.requirements if requirements else (),
             stack=self._answered("plan/stack", StackReply),

@@ -15,10 +15,11 @@ from runtime.errors import (
 )
 from runtime.ids import BlobId, RunId
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
-from runtime.ledger.port import NewToken, TokenTerms
+from runtime.ledger.port import NewToken, Receipt, TokenTerms
 from runtime.project import prompts
 from runtime.project.architect import Architect
 from runtime.project.finding import CodeFinder
+from runtime.project.gaps import Gaps
 from runtime.project.merging import Change, MergeQueue
 from runtime.project.repeats import Tried, Way, change_mark, failure_mark, way_on
 from runtime.project.schedule import next_items
@@ -47,9 +48,11 @@ class Building:
         workbench: Workbench,
         finder: CodeFinder,
         workshop: Workshop,
+        gaps: Gaps,
     ) -> None:
         self._activation = activation
         self._steps = steps
+        self._gaps = gaps
         self._architect = architect
         self._workbench = workbench
         self._finder = finder
@@ -67,7 +70,7 @@ class Building:
         """Works on the phase's open items, in parallel where the graph allows it.
 
         Ends when none is left, or after VERIFY_EVERY_N_ITEMS, so that a verification comes in between.
-        Raises RefusedError when an item cannot be made to pass.
+        An item that cannot be made to pass becomes a known gap. Raises RefusedError when a must-have needs it.
         """
         running: dict[str, asyncio.Task[None]] = {}
         started = 0
@@ -89,11 +92,11 @@ class Building:
             for task in running.values():
                 task.cancel()
             await asyncio.gather(*running.values(), return_exceptions=True)
-        if not started and not all(item.done for item in self.todo.in_phase(phase)):
+        if not started and not self.todo.is_closed(phase):
             raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
 
     def all_done(self) -> bool:
-        return all(item.done for item in self.todo.items)
+        return self.todo.is_closed()
 
     async def checks(self) -> CheckReport:
         """Build and tests of all finished items, on a fresh clone of main. The last merge's are not repeated."""
@@ -104,19 +107,22 @@ class Building:
             self._merging.last_check = (key, await self._workshop.implementers.check(work))
         return self._merging.last_check[1]
 
+    async def receipt(self) -> Receipt:
+        return await self._workshop.ledger.receipt(self._activation.state.id)
+
     async def spent_ucredits(self) -> int:
-        receipt = await self._workshop.ledger.receipt(self._activation.state.id)
-        return receipt.total_ucredits
+        return (await self.receipt()).total_ucredits
 
     async def _land(self, item: Item) -> None:
-        """Attempts until the item's commit is on main."""
+        """Attempts until the item's commit is on main, or the item is given up."""
         while True:
             tries = self._activation.state.attempts.get(item.id, ())
             if tries and tries[-1].outcome is None:
                 number = tries[-1].number
             else:
                 number = len(tries) + 1
-                self._refuse_more(item, number)
+                if await self._gave_up(item, number):
+                    return
                 await self._activation.emit(
                     "task.started",
                     f"task/{item.id}/{number}",
@@ -158,10 +164,16 @@ class Building:
         patch = await self._workshop.ledger.get_blob(BlobId(result["patch"]))
         return await self._merge(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
 
-    def _refuse_more(self, item: Item, number: int) -> None:
-        """Raises RefusedError when every attempt that may be paid for has failed, the stronger model's among them."""
-        if why := self._hopeless(item, number):
-            raise RefusedError(f"{item.id} {item.title} {why}", "`masterbuilder logs` shows every attempt.")
+    async def _gave_up(self, item: Item, number: int) -> bool:
+        """True when every attempt that may be paid for has failed and the item is a known gap now.
+
+        Raises RefusedError when a must-have requirement needs it.
+        """
+        why = self._hopeless(item, number)
+        if not why:
+            return False
+        await self._gaps.give_up({item.id: why})
+        return True
 
     def _hopeless(self, item: Item, number: int) -> str:
         """Why no further attempt is paid for; empty while one is."""
@@ -202,6 +214,8 @@ class Building:
         return row
 
     async def _edit(self, item: Item, number: int, run: RunId, model: str, failure: str) -> Mapping[str, Any]:
+        if item.no_change_needed and not failure:
+            return await self._unchanged(item)
         token = new_task_token()
         await self._workshop.ledger.add_token(
             NewToken(
@@ -242,6 +256,21 @@ class Building:
             "engine": result.engine,
             "passed": changed and result.checks.passed,
             "report": prompts.steady(result.checks) if changed else _nothing_changed(result),
+        }
+
+    async def _unchanged(self, item: Item) -> Mapping[str, Any]:
+        """The first attempt at an item that needs no change: only its checks are run."""
+        tests = self.todo.tests({*(each.id for each in self.todo.items if each.done), item.id})
+        base = self._activation.state.commit
+        work = self._check_work(await self._workbench.bundle(), tests)
+        report = await self._workshop.implementers.check(work)
+        return {
+            "patch": await self._workshop.ledger.put_blob(b""),
+            "base": base,
+            "changed": [],
+            "engine": "none, no change was needed",
+            "passed": report.passed,
+            "report": prompts.steady(report),
         }
 
     async def _blame(self, result: EditResult, run: RunId) -> None:

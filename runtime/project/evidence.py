@@ -17,7 +17,8 @@ Judgement = Literal["pass", "fail", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemJudgement:
-    """What one item's verdict is worth. `none`: no verdict, or a pass without evidence that holds; `reason` says why."""
+    """What one item's verdict is worth. `none`: there is none, or it passes without evidence that holds; `reason` says
+    why."""
 
     id: str
     verdict: Judgement
@@ -27,9 +28,7 @@ class ItemJudgement:
 
 
 def cited_files(verdict: VerdictReply) -> frozenset[str]:
-    return frozenset(
-        each.file for item in verdict.items for each in item.evidence if isinstance(each, CodeEvidence)
-    )
+    return frozenset(each.file for item in verdict.items for each in item.evidence if isinstance(each, CodeEvidence))
 
 
 def judged(
@@ -45,9 +44,7 @@ def judged(
     return tuple(_judgement(item.id, by_id.get(item.id, []), lines, report) for item in items)
 
 
-def _judgement(
-    id: str, given: Sequence[ItemVerdict], lines: Mapping[str, int], report: CheckReport
-) -> ItemJudgement:
+def _judgement(id: str, given: Sequence[ItemVerdict], lines: Mapping[str, int], report: CheckReport) -> ItemJudgement:
     if not given:
         return ItemJudgement(id=id, verdict="none", reason="it has no verdict")
     if failed := next((each for each in given if each.verdict == "fail"), None):

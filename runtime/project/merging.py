@@ -100,7 +100,7 @@ class MergeQueue:
                     "title": item.title,
                     "attempt": change.attempt,
                     "done": ticked.done_count(),
-                    "total": len(ticked.items),
+                    "total": len(ticked.wanted()),
                     "spent_ucredits": spent_ucredits,
                 },
             )

@@ -1,7 +1,7 @@
 """What may be said to a project, and what it says about itself."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -99,7 +99,7 @@ class PackageView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskView:
-    """One item of the plan. `state`: `open`, `running`, `done`, `failed`."""
+    """One item of the plan. `state`: `open`, `running`, `done`, `failed`, `struck`."""
 
     id: str
     title: str
@@ -134,3 +134,7 @@ class ProjectView:
     """From then on its package is there; a project that ended otherwise has none."""
     bundle: BlobId | None = None
     """The git bundle of what is built so far; None before there is a commit."""
+    current_todo_markdown: str | None = None
+    """`TODO.md` as it is in the repository, byte for byte; None before its first commit."""
+    known_gaps: Mapping[str, str] = field(default_factory=dict)
+    """Item id -> why it could not be made to pass: it is not in the package, and its cost was given back."""

@@ -5,8 +5,8 @@ Every check answers with faults in words: all of them together go back to the ar
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from runtime.errors import ReplyRejectedError
@@ -22,9 +22,7 @@ _PRODUCT_FILES = frozenset({"readme.md", "todo.md"})
 _PRODUCT_FOLDERS = frozenset({"docs", ".code_index"})
 _PROGRAM = re.compile(r"(\./)?[A-Za-z0-9_.+/-]*[A-Za-z0-9_+]")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*")
-_PROSE = frozenset(
-    "a an and configure execute n/a no none not nothing please run start tbd the then todo use".split()
-)
+_PROSE = frozenset({"a", "an", "and", "execute", "n/a", "no", "none", "not", "nothing", "please", "run", "the", "use"})
 """Words that begin a sentence and name no program that a project would be run by."""
 _SHELL_WORDS = frozenset({"cd", "set", "export", "exec", "env", "time", "sh", "bash", "if", "for", "while", "[", "!"})
 
@@ -42,9 +40,7 @@ def refuse(faults: Sequence[str], what: str) -> None:
         told = list(faults[:FAULTS_MAX])
         if len(faults) > FAULTS_MAX:
             told.append(f"and {len(faults) - FAULTS_MAX} more")
-        raise ReplyRejectedError(
-            f"{what}: {'; '.join(told)}.", "Describe the project in more detail and start it again."
-        )
+        raise ReplyRejectedError(f"{what}: {'; '.join(told)}.")
 
 
 def plan_faults(todo: Todo, requirements: Sequence[Requirement], commands: Commands) -> list[str]:
@@ -54,6 +50,26 @@ def plan_faults(todo: Todo, requirements: Sequence[Requirement], commands: Comma
     if not _has_cycle(todo.items):
         faults += [*orphans(todo), *parallel_owners(todo.items), *unwritten_tests(todo.items)]
     return faults
+
+
+def edit_faults(before: Todo, after: Todo) -> list[str]:
+    """What a verification's edits would break, beside the graph itself: asked about what is still to be done."""
+    added = [item for item in after.items if item.id not in {each.id for each in before.items}]
+    left = [item for item in after.items if not item.closed]
+    served = {id for item in after.wanted() for id in item.requirements}
+    lost = [id for item in before.wanted() for id in item.requirements if id not in served]
+    known = {file for item in after.items for file in item.files}
+    return [
+        *ownership_faults(after.items),
+        *parallel_owners(left),
+        *(f"{id} has no task any more" for id in dict.fromkeys(lost)),
+        *(
+            f"{item.id} must pass {test}, which no task writes"
+            for item in added
+            for test in item.tests
+            if test not in known
+        ),
+    ]
 
 
 def requirement_faults(requirements: Sequence[Requirement]) -> list[str]:

@@ -1,6 +1,8 @@
 """From the agreed scope to a checked plan in a repository."""
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 from runtime.entity.activation import Activation
 from runtime.errors import ReplyRejectedError
@@ -11,12 +13,15 @@ from runtime.project.documents import (
     architecture_document,
     requirements_document,
 )
-from runtime.project.schemas import MarkdownReply, RequirementsReply, StackReply, TodoReply
+from runtime.project.plan_checks import checked_plan, command_faults, refuse, requirement_faults
+from runtime.project.prompts import Prompt
+from runtime.project.schemas import MarkdownReply, Reply, RequirementsReply, StackReply, TodoReply
 from runtime.project.state import State
-from runtime.project.todo import Todo
 from runtime.project.workbench import Workbench
 
-PLAN_TRIES_MAX = 2
+TRIES_MAX = 2
+
+R = TypeVar("R", bound=Reply)
 
 
 class Planning:
@@ -39,11 +44,26 @@ class Planning:
     async def _plan(self) -> None:
         ask, subject = self._architect.ask, self._architect.subject
         scope = self._state.scope or ""
-        requirements = await ask("plan/requirements", prompts.requirements(subject(), scope), RequirementsReply)
-        stack = await ask("plan/stack", prompts.stack(subject()), StackReply)
+        requirements = await self._checked(
+            "plan/requirements",
+            lambda fault, attempt: prompts.requirements(subject(), scope, fault, attempt),
+            RequirementsReply,
+            lambda reply: refuse(requirement_faults(reply.requirements), "The requirements cannot be planned for"),
+        )
+        stack = await self._checked(
+            "plan/stack",
+            lambda fault, attempt: prompts.stack(subject(), fault, attempt),
+            StackReply,
+            lambda reply: refuse(command_faults(reply.commands), "The stack cannot be built with"),
+        )
         await ask("plan/architecture", prompts.architecture(subject()), MarkdownReply)
         plan, _ = await asyncio.gather(
-            self._checked_plan(requirements),
+            self._checked(
+                "plan/todo",
+                lambda fault, attempt: prompts.todo(subject(), fault, attempt),
+                TodoReply,
+                lambda reply: checked_plan(reply, requirements.requirements, stack.commands),
+            ),
             ask("docs/api", prompts.document("docs.api", subject()), MarkdownReply),
         )
         await self._activation.emit(
@@ -63,20 +83,22 @@ class Planning:
             },
         )
 
-    async def _checked_plan(self, requirements: RequirementsReply) -> TodoReply:
-        """A plan whose graph works. One that does not is sent back once with the reasons."""
-        ids = [each.id for each in requirements.requirements]
-        fault = ""
-        for attempt in range(1, PLAN_TRIES_MAX + 1):
-            prompt = prompts.todo(self._architect.subject(), fault, attempt)
-            plan = await self._architect.ask(f"plan/todo/{attempt}", prompt, TodoReply, attempt=attempt)
+    async def _checked(
+        self, step: str, prompt: Callable[[str, int], Prompt], shape: type[R], check: Callable[[R], object]
+    ) -> R:
+        """A reply that a build can rely on. One that it cannot is not paid for, and sent back once with the reasons.
+
+        Raises ReplyRejectedError with the reasons when the second one fails too.
+        """
+        while len(refusals := self._state.refusals.get(step, ())) < TRIES_MAX:
+            attempt = len(refusals) + 1
+            asked = prompt(refusals[-1] if refusals else "", attempt)
             try:
-                Todo.from_plan(plan, ids)
+                return await self._architect.ask(step, asked, shape, attempt=attempt, check=check)
             except ReplyRejectedError as error:
-                fault = error.message
-            else:
-                return plan
-        raise ReplyRejectedError(fault, "Describe the project in more detail and start it again.")
+                refused = {"step": step, "attempt": attempt, "reason": error.message}
+                await self._activation.emit("plan.refused", f"{step}/refused/{attempt}", refused)
+        raise ReplyRejectedError(refusals[-1], "Describe the project in more detail and start it again.")
 
     async def _commit_documents(self) -> None:
         state, subject = self._state, self._architect.subject()

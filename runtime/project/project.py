@@ -25,6 +25,7 @@ from runtime.project.architect import Architect
 from runtime.project.building import Building
 from runtime.project.finding import CodeFinder
 from runtime.project.finishing import Finishing
+from runtime.project.gaps import Gaps
 from runtime.project.interview import Interview
 from runtime.project.messages import (
     Answer,
@@ -217,8 +218,11 @@ class Project(Entity[State]):
         architect = Architect(self.activation, steps, shop)
         workbench = Workbench(self.activation, shop.ledger, self._working_copy)
         finder = CodeFinder(self.activation, shop.entities)
-        building = Building(self.activation, steps, architect, workbench, finder, shop)
-        verifying = Verifying(self.activation, architect, building, workbench, finder, shop.settings.max_fix_rounds)
+        gaps = Gaps(self.activation, architect, workbench, shop.ledger)
+        await gaps.refund()
+        building = Building(self.activation, steps, architect, workbench, finder, shop, gaps)
+        rounds = shop.settings.max_fix_rounds
+        verifying = Verifying(self.activation, architect, building, workbench, finder, gaps, rounds)
         finishing = Finishing(self.activation, architect, building, workbench, finder, shop)
 
         interview = Interview(self.activation, architect, shop.settings, shop.calls.catalogue)

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from runtime.project.paths import is_plain_path
 
-TOPICS = ("audience", "platforms", "features", "performance", "integrations", "budget")
 Topic = Literal["audience", "platforms", "features", "performance", "integrations", "budget"]
+TOPICS: tuple[Topic, ...] = ("audience", "platforms", "features", "performance", "integrations", "budget")
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4_000)]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 Markdown = Annotated[str, StringConstraints(min_length=1, max_length=60_000)]

@@ -1,6 +1,6 @@
 """What a project knows, as a pure fold of its events."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from runtime.project.messages import PackageView, ProjectView, Status, TaskView
 from runtime.project.schemas import StackReply, TodoEdit, TodoReply
 from runtime.project.todo import Todo
 
+VERDICT_CHARACTERS_MAX = 1_000
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -35,6 +36,10 @@ class State:
     owner: UserId = UserId("")
     brief: str = ""
     answers: Mapping[str, str] = field(default_factory=dict)
+    assumptions: Mapping[str, str] = field(default_factory=dict)
+    """What is assumed about a topic, instead of an answer or beside it."""
+    language: str = ""
+    """Of the person, as BCP 47 names it; empty while it is not known."""
     max_ucredits: int | None = None
     confirmed_in_advance: bool = False
 
@@ -51,6 +56,8 @@ class State:
     ceiling_ucredits: int | None = None
     confirmed: bool = False
 
+    refusals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Step of the planning -> why its replies were sent back."""
     title: str = ""
     todo: Todo | None = None
     stack: StackReply | None = None
@@ -62,6 +69,14 @@ class State:
     commit: str = ""
     verdicts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Phase number (0: the final review) -> its verdicts so far."""
+    forgiven: Mapping[int, int] = field(default_factory=dict)
+    """Phase number -> how many of its first verdicts count no more, because what they found became a known gap."""
+    failing: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    """Phase number -> the items that its newest verdict failed, and why."""
+    verdict_text: str = ""
+    """What the newest verdict that failed objected to, or was objected to."""
+    gaps: Mapping[str, str] = field(default_factory=dict)
+    """Item id -> why it could not be made to pass."""
 
     evidence: Mapping[str, str] = field(default_factory=dict)
     """Test file -> what its last run on the finished tree showed."""
@@ -106,6 +121,13 @@ class State:
             case "project.answer":
                 topic = data["topic"]
                 return replace(seen, question=None, answers={**self.answers, topic: data["text"]})
+            case "project.covered":
+                return replace(
+                    seen,
+                    answers={**self.answers, **data["answered"]},
+                    assumptions={**_without(self.assumptions, data["answered"]), **data["assumptions"]},
+                    language=data["language"] or self.language,
+                )
             case "project.quoted":
                 return replace(
                     seen,
@@ -122,6 +144,9 @@ class State:
                 return replace(seen, confirmed=True, ceiling_ucredits=data["ceiling_ucredits"])
             case "project.ceiling":
                 return replace(seen, ceiling_ucredits=data["ceiling_ucredits"])
+            case "plan.refused":
+                reasons = (*self.refusals.get(data["step"], ()), data["reason"])
+                return replace(seen, refusals={**self.refusals, data["step"]: reasons})
             case "plan.ready":
                 plan = TodoReply.model_validate(data["plan"])
                 return replace(
@@ -152,10 +177,24 @@ class State:
                 assert self.todo is not None, "there was a verdict before there was a plan"
                 edits = [TodoEdit.model_validate(edit) for edit in data["edits"]]
                 number = data["phase_number"]
+                failing = {each["id"]: each["reason"] for each in data.get("judged", ()) if each["verdict"] == "fail"}
                 return replace(
                     seen,
                     verdicts={**self.verdicts, number: (*self.verdicts.get(number, ()), data["verdict"])},
+                    failing={**self.failing, number: failing},
+                    verdict_text=_objected(data),
                     todo=self.todo.edited(edits, data["edits_phase"]),
+                    commit=data["commit"],
+                    bundle=BlobId(data["bundle"]),
+                )
+            case "plan.gap":
+                assert self.todo is not None, "there was a gap before there was a plan"
+                forgiven = {number: len(verdicts) for number, verdicts in self.verdicts.items()}
+                return replace(
+                    seen,
+                    todo=self.todo.struck(data["items"]),
+                    gaps={**self.gaps, **data["items"]},
+                    forgiven=forgiven,
                     commit=data["commit"],
                     bundle=BlobId(data["bundle"]),
                 )
@@ -194,7 +233,14 @@ class State:
             updated_at=self.updated_at,
             completed_at=self.completed_at,
             last_seq=self.last_seq,
+            current_todo_markdown=self.todo_markdown,
+            known_gaps=self.gaps,
         )
+
+    @property
+    def todo_markdown(self) -> str | None:
+        """The text of `TODO.md` at the project's newest commit."""
+        return self.todo.render(self.title) if self.todo and self.bundle else None
 
     def waits_for(self) -> str | None:
         """What the owner is asked for now."""
@@ -244,7 +290,7 @@ class State:
                 id=item.id,
                 title=item.title,
                 phase=self.todo.phases[item.phase - 1],
-                state=self._task_state(item.id, item.done),
+                state="struck" if item.struck is not None else self._task_state(item.id, self.todo.is_done(item)),
                 attempts=len(self.attempts.get(item.id, ())),
             )
             for item in self.todo.items
@@ -261,3 +307,12 @@ class State:
 
 def _first_line(brief: str) -> str:
     return next((line.lstrip("# ").strip()[:200] for line in brief.splitlines() if line.strip()), "Untitled")
+
+
+def _objected(verdict: Mapping[str, Any]) -> str:
+    told = [finding["text"] for finding in verdict["findings"]] or list(verdict.get("objections", ()))
+    return "; ".join(told)[:VERDICT_CHARACTERS_MAX]
+
+
+def _without(texts: Mapping[str, str], topics: Collection[str]) -> Mapping[str, str]:
+    return {topic: text for topic, text in texts.items() if topic not in topics}

@@ -89,7 +89,14 @@ def test_plan__is_told_all_its_faults_at_once() -> None:
         requirements=("R-01", "R-02"),
         commands=COMMANDS.model_copy(update={"run": "Run the program"}),
     )
-    for words in ("T-008", "R-02 has no task", "README.md", "both own src/T-001.py", "tests/test_nowhere.py", "run com"):
+    for words in (
+        "T-008",
+        "R-02 has no task",
+        "README.md",
+        "both own src/T-001.py",
+        "tests/test_nowhere.py",
+        "run com",
+    ):
         assert words in told
 
 
@@ -117,8 +124,9 @@ def test_command__that_no_shell_could_run_is_named(command: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "python3 -m unittest {tests}", "PYTHONPATH=src python3 -m app", "cd web && npm test", "./run.sh", "g++ -o a a.cc",
-        "node --test", "target/release/app --help", "test -f x && make", "(cd src; make)", ".venv/bin/pytest -q",
+        "python3 -m unittest {tests}", "PYTHONPATH=src python3 -m app", "cd web && npm test", "./run.sh",
+        "g++ -o a a.cc", "node --test",
+        "target/release/app --help", "test -f x && make", "(cd src; make)", ".venv/bin/pytest -q",
     ],
 )  # fmt: skip
 def test_command__that_a_shell_can_run_is_fine(command: str) -> None:
@@ -131,7 +139,7 @@ def test_requirement__that_stands_twice_is_named() -> None:
 
 def test_refusal__bounds_what_it_tells() -> None:
     plan = TodoReply(phases=[PlanPhase(title="p", items=[item(f"T-{n:03}", "T-999") for n in range(50)])])
-    with pytest.raises(ReplyRejectedError, match="and [0-9]+ more") as refused:
+    with pytest.raises(ReplyRejectedError, match=r"and [0-9]+ more") as refused:
         checked_plan(plan, [requirement()], COMMANDS)
     assert len(refused.value.message) < 5_000
 
@@ -179,9 +187,7 @@ def test_parallel_owners__are_exactly_the_pairs_that_some_schedule_runs_side_by_
         states += [done | {id} for id in ready]
     by_id = {each.id: each for each in items}
     wanted = {
-        (one, other, file)
-        for one, other in together
-        for file in set(by_id[one].files).intersection(by_id[other].files)
+        (one, other, file) for one, other in together for file in set(by_id[one].files).intersection(by_id[other].files)
     }
     told = {tuple(fault.replace(" both own ", " and ").split(" and ")[:3]) for fault in parallel_owners(items)}
     assert {(*sorted(each[:2]), each[2]) for each in told} == wanted
