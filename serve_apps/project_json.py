@@ -34,6 +34,7 @@ def project_json(view: ProjectView) -> dict[str, Any]:
         "tasks_done": sum(task.state == "done" for task in view.tasks),
         "tasks_total": sum(task.state != "struck" for task in view.tasks),
         "current_todo_markdown": view.current_todo_markdown,
+        "codebase_index_status": view.index_status,
         "known_gaps": [{"task": task, "reason": reason} for task, reason in view.known_gaps.items()],
         "failure_reason": view.failure_reason,
         "package": package,

@@ -130,6 +130,12 @@ def _messages(event: EventRecord) -> list[dict[str, Any]]:
             told = [("user_message", "yes", {"ceiling_ucredits": data["ceiling_ucredits"]})]
         case "project.notice" | "project.status":
             told = [("bot_update", data["text"], {})]
+        case "plan.gap":
+            told = [
+                ("bot_update", f"{item} is a known gap: {why}", {"task": item}) for item, why in data["items"].items()
+            ]
+        case "project.finished":
+            told = [("bot_update", data["reason"] or data["status"], {"status": data["status"]})]
         case _:
             told = []
     return [

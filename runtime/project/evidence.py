@@ -76,7 +76,7 @@ def fault_of(evidence: CodeEvidence | TestEvidence, lines: Mapping[str, int], re
 
 def _ran(test: str, report: CheckReport) -> bool:
     """Whether a command that passed names the test, or its output does, as a whole word."""
-    word = re.compile(rf"(?<![\w./-]){re.escape(test)}(?![\w/-])")
+    word = re.compile(rf"(?<![\w./-]){re.escape(test)}(?![\w/-]|\.\w)")
     return any(word.search(text) for each in report.results if each.passed for text in (each.command, each.output))
 
 

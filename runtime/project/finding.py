@@ -3,14 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from runtime.entity.activation import Activation
 from runtime.entity.port import Entities
-from runtime.errors import MasterbuilderError
+from runtime.errors import ConflictError, MasterbuilderError
 from runtime.ids import index_entity
 from runtime.index.context import context_for
 from runtime.index.entity import SearchIndex, UpdateIndex
 from runtime.index.hit import Hit
+from runtime.project.messages import IndexedStatus
 from runtime.project.state import State
 
 log = logging.getLogger(__name__)
@@ -31,18 +33,25 @@ class CodeFinder:
         """The commit that the index was last brought to."""
 
     async def refresh(self) -> None:
-        """Brings the index to the newest commit. Commits that come while it is brought to one are taken together."""
+        """Brings the index to the newest commit, and tells when its status changes with that.
+
+        Commits that come while it is brought to one are taken together.
+        """
         async with self._refreshing:
             state = self._activation.state
             if state.bundle is None or state.commit == self._indexed:
                 return
             update = UpdateIndex(owner=state.owner, commit=state.commit, bundle=state.bundle)
+            if state.index_status == "not_indexed":
+                await self._tell("indexing")
             try:
                 await self._entities.ask(self._entity, update, timeout_s=120)
             except MasterbuilderError as error:
                 log.warning("index of %s was not updated: %s", state.id, error)
+                await self._tell("error")
             else:
                 self._indexed = state.commit
+                await self._tell("indexed")
 
     async def near(self, question: str, *, leave_out: Collection[str] = ()) -> str:
         """Code near to one question, ready for a prompt."""
@@ -56,6 +65,13 @@ class CodeFinder:
                 found.setdefault((hit.path, hit.start_line), hit)
         ordered = sorted(found.values(), key=lambda hit: (hit.path, hit.start_line))
         return context_for(ordered, 2 * CONTEXT_BYTES_MAX)
+
+    async def _tell(self, status: IndexedStatus) -> None:
+        """A project that ended meanwhile is told nothing."""
+        if self._activation.state.index_status != status and not self._activation.state.status.terminal:
+            with suppress(ConflictError):
+                key = f"index/{status}/{self._activation.last_seq}"
+                await self._activation.emit("project.index", key, {"index_status": status})
 
     async def _hits(self, question: str, leave_out: Collection[str]) -> list[Hit]:
         search = SearchIndex(owner=self._activation.state.owner, query=question, limit=HITS_PER_QUESTION)

@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from runtime.ids import BlobId, ProjectId, UserId
+
+IndexedStatus = Literal["not_indexed", "indexing", "indexed", "error"]
+"""Source: spec/builder.md §3.2, `codebase_index_status`."""
 
 
 class Status(StrEnum):
@@ -138,3 +142,4 @@ class ProjectView:
     """`TODO.md` as it is in the repository, byte for byte; None before its first commit."""
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     """Item id -> why it could not be made to pass: it is not in the package, and its cost was given back."""
+    index_status: IndexedStatus = "not_indexed"

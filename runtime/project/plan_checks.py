@@ -46,28 +46,29 @@ def refuse(faults: Sequence[str], what: str) -> None:
 def plan_faults(todo: Todo, requirements: Sequence[Requirement], commands: Commands) -> list[str]:
     """Everything that makes a new plan unworkable; an empty list is a plan that may be paid for."""
     faults = [*size_faults(todo), *todo.faults(), *todo.uncovered([each.id for each in requirements])]
-    faults += [*ownership_faults(todo.items), *command_faults(commands)]
+    faults += [*ownership_faults(todo.items), *command_faults(commands), *orphans(todo), *unwritten_tests(todo.items)]
     if not _has_cycle(todo.items):
-        faults += [*orphans(todo), *parallel_owners(todo.items), *unwritten_tests(todo.items)]
+        faults += [*parallel_owners(todo.items), *late_tests(todo.items)]
     return faults
 
 
 def edit_faults(before: Todo, after: Todo) -> list[str]:
     """What a verification's edits would break, beside the graph itself: asked about what is still to be done."""
-    added = [item for item in after.items if item.id not in {each.id for each in before.items}]
+    known = {item.id for item in before.items}
+    written = {file for item in after.items for file in item.files}
     left = [item for item in after.items if not item.closed]
     served = {id for item in after.wanted() for id in item.requirements}
     lost = [id for item in before.wanted() for id in item.requirements if id not in served]
-    known = {file for item in after.items for file in item.files}
     return [
         *ownership_faults(after.items),
         *parallel_owners(left),
         *(f"{id} has no task any more" for id in dict.fromkeys(lost)),
         *(
             f"{item.id} must pass {test}, which no task writes"
-            for item in added
+            for item in after.items
+            if item.id not in known
             for test in item.tests
-            if test not in known
+            if test not in written
         ),
     ]
 
@@ -149,21 +150,26 @@ def parallel_owners(items: Sequence[Item]) -> list[str]:
 
 
 def unwritten_tests(items: Sequence[Item]) -> list[str]:
-    """Tests that a task must pass and that nobody it waits for has written by then."""
+    """Tests that a task must pass and that no task writes."""
+    written = {file for item in items for file in item.files}
+    return [
+        f"{item.id} must pass {test}, which no task writes"
+        for item in items
+        for test in item.tests
+        if test not in written
+    ]
+
+
+def late_tests(items: Sequence[Item]) -> list[str]:
+    """Tests that a task must pass and that nobody it waits for, itself included, has written by then."""
     before = ancestors(items)
-    writers: dict[str, list[Item]] = {}
-    for item in items:
-        for file in item.files:
-            writers.setdefault(file, []).append(item)
     faults: list[str] = []
     for item in items:
         for test in item.tests:
-            if test not in writers:
-                faults.append(f"{item.id} must pass {test}, which no task writes")
-            elif not any(
-                each.id == item.id or each.id in before[item.id] or each.phase < item.phase for each in writers[test]
-            ):
-                faults.append(f"{item.id} must pass {test} of {writers[test][0].id}, for which it does not wait")
+            writers = [each for each in items if test in each.files]
+            in_time = (each.id == item.id or each.id in before[item.id] or each.phase < item.phase for each in writers)
+            if writers and not any(in_time):
+                faults.append(f"{item.id} must pass {test} of {writers[0].id}, for which it does not wait")
     return faults
 
 

@@ -6,7 +6,7 @@ from runtime.project.todo import Item, Todo
 
 
 def remaining_chains(items: Sequence[Item]) -> Mapping[str, int]:
-    """Item id -> how many open items the longest chain from it holds, itself included; a finished one counts nothing.
+    """Item id -> how many open items the longest chain from it holds, itself included; a closed one counts nothing.
 
     A chain goes from an item to those that depend on it. Wants a graph without cycles.
     """
@@ -18,7 +18,7 @@ def remaining_chains(items: Sequence[Item]) -> Mapping[str, int]:
 
     def settle(item: Item) -> None:
         longest = max((chains[each.id] for each in dependents[item.id]), default=0)
-        chains[item.id] = longest + (0 if item.done else 1)
+        chains[item.id] = longest + (0 if item.closed else 1)
 
     waiting = {item.id: len(dependents[item.id]) for item in items}
     by_id = {item.id: item for item in items}

@@ -9,7 +9,7 @@ from runtime.entity.journal import EventRecord
 from runtime.entity.steps import StepLog
 from runtime.ids import BlobId, ProjectId, UserId, name_of
 from runtime.ledger.money import credits_text
-from runtime.project.messages import PackageView, ProjectView, Status, TaskView
+from runtime.project.messages import IndexedStatus, PackageView, ProjectView, Status, TaskView
 from runtime.project.schemas import StackReply, TodoEdit, TodoReply
 from runtime.project.todo import Todo
 
@@ -67,6 +67,7 @@ class State:
     bundle: BlobId | None = None
     """The git bundle of main after the last commit. The working copy is a cache of it."""
     commit: str = ""
+    index_status: IndexedStatus = "not_indexed"
     verdicts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Phase number (0: the final review) -> its verdicts so far."""
     forgiven: Mapping[int, int] = field(default_factory=dict)
@@ -155,6 +156,8 @@ class State:
                     stack=StackReply.model_validate(data["stack"]),
                     todo=Todo.unchecked(plan),
                 )
+            case "project.index":
+                return replace(seen, index_status=data["index_status"])
             case "repository.committed":
                 return replace(seen, commit=data["commit"], bundle=BlobId(data["bundle"]))
             case "task.started":
@@ -235,6 +238,7 @@ class State:
             last_seq=self.last_seq,
             current_todo_markdown=self.todo_markdown,
             known_gaps=self.gaps,
+            index_status=self.index_status,
         )
 
     @property

@@ -1,0 +1,121 @@
+"""What cannot be made to pass: a must-have ends the project, anything less is listed and given back."""
+
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UnavailableError
+from runtime.project.messages import Confirm, Resume, Status
+from tests.unit.project.scripted import PROJECT, Scripted, item, passes, plan, requirement
+
+WANTED = {"title": "Thing", "summary": "s", "requirements": [requirement("R-01"), requirement("R-02", "should")]}
+EXTRA: dict[str, Any] = {"requirements": ["R-02"]}
+REPLIES: dict[str, Any] = {
+    "plan.requirements": [WANTED],
+    "plan.todo": [plan([item("T-001"), item("T-002", **EXTRA), item("T-003", "T-002", **EXTRA)])],
+    "verify.phase": [passes("T-001")],
+    "qa.review": [passes("T-001")],
+}
+
+
+async def build_with(folder: Path, bad: set[str], **replies: Any) -> Scripted:
+    build = Scripted(folder, {**REPLIES, **replies})
+    build.implementers.bad = bad
+    await build.start()
+    return build
+
+
+async def test_gap__is_struck_listed_refunded_and_what_waits_for_it_goes_with_it(tmp_path: Path) -> None:
+    build = await build_with(tmp_path / "b", {"T-002"})
+    events = await build.until("project.finished")
+    assert events[-1].data["status"] == "completed"
+    gap = next(event.data for event in events if event.type == "plan.gap")
+    assert list(gap["items"]) == ["T-002", "T-003"]
+    assert gap["requirements"] == ["R-02"]
+
+    repository = await build.repository(tmp_path / "clone")
+    todo, gaps = repository.read("TODO.md").decode(), repository.read("docs/known_gaps.md").decode()
+    assert "- [x] T-001" in todo
+    assert "- [ ] T-002 ~~title of T-002~~ (struck: could not be made to pass in 4 attempts" in todo
+    assert "T-003 ~~title of T-003~~ (struck: it needs T-002" in todo
+    assert "## T-002 title of T-002" in gaps
+    assert "R-02: text of R-02" in gaps
+
+    receipt = await build.ledger.receipt(PROJECT)
+    cost = sum(row.credits_ucredits for row in receipt.charged if row.task == "T-002")
+    assert cost > 0
+    assert receipt.refunded_ucredits == cost
+    assert events[-1].data["spent_ucredits"] == receipt.net_ucredits
+    assert not await build.ledger.mismatches()
+
+
+async def test_gap__is_refunded_once_however_often_the_refund_is_cut_off(tmp_path: Path) -> None:
+    build = Scripted(tmp_path, REPLIES)
+    build.implementers.bad = {"T-002"}
+    real, failures = build.ledger.refund_call, iter([None, UnavailableError("away"), None])
+
+    async def refund_call(refund: Any) -> int:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return await real(refund)
+
+    build.ledger.refund_call = refund_call  # type: ignore[method-assign]
+    await build.start()
+    await build.until("plan.gap")
+    await build.until_status(Status.PAUSED)
+    await build.tell(Resume(key="on"))
+    await build.until("project.finished")
+    receipt = await build.ledger.receipt(PROJECT)
+    assert receipt.refunded_ucredits == sum(row.credits_ucredits for row in receipt.charged if row.task == "T-002")
+    assert len(receipt.refunds) == 4
+
+
+async def test_must_have__that_cannot_be_met_ends_the_project_with_the_reason(tmp_path: Path) -> None:
+    build = await build_with(tmp_path, {"T-001"})
+    end = (await build.until("project.finished"))[-1].data
+    assert end["status"] == "failed"
+    assert "T-001 title of T-001 could not be made to pass in 4 attempts" in end["reason"]
+    assert "FAIL: it broke" in end["reason"]
+    assert "must-have R-01" in end["reason"]
+
+
+async def test_failed_project__pays_nothing_of_its_verification_loop_beyond_the_quote(tmp_path: Path) -> None:
+    build = Scripted(tmp_path, REPLIES)
+    build.implementers.bad = {"T-001"}
+    await build.start(confirmed=False)
+    quoted = next(e for e in await build.until("project.quoted") if e.type == "project.quoted").data
+    view = await build.tell(Confirm(key="yes", accept=True))
+    assert view.quote_ucredits == quoted["quote_ucredits"]
+    await build.until("project.finished")
+    receipt = await build.ledger.receipt(PROJECT)
+    loop = [row for row in receipt.charged if row.task_type == "coding" and row.attempt > 1]
+    refunded = {row.call for row in receipt.refunds}
+    assert loop
+    if receipt.net_ucredits > quoted["quote_ucredits"]:
+        assert {row.call for row in loop} <= refunded
+
+
+async def test_phase__that_fails_again_and_again_gives_up_the_items_that_failed(tmp_path: Path) -> None:
+    fail = {
+        "verdict": "fail",
+        "items": [{"id": "T-002", "verdict": "fail", "reason": "it is wrong"}],
+        "findings": [],
+        "todo_edits": [],
+    }
+    todo = plan([item("T-001"), item("T-002", **EXTRA)])
+    build = await build_with(tmp_path, set(), **{"plan.todo": [todo], "verify.phase": [fail] * 4 + [passes("T-001")]})
+    events = await build.until("project.finished")
+    assert events[-1].data["status"] == "completed"
+    gap = next(event.data for event in events if event.type == "plan.gap")
+    assert "failed its verification 4 times, last because: it is wrong" in gap["items"]["T-002"]
+    receipt = await build.ledger.receipt(PROJECT)
+    assert receipt.refunded_ucredits == sum(row.credits_ucredits for row in receipt.charged if row.task == "T-002")
+
+
+async def test_plan__of_which_nothing_is_left_fails(tmp_path: Path) -> None:
+    wanted = {**WANTED, "requirements": [requirement("R-01", "should")]}
+    build = await build_with(
+        tmp_path, {"T-001"}, **{"plan.requirements": [wanted], "plan.todo": [plan([item("T-001")])]}
+    )
+    end = (await build.until("project.finished"))[-1].data
+    assert end["status"] == "failed"
+    assert end["reason"].startswith("No task of the plan could be made to pass.")
