@@ -84,7 +84,7 @@ async def _project(project: ProjectId, ledger: Ledger, journal: Journal, archive
     talk = []
     async for event in _events(project_entity(project), journal):
         state = state.after(event)
-        talk += _messages(event)
+        talk += conversation(event)
     receipt = await ledger.receipt(project)
     shown = _shown(state, receipt.net_ucredits, receipt.total_cost_pusd)
     yield archive.add_json(f"projects/{project}/project.json", shown)
@@ -111,7 +111,7 @@ def _reply(state: State, step: str) -> Any:
     return state.steps.results.get(step, {}).get("reply")
 
 
-def _messages(event: EventRecord) -> list[dict[str, Any]]:
+def conversation(event: EventRecord) -> list[dict[str, Any]]:
     """What was said with an event. Source of the types: spec/builder.md §5."""
     data = event.data
     match event.type:

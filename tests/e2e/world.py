@@ -71,6 +71,7 @@ class World:
         self.red_checks = 0
         """So many checks from now on come back red, whatever the tree holds."""
         self.crashed = asyncio.Event()
+        self.entities = Here(self)
         self.host: Host
         self.calls: ModelCalls
 
@@ -93,7 +94,7 @@ class World:
         self.incarnations += 1
         incarnation = self.incarnations
         journal = CrashingJournal(self, incarnation)
-        entities = Here(self)
+        entities = self.entities
         workshop = Workshop(
             settings=self.settings,
             ledger=self.store.books,

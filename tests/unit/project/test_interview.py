@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.privacy.export import _messages
+from runtime.privacy.export import conversation
 from runtime.project.interview import ASSUMED, QUESTIONS
 from runtime.project.messages import Answer, Confirm
 from runtime.project.schemas import TOPICS
@@ -163,7 +163,7 @@ async def test_conversation__is_logged_in_three_types(tmp_path: Path) -> None:
     await build.until("project.quoted")
     await build.tell(Confirm(key="yes", accept=True))
     await build.until("project.finished")
-    told = [(m["message_type"], m["content"]) for e in await build.events() for m in _messages(e)]
+    told = [(m["message_type"], m["content"]) for e in await build.events() for m in conversation(e)]
     assert told[:3] == [("user_message", "A brief."), ("bot_question", "?"), ("user_message", "none")]
     assert told[3][0] == "bot_update"
     assert {kind for kind, _ in told} == {"user_message", "bot_question", "bot_update"}
