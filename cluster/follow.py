@@ -60,7 +60,9 @@ class Story:
             "project.answer": self._answer,
             "project.quoted": self._quoted,
             "project.confirmed": self._confirmed,
+            "plan.refused": self._refused,
             "plan.ready": self._plan,
+            "plan.gap": self._gap,
             "task.started": self._started,
             "task.checked": self._checked,
             "task.merged": self._merged,
@@ -99,6 +101,14 @@ class Story:
 
     def _confirmed(self, data: dict[str, Any]) -> Iterator[str]:
         yield "[green]✓[/] scope and quote agreed"
+
+    def _refused(self, data: dict[str, Any]) -> Iterator[str]:
+        yield f"[yellow]· sent back, not charged: {escape(_short(data.get('reason')))}[/]"
+
+    def _gap(self, data: dict[str, Any]) -> Iterator[str]:
+        for task, reason in dict(data.get("items") or {}).items():
+            name = f"{task} {self._title_of.get(task, '')}".strip()
+            yield f"  [yellow]⚠ known gap, given back: {escape(name)}: {escape(_short(reason))}[/]"
 
     def _plan(self, data: dict[str, Any]) -> Iterator[str]:
         tasks = data.get("tasks") or []

@@ -66,6 +66,10 @@ def traceability_document(
         for item in todo.items:
             if requirement.id not in item.requirements:
                 continue
+            if item.struck is not None:
+                why = " ".join(item.struck.split()).replace("|", "/")[:200]
+                lines.append(f"| {requirement.id} | {item.id} {item.title} | struck | - | {why} |")
+                continue
             commit = ", ".join(each[:10] for each in commits.get(item.id, ()))
             for test in item.tests or ("-",):
                 lines.append(

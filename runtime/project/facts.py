@@ -42,6 +42,8 @@ def _of_event(project: ProjectId, owner: UserId, seq: int, event: NewEvent, at: 
                 cycle=data["round"],
                 verdict=data["verdict"],
                 items_checked=data["items"],
+                findings=len(data.get("findings", ())),
+                duration_ms=data.get("duration_ms", 0),
                 made_at=at,
             )
     if event.type in ("repository.committed", "task.merged", "verify.finished"):

@@ -41,6 +41,9 @@ class VerificationFact:
     cycle: int
     verdict: Literal["pass", "fail"]
     items_checked: int
+    findings: int
+    duration_ms: int
+    """From the question to the verdict that counts, a second question included."""
     made_at: datetime
 
 

@@ -64,9 +64,10 @@ SELECT unnest($project::VARCHAR[]), unnest($user_id::VARCHAR[]), unnest($seq::BI
        unnest($made_at::TIMESTAMPTZ[])
 
 -- name: insert_verification_cycles
-INSERT INTO verification_cycles (project, phase, cycle, verdict, items_checked, made_at)
+INSERT INTO verification_cycles (project, phase, cycle, verdict, items_checked, findings, duration_ms, made_at)
 SELECT unnest($project::VARCHAR[]), unnest($phase::BIGINT[]), unnest($cycle::BIGINT[]), unnest($verdict::VARCHAR[]),
-       unnest($items_checked::BIGINT[]), unnest($made_at::TIMESTAMPTZ[])
+       unnest($items_checked::BIGINT[]), unnest($findings::BIGINT[]), unnest($duration_ms::BIGINT[]),
+       unnest($made_at::TIMESTAMPTZ[])
 
 -- name: insert_task_steps
 INSERT INTO task_steps (project, task, attempt, step, made_at)
