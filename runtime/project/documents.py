@@ -39,7 +39,7 @@ def requirements_document(title: str, summary: str, scope: str, requirements: Se
 
 def architecture_document(markdown: str, stack: StackReply) -> str:
     """The text of `docs/architecture.md`: the architect's, with the stack's reasons where it does not give them."""
-    if "## Technology" in markdown:
+    if all(each.choice in markdown and each.reason in markdown for each in stack.choices):
         return markdown
     rows = [f"| {each.layer} | {each.choice} | {each.reason} |" for each in stack.choices]
     table = ["## Technology", "", "| layer | choice | reason |", "|---|---|---|", *rows]

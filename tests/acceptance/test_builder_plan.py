@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from git import Repo
 
 from cluster.simulator.server import Simulator
 from runtime.entity.journal import EventRecord
@@ -68,9 +69,12 @@ class Built:
     def of(self, type: str) -> list[EventRecord]:
         return [event for event in self.events if event.type == type]
 
+    def show(self, *arguments: str) -> str:
+        """What `git show` prints, to the last byte."""
+        return str(Repo(self.repository.folder).git.show(*arguments, strip_newline_in_stdout=False))
+
     def todo_at(self, commit: str) -> str:
-        text: str = self.repository._must("show", f"{commit}:TODO.md").decode()
-        return text
+        return self.show(f"{commit}:TODO.md")
 
 
 async def _build(folder: Path) -> Built:
@@ -173,7 +177,7 @@ async def test_10__a_rejected_summary_goes_back_and_keeps_the_answers(tmp_path: 
 def test_11__planning_yields_three_documents(built: Built) -> None:
     planned = built.of("repository.committed")[0].data["commit"]
     for file in ("docs/requirements.md", "docs/architecture.md", "TODO.md"):
-        assert built.repository._must("show", f"{planned}:{file}").strip()
+        assert built.show(f"{planned}:{file}").strip()
 
 
 def test_12__the_stack_is_data_and_every_choice_has_its_reason_in_the_documents(built: Built) -> None:
@@ -231,7 +235,7 @@ def test_18__an_item_is_ticked_in_the_commit_of_its_code(built: Built) -> None:
         commit, task = event.data["commit"], event.data["task"]
         assert _lines(built.todo_at(commit))[task].done
         assert not _lines(built.todo_at(f"{commit}~1"))[task].done
-        changed = built.repository._must("show", "--name-only", "--format=", commit).decode().split()
+        changed = built.show("--name-only", "--format=", commit).split()
         assert len(changed) > 1
 
 
