@@ -359,6 +359,7 @@ def _announce(terminal: Terminal, project: Project, package: Package) -> None:
             balance_credits=terminal.client.me().balance_credits,
             how_to_fetch=f"masterbuilder package {project.id}",
             how_to_rate=f"masterbuilder feedback {project.id} SCORE",
+            gaps=[f"{gap.task}: {' '.join(gap.reason.split())[:200]} (given back)" for gap in project.known_gaps],
         )
     )
     terminal.console.print(escape(text), highlight=False, soft_wrap=True)

@@ -55,6 +55,11 @@ class DownloadLink(Answer):
     size_bytes: int
 
 
+class KnownGap(Answer):
+    task: str
+    reason: str
+
+
 class Project(Answer):
     """Amounts in credits are texts with two decimals; None before there is a quote."""
 
@@ -74,6 +79,7 @@ class Project(Answer):
     tasks_total: int = 0
     failure_reason: str | None = None
     package: Package | None = None
+    known_gaps: list[KnownGap] = []
     created_at: str = ""
     updated_at: str = ""
     completed_at: str | None = None

@@ -168,6 +168,7 @@ class Finishing:
             exempt=exempt_commands(readme),
             files_scanned=len(files),
             dependencies=dependencies(files),
+            gaps=state.gaps,
         )
 
     async def _commands_as_built(self) -> str:

@@ -23,6 +23,8 @@ class Quality:
     exempt: Sequence[str]
     files_scanned: int
     dependencies: Sequence[Dependency]
+    gaps: Mapping[str, str]
+    """Item id -> why it is not in the delivery; its cost was given back."""
 
     def figures(self) -> dict[str, object]:
         """For the event that ends the final pass."""
@@ -36,6 +38,7 @@ class Quality:
             "no_picture": self.started.no_picture,
             "readme_commands": [command for command, _ in self.readme],
             "readme_exempt": list(self.exempt),
+            "known_gaps": list(self.gaps),
             "secrets_found": 0,
             "files_scanned": self.files_scanned,
             "dependencies": len(self.dependencies),
@@ -80,6 +83,9 @@ def quality_report(quality: Quality) -> str:
     if quality.exempt:
         lines += ["Not executed, because a clone, a container or a deployment needs more than a sandbox:", ""]
         lines += [*(f"- {_code(command)}" for command in quality.exempt), ""]
+    if quality.gaps:
+        lines += ["## Known gaps", "", "Not in this delivery; what they cost was given back:", ""]
+        lines += [*(f"- {item}: {_cell(why)}" for item, why in quality.gaps.items()), ""]
     care = sum(each.needs_care for each in quality.dependencies)
     lines += [
         "## Secrets, dependencies and licences",

@@ -303,7 +303,8 @@ def test_package__as_a_repository_or_as_a_link(run: Run, door: FakeDoor, tmp_pat
 
 def test_finished_build__is_announced_with_cost_balance_and_checksum(run: Run, door: FakeDoor) -> None:
     package = {"sha256": "ab" * 32, "size_bytes": 20_480, "file_count": 31}
-    done = {**DONE, "spent_credits": "63.20", "package": package}
+    gap = {"task": "T-007", "reason": "its test\nstays red"}
+    done = {**DONE, "spent_credits": "63.20", "package": package, "known_gaps": [gap]}
     door.says("POST /api/v1/projects", PROJECT, 202)
     door.routes["GET /api/v1/projects/p1/events"] = stream_answer(
         [event(3, "project.finished", status="completed", reason="", spent_ucredits=63_200_000)], ended=True
@@ -316,6 +317,7 @@ def test_finished_build__is_announced_with_cost_balance_and_checksum(run: Run, d
     assert "31 files, 20.5 kB" in result.output
     assert "SHA-256 " + "ab" * 32 in result.output
     assert "It cost 63.20 credits; 36.80 credits are left." in result.output
+    assert "Not in it: T-007: its test stays red (given back)" in result.output
     assert "masterbuilder feedback p1 SCORE" in result.output
 
 

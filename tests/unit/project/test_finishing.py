@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -255,6 +256,13 @@ async def test_proof_of_before__is_read_without_what_it_did_not_know(desk: Desk)
     await desk.emit("qa.proved", "old", {"evidence": {"tests/test_a.py": "Ran 3 tests, passed"}})
     await desk.finishing().write_documents()
     assert desk.event("qa.finished")["tests"] == 1
+
+
+async def test_known_gaps__are_listed_in_the_report_and_in_the_event(desk: Desk) -> None:
+    desk.state = replace(desk.state, gaps={"T-007": "its test stays red"})
+    await finished(desk)
+    assert desk.event("qa.finished")["known_gaps"] == ["T-007"]
+    assert "- T-007: its test stays red" in desk.files["docs/quality_report.md"].decode()
 
 
 async def test_files_like_env__are_left_out_with_a_notice(desk: Desk) -> None:
