@@ -26,6 +26,7 @@ import pytest
 from cluster.simulator.server import Simulator
 from runtime.entity.journal import EventRecord
 from runtime.ids import LOCAL_ADMIN, EntityId, project_entity
+from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, Limits
@@ -38,7 +39,7 @@ from runtime.project.messages import Describe, PackageView, ProjectView, Status
 from runtime.project.repository import Author, ProjectRepository
 from runtime.project.state import State
 from serve_apps.api_routes import create_app
-from tests.e2e.world import Unused, World
+from tests.e2e.world import World
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
@@ -258,11 +259,24 @@ def test_48__the_message_states_cost_and_balance(delivered: Delivered) -> None:
     assert delivered.view.spent_ucredits + delivered.balance_ucredits == 100 * 10**6
 
 
+class NoEngine:
+    """Only checks are made here."""
+
+    async def start(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
+
+    async def edit(self, request: EditRequest) -> EditOutcome:
+        raise AssertionError
+
+
 async def check(folder: Path, files: Mapping[str, str], command: str, limits: Limits) -> CheckReport:
     author = Author(name="a", email="a@b.invalid")
     repository = ProjectRepository.init(folder / "repository", author)
     repository.write_and_commit(files, "all", author)
-    implementer = Implementer(sandbox=Sandbox(), engine=Unused(), scratch_dir=folder / "scratch")
+    implementer = Implementer(sandbox=Sandbox(), engine=NoEngine(), scratch_dir=folder / "scratch")
     try:
         return await implementer.check(CheckWork(bundle=repository.bundle(), commands=[command], limits=limits))
     finally:

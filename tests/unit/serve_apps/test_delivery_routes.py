@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from runtime.errors import NotFoundError
+from runtime.ids import BlobId
 from runtime.project.links import Link, make_link
 from runtime.tokens import token_hash
 from serve_apps import api_routes
@@ -20,7 +21,7 @@ KEY = b"k" * 32
 def ready(system: FakeSystem, names: SimpleNamespace) -> SimpleNamespace:
     """Ann's project, with a package."""
     system.entities.views[names.project] = replace(
-        system.entities.views[names.project], package=names.package_view, bundle="b" * 64
+        system.entities.views[names.project], package=names.package_view, bundle=BlobId("b" * 64)
     )
     return names
 
