@@ -97,8 +97,11 @@ class Todo:
         )
 
     def is_done(self, item: Item) -> bool:
-        """What its box says: an item with an open part is not done."""
-        return item.done and all(part.struck is not None or self.is_done(part) for part in self.parts(item.id))
+        """What its box says: an item with an open part, however deep, is not done."""
+        return item.done and not self._has_open_part(item)
+
+    def _has_open_part(self, item: Item) -> bool:
+        return any(not part.closed or self._has_open_part(part) for part in self.parts(item.id))
 
     def parts(self, id: str) -> tuple[Item, ...]:
         return tuple(item for item in self.items if item.parent == id)

@@ -180,6 +180,7 @@ async def test_export__holds_everything_that_is_kept_of_the_caller_and_nothing_o
     assert talk == [
         ("user_message", "A list of my sins."), ("bot_question", "Who sins?"), ("user_message", "I do."),
         ("bot_update", "Sins, listed."), ("user_message", "Fewer."), ("user_message", "yes"),
+        ("bot_update", "completed"),
     ]  # fmt: skip
 
     whole = b"".join(json.dumps(text).encode() for text in files.values())
