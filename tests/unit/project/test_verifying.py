@@ -102,8 +102,9 @@ async def test_verdict__that_cannot_be_read_is_a_fail_and_not_the_end(tmp_path: 
     assert [row.task for row in losses] == ["verify.phase P1"]
 
 
-async def test_pass__on_red_checks_never_passes(tmp_path: Path) -> None:
-    build = Scripted(tmp_path, {})
+async def test_pass__on_red_checks_never_passes_however_well_it_cites_the_code(tmp_path: Path) -> None:
+    cites = says(one("pass", {"file": "src/T-001.py", "from_line": 1, "to_line": 1}))
+    build = Scripted(tmp_path, {"qa.review": [cites]})
     await build.start()
     await build.until("task.merged")
     build.implementers.red = lambda work: True
