@@ -204,7 +204,7 @@ class Implementers:
         patch = await asyncio.to_thread(_patch, work.bundle, files)
         return EditResult(
             patch=patch, changed=tuple(files), engine="script", engine_log="",
-            checks=CheckReport(results=_results(work.checks, red=id in self.bad)),
+            checks=CheckReport(results=_results(work.checks, red=id in self.bad, number=len(self.instructions))),
         )  # fmt: skip
 
     async def check(self, work: CheckWork) -> CheckReport:
@@ -236,9 +236,11 @@ async def paid(
     )
 
 
-def _results(commands: Sequence[str], *, red: bool) -> list[CommandResult]:
+def _results(commands: Sequence[str], *, red: bool, number: int = 0) -> list[CommandResult]:
+    """`number` makes failures differ, so that none is taken for a loop."""
+    failure = f"FAIL: it broke, {'again ' * number}"
     return [
-        CommandResult(command=each, exit_status=int(red), duration_s=0.0, output="FAIL: it broke" if red else "OK")
+        CommandResult(command=each, exit_status=int(red), duration_s=0.0, output=failure if red else "OK")
         for each in commands
     ]
 
@@ -255,6 +257,23 @@ def _markdown(text: str) -> list[Reply]:
     return [{"markdown": text}]
 
 
+README = (
+    "# Thing\n\n"
+    + "".join(
+        f"## {title}\n\nText.\n\n"
+        for title in (
+            "Overview",
+            "Prerequisites",
+            "Installation",
+            "Configuration",
+            "Running",
+            "Features",
+            "Directory overview",
+        )
+    )
+    + "```sh\npython3 app.py\n```\n"
+)
+
 DEFAULTS: Mapping[str, Sequence[Reply]] = {
     "interview.next": [done()],
     "plan.requirements": [{"title": "Thing", "summary": "s", "requirements": [requirement("R-01")]}],
@@ -268,7 +287,7 @@ DEFAULTS: Mapping[str, Sequence[Reply]] = {
     "plan.todo": [plan([item("T-001")])],
     "docs.api": _markdown("# API"),
     "docs.deployment": _markdown("# Deployment"),
-    "docs.readme": _markdown("# Thing\n\nNothing to run.\n"),
+    "docs.readme": _markdown(README),
     "verify.phase": [passes("T-001")],
     "qa.review": [passes("T-001")],
 }

@@ -12,7 +12,9 @@ from runtime.project.state import State
 class Committing:
     """A project that goes on committing."""
 
-    state: State = field(default_factory=lambda: State(id=ProjectId("p1"), commit="c1", bundle=BlobId("b1")))
+    state: State = field(
+        default_factory=lambda: State(id=ProjectId("p1"), commit="c1", bundle=BlobId("b1"), index_status="indexed")
+    )
 
 
 class SlowIndex:
