@@ -151,10 +151,10 @@ def measure_makespan(folder: Path, engine: str, order: BuildOrder, workers: int)
     with Bench(folder, engine, workers=workers, per_build_max=workers) as bench:
         bench.warm_up()
         watch = Watch(bench.live)
-        machine = psutil.cpu_times()
+        busy_before_s = _busy_s()
         built = bench.build(order)
         spent = watch.stop()
-        busy = _busy(psutil.cpu_times()) - _busy(machine)
+        busy_s = _busy_s() - busy_before_s
     if built.status != "completed":
         raise UnavailableError(f"The build ended as {built.status}.")
     tasks = built.tasks
@@ -164,7 +164,7 @@ def measure_makespan(folder: Path, engine: str, order: BuildOrder, workers: int)
     bound = bounds(order, tasks, workers=workers, cpu_s=ours_s * took_s / built.seconds, cores=cores)
     which, least_s = bound.largest
     ratio = took_s / least_s
-    elsewhere = max(0.0, busy - ours_s) / (built.seconds * cores)
+    elsewhere = max(0.0, busy_s - ours_s) / (built.seconds * cores)
     yield figure(
         "builder", f"makespan of {order.tasks} tasks, {workers} workers, {engine}", round(took_s, 2), "s",
         against=f"{_told(bound)}; largest is {which}; other work took {elsewhere:.0%} of the machine",
@@ -214,7 +214,9 @@ def _told(bound: Bounds) -> str:
     )
 
 
-def _busy(times: "psutil._common.scputimes") -> float:
+def _busy_s() -> float:
+    """Of all cores, since the machine started."""
+    times = psutil.cpu_times()
     return float(sum(times) - times.idle - times.iowait)
 
 

@@ -36,7 +36,7 @@ CHANGES: Mapping[str, Callable[[str], dict[str, str]]] = {
     "left": lambda item: {"left.txt": f"{item}\n"},
     "right": lambda item: {"right.txt": f"{item}\n"},
 }
-OPENED = {"owner": "u1", "brief": "b", "answers": {}, "max_ucredits": None, "confirmed": True}
+OPENED: Mapping[str, Any] = {"owner": "u1", "brief": "b", "answers": {}, "max_ucredits": None, "confirmed": True}
 STACK = {
     "choices": [{"layer": "l", "choice": "c", "reason": "r"}],
     "commands": {"install": "", "build": "", "test": "test {tests}", "run": "true"},

@@ -88,7 +88,8 @@ def test_critical_path_first__is_near_the_bound_where_the_plans_order_is_not() -
 
 
 def makespan(items: list[Item], workers: int, *, by_path: bool) -> int:
-    now, running = 0, []
+    now = 0
+    running: list[tuple[int, str]] = []
     while True:
         busy = [id for _, id in running]
         offered = next_items(plan(items), 1, busy)
