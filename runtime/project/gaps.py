@@ -3,7 +3,6 @@
 Source: DESIGN §11, "What failed".
 """
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
 from runtime.entity.activation import Activation
@@ -15,7 +14,7 @@ from runtime.project.repository import ProjectRepository
 from runtime.project.schemas import Requirement
 from runtime.project.state import State
 from runtime.project.todo import Todo
-from runtime.project.workbench import PRODUCT_AUTHOR, Workbench
+from runtime.project.workbench import PRODUCT_AUTHOR, Workbench, in_thread
 
 GAPS_FILE = "docs/known_gaps.md"
 REASON_CHARACTERS_MAX = 600
@@ -53,8 +52,8 @@ class Gaps:
                     "TODO.md": after.render(self._state.title),
                     GAPS_FILE: known_gaps_document(after, gaps, requirements),
                 }
-                commit = await asyncio.to_thread(_commit, repository, files, given_up)
-                kept = await self._workbench.keep(commit, await asyncio.to_thread(repository.bundle))
+                commit = await in_thread(_commit, repository, files, given_up)
+                kept = await self._workbench.keep(commit, await in_thread(repository.bundle))
                 lost = [each.id for each in _needed_by(todo, given_up, requirements)]
                 await self._activation.emit(
                     "plan.gap", f"gap/{'+'.join(given_up)}", {**kept.fields(), "items": given_up, "requirements": lost}
