@@ -81,8 +81,9 @@ class KilledBuild:
         while not builds.is_over and time.monotonic() < until:
             time.sleep(self._every_s)
             if not builds.is_over:
-                kills += killer.strike()
-                self._say(f"killed {', '.join(kill.kind for kill in kills[-2:])}")
+                struck = killer.strike()
+                kills += struck
+                self._say(f"killed {', '.join(kill.kind for kill in struck)}")
         ordered = builds.finish(max(10.0, until - time.monotonic()))
         for pause in ordered[0].pauses:
             self._say(f"the build waited for us to resume it: {pause}")
