@@ -1,5 +1,5 @@
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from runtime.ids import BlobId, ProjectId
@@ -35,7 +35,7 @@ async def test_commits_while_the_index_is_busy__are_taken_together() -> None:
     waiting = [asyncio.create_task(finder.refresh())]
     for number in range(2, 6):
         await asyncio.sleep(0)
-        project.state = State(id=ProjectId("p1"), commit=f"c{number}", bundle=BlobId("b"))
+        project.state = replace(project.state, commit=f"c{number}", bundle=BlobId("b"))
         waiting.append(asyncio.create_task(finder.refresh()))
     await asyncio.sleep(0)
     index.go_on.set()
