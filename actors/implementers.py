@@ -16,6 +16,7 @@ from runtime.config import Settings
 from runtime.entity.vitals import PoolVitals
 from runtime.implementer.engines import check_edit_engine, edit_engine
 from runtime.implementer.implementer import Implementer
+from runtime.implementer.packages.cache import PackageCache
 from runtime.implementer.roster import Roster
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
@@ -38,7 +39,8 @@ class ImplementerActor:
         scratch = Path(tempfile.gettempdir()) / f"mb-scratch-{mark}"
         sandbox = Sandbox()
         engine = edit_engine(settings, sandbox, scratch)
-        self._implementer = Implementer(sandbox=sandbox, engine=engine, scratch_dir=scratch)
+        packages = PackageCache.of(settings)
+        self._implementer = Implementer(sandbox=sandbox, engine=engine, scratch_dir=scratch, packages=packages)
 
     async def start(self) -> None:
         """Warms the engine up. Raises EngineUnavailableError or SandboxUnavailableError."""

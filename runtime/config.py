@@ -99,6 +99,14 @@ class Settings(BaseModel):
     """What carries out a model's edits: see runtime/implementer/engines.py."""
     aider_venv: Path | None = None
     """Where Aider's own environment is; `<data_dir>/aider-venv` when not given."""
+    packages_allowed: bool = True
+    """Whether what a project's manifests name is fetched from the package indexes, to be installed in the sandbox."""
+    packages_mb_max: int = Field(default=1024, ge=1)
+    """What the packages of one project may come to."""
+    packages_cache_mb_max: int = Field(default=4096, ge=1)
+    """What a node keeps of fetched packages, and as much again of installed ones; the longest unused go first."""
+    packages_cache_dir: Path | None = None
+    """Where a node keeps them; `<data_dir>/packages` when not given."""
     model_cache_dir: Path | None = None
     """Where the converted embedding model is kept; `<data_dir>/models` when not given."""
 
@@ -121,6 +129,10 @@ class Settings(BaseModel):
     @property
     def aider_python(self) -> Path:
         return (self.aider_venv or self.data_dir / "aider-venv") / "bin" / "python"
+
+    @property
+    def packages_dir(self) -> Path:
+        return self.packages_cache_dir or self.data_dir / "packages"
 
     @property
     def models_dir(self) -> Path:

@@ -17,13 +17,14 @@ from runtime.implementer.work import Limits
 WORK = "/work"
 """Where the work folder appears inside."""
 HOME = "/tmp/home"
+PYTHON_HOME = "/opt/python"
+"""Whose `bin` comes first in PATH."""
 PROGRAMS = ("prlimit", "choom", "setpriv")
 """What must be installed beside bubblewrap; all are part of util-linux."""
 
 _SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SYSTEM_FILES = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ssl/certs",
                  "/etc/fonts", "/etc/localtime", "/etc/mime.types")  # fmt: skip
-_PYTHON_LINKS = "/opt/python/bin"
 # The first range is free on any Linux (systemd's UIDS-GIDS.md); the second serves containers that map few ids.
 _UID_RANGES = (range(0x7000_0000, 0x7100_0000), range(20_000, 60_000))
 
@@ -36,6 +37,10 @@ class View:
     """Read-write, as `/work`."""
     read_only: Sequence[Path] = ()
     """Each at its own path."""
+    offered: Mapping[str, Path] = field(default_factory=dict)
+    """Path inside -> folder outside, read-only."""
+    writable: Mapping[str, Path] = field(default_factory=dict)
+    """Path inside -> folder outside; `PYTHON_HOME` may be among them."""
     sockets: Mapping[str, Path] = field(default_factory=dict)
     """Path inside -> Unix socket outside."""
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -77,8 +82,12 @@ def arguments(
         "--proc", "/proc",
         "--dev", "/dev", "--perms", "1777", "--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
         "--perms", "1777", "--size", size, "--tmpfs", "/tmp", "--perms", "1777", "--dir", HOME,
-        *_python_links(made),
+        *([] if PYTHON_HOME in view.writable else _python_links(made)),
         *(part for path in (*_python_folders(), *view.read_only) for part in _read_only(path, made)),
+        *(part for inside, folder in view.offered.items() for part in (
+            *_parents(inside, made), "--ro-bind", str(folder), inside)),
+        *(part for inside, folder in view.writable.items() for part in (
+            *_parents(inside, made), "--bind", str(folder), inside)),
         *(part for inside, fd in file_fds.items() for part in (
             *_parents(inside, made), "--perms", "0444", "--ro-bind-data", str(fd), inside)),
         *(part for inside, socket in view.sockets.items() for part in (
@@ -107,7 +116,7 @@ def rights_dropping(*, uid: int, limits: Limits, has_cgroup: bool) -> list[str]:
 
 
 def base_environment() -> dict[str, str]:
-    folders = [_PYTHON_LINKS, *(str(folder / "bin") for folder in _python_folders())]
+    folders = [f"{PYTHON_HOME}/bin", *(str(folder / "bin") for folder in _python_folders())]
     return {
         "PATH": ":".join([*folders, "/usr/local/bin", "/usr/bin", "/bin"]),
         "HOME": HOME,
@@ -151,7 +160,7 @@ def _python_folders() -> list[Path]:
 def _python_links(made: set[str]) -> list[str]:
     """`python` and `python3` are this very version, also where the system has another or only one of the names."""
     program = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    links = [f"{_PYTHON_LINKS}/{name}" for name in ("python", "python3")]
+    links = [f"{PYTHON_HOME}/bin/{name}" for name in ("python", "python3")]
     return [*_parents(links[0], made), *(part for link in links for part in ("--symlink", str(program), link))]
 
 

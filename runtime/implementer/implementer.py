@@ -3,12 +3,19 @@
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from runtime.errors import NotFoundError
 from runtime.implementer.artifacts import read_artifacts
 from runtime.implementer.engine import EditEngine, EditOutcome, EditRequest
+from runtime.implementer.packages.cache import Offer, PackageCache
+from runtime.implementer.packages.manifests import Manifests, is_read
+from runtime.implementer.packages.npm_manifest import DEFAULT_REGISTRY
+from runtime.implementer.packages.refusal import ManifestRefusedError
+from runtime.implementer.packages.workplace import Workplace, tree_of
 from runtime.implementer.sandbox import NO_FILES, Sandbox
 from runtime.implementer.scratch import Scratch
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork, Limits
@@ -21,9 +28,12 @@ class Implementer:
     Git runs only on clones that neither the engine nor generated code can write to: both get copies.
     """
 
-    def __init__(self, *, sandbox: Sandbox, engine: EditEngine, scratch_dir: Path) -> None:
-        """`scratch_dir` may be shared with other implementers of this node."""
+    def __init__(
+        self, *, sandbox: Sandbox, engine: EditEngine, scratch_dir: Path, packages: PackageCache | None = None
+    ) -> None:
+        """`scratch_dir` may be shared with other implementers of this node. Without `packages` none are fetched."""
         self._sandbox = sandbox
+        self._packages = packages
         self._engine = engine
         self._scratch = Scratch(scratch_dir)
 
@@ -36,8 +46,9 @@ class Implementer:
     async def edit(self, work: EditWork) -> EditResult:
         """Lets the engine edit, keeps its changes of `work.files` only, and checks the result.
 
-        Without a change no check is run. Raises SandboxUnavailableError, EngineUnavailableError, BadInputError (the
-        bundle or a path); the engine's own failures are told in `engine_log`. Repeating it makes the edit anew.
+        Without a change no check is run. The engine's own failures are told in `engine_log`. Raises
+        SandboxUnavailableError, EngineUnavailableError, UnavailableError (packages cannot be fetched now),
+        BadInputError (the bundle or a path). Repeating it makes the edit anew.
         """
         async with self._scratch.subfolder("edit") as folder:
             repository = await asyncio.to_thread(ProjectRepository.from_bundle, folder / "clone", work.bundle)
@@ -45,37 +56,40 @@ class Implementer:
             outcome = await self._engine.edit(request)
             kept = {path: content for path, content in outcome.files.items() if path in request.files}
             patch = await asyncio.to_thread(_patch, repository, kept)
-            results: Sequence[CommandResult] = ()
+            checks = CheckReport(results=())
             if patch:
-                results = await self._run_all(work.checks, repository, folder / "checked", work.limits)
+                checks = await self._run_all(
+                    work.checks, repository, folder / "checked", work.limits, install=work.install
+                )
         return EditResult(
             patch=patch,
             changed=sorted(kept) if patch else (),
             engine=outcome.engine,
             engine_log=_log(outcome, discarded=sorted(set(outcome.files) - set(kept))),
-            checks=CheckReport(results=results),
+            checks=checks,
             error=outcome.error,
             cause=outcome.cause,
             gateway_status=outcome.gateway_status,
         )
 
     async def check(self, work: CheckWork) -> CheckReport:
-        """Raises SandboxUnavailableError, BadInputError (the bundle)."""
+        """Raises SandboxUnavailableError, BadInputError (the bundle), UnavailableError (packages cannot be fetched)."""
         async with self._scratch.subfolder("check") as folder:
             repository = await asyncio.to_thread(ProjectRepository.from_bundle, folder / "clone", work.bundle)
-            results = await self._run_all(
+            report = await self._run_all(
                 work.commands,
                 repository,
                 folder / "checked",
                 work.limits,
+                install=work.install,
                 keep_going=work.keep_going,
                 total_s=work.total_s,
                 tools=work.tools,
             )
             artifacts = await asyncio.to_thread(
-                read_artifacts, folder / "checked", work.artifacts, work.artifact_bytes_max
+                read_artifacts, tree_of(folder / "checked"), work.artifacts, work.artifact_bytes_max
             )
-            return CheckReport(results=results, artifacts=artifacts)
+            return replace(report, artifacts=artifacts)
 
     async def stop(self) -> None:
         """Ends the engine and removes the scratch folder. Idempotent."""
@@ -89,23 +103,74 @@ class Implementer:
         folder: Path,
         limits: Limits,
         *,
+        install: str = "",
         keep_going: bool = False,
         total_s: float = math.inf,
         tools: Mapping[str, bytes] = NO_FILES,
-    ) -> list[CommandResult]:
-        """Runs commands one after another in one copy of the tree, so that their droppings never enter a patch."""
-        await asyncio.to_thread(_copy_tree, repository, folder)
-        results: list[CommandResult] = []
-        end_s = time.monotonic() + total_s
-        for command in commands:
-            if time.monotonic() > end_s:
-                results.append(_not_begun(command, total_s))
-                break
-            result = await self._sandbox.run(command, workdir=folder, limits=limits, files=tools)
-            results.append(result)
-            if not result.passed and not keep_going:
-                break
-        return results
+    ) -> CheckReport:
+        """Runs commands one after another in one copy of the tree, so that their droppings never enter a patch.
+
+        What the tree's manifests ask for is fetched before. Raises UnavailableError when it cannot be fetched now.
+        """
+        try:
+            manifests = await self._manifests(repository)
+            async with self._offer(manifests) as offer:
+                workplace = Workplace(folder, self._sandbox, offer)
+                await workplace.make()
+                await asyncio.to_thread(repository.copy_tree, workplace.tree)
+                failed = await workplace.install(install, manifests, self._packages) if install else None
+                if failed is not None:
+                    return CheckReport(results=[failed])
+                results = await _in_order(
+                    commands, workplace, limits, keep_going=keep_going, total_s=total_s, tools=tools
+                )
+                return CheckReport(results=results, packages=offer.packages if offer is not None else ())
+        except ManifestRefusedError as error:
+            return CheckReport(results=[_refused(error)])
+
+    async def _manifests(self, repository: ProjectRepository) -> Manifests:
+        """Raises ManifestRefusedError."""
+        paths = [path for path in await asyncio.to_thread(repository.files) if is_read(path)]
+        tree = await asyncio.to_thread(lambda: {path: repository.read(path) for path in paths})
+        registries = await self._packages.registries(paths) if self._packages is not None else ()
+        return Manifests.read(tree, registries=(DEFAULT_REGISTRY, *registries))
+
+    @asynccontextmanager
+    async def _offer(self, manifests: Manifests) -> AsyncIterator[Offer | None]:
+        if self._packages is not None and not manifests.ask_for_nothing:
+            async with self._packages.offer(manifests) as offer:
+                yield offer
+        elif self._packages is None and not manifests.need_nothing:
+            raise ManifestRefusedError("No packages are fetched here (PACKAGES_ALLOWED=false).", "Do without them.")
+        else:
+            yield None
+
+
+async def _in_order(
+    commands: Sequence[str],
+    workplace: Workplace,
+    limits: Limits,
+    *,
+    keep_going: bool,
+    total_s: float,
+    tools: Mapping[str, bytes],
+) -> list[CommandResult]:
+    results: list[CommandResult] = []
+    end_s = time.monotonic() + total_s
+    for command in commands:
+        if time.monotonic() > end_s:
+            results.append(_not_begun(command, total_s))
+            break
+        result = await workplace.run(command, limits, tools)
+        results.append(result)
+        if not result.passed and not keep_going:
+            break
+    return results
+
+
+def _refused(error: ManifestRefusedError) -> CommandResult:
+    """Red, and not an outage: whoever wrote the manifest can mend it."""
+    return CommandResult(command="(packages)", exit_status=1, duration_s=0.0, output=str(error))
 
 
 def _not_begun(command: str, total_s: float) -> CommandResult:
@@ -136,11 +201,6 @@ def _patch(repository: ProjectRepository, files: dict[str, bytes | None]) -> byt
     base = repository.head
     repository.write(files)
     return repository.diff_from(base)
-
-
-def _copy_tree(repository: ProjectRepository, folder: Path) -> None:
-    folder.mkdir()
-    repository.copy_tree(folder)
 
 
 def _log(outcome: EditOutcome, *, discarded: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from runtime.implementer.work import CommandResult, Limits
 
 _CHUNK_BYTES = 64 << 10
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
 class Sandbox:
@@ -49,18 +50,20 @@ class Sandbox:
         limits: Limits,
         env: Mapping[str, str] | None = None,
         read_only: Sequence[Path] = (),
+        offered: Mapping[str, Path] = NOTHING,
+        writable: Mapping[str, Path] = NOTHING,
         files: Mapping[str, bytes] = NO_FILES,
     ) -> CommandResult:
         """Runs a shell command with `workdir` as `/work`, and waits. No process of it is left when this returns.
 
-        Gives `workdir` and all in it to the run's own user when we are root. `read_only` folders appear at their own
-        paths, `files` (path inside -> content) where they say. Cancelling ends the command.
-        Raises SandboxUnavailableError; the command has not run then.
+        Gives `workdir` and the `writable` folders, with all in them, to the run's own user when we are root.
+        `read_only` folders appear at their own paths, `offered` (read-only) and `writable` ones, and `files` (path
+        inside -> content), where they say. Cancelling ends the command. Raises SandboxUnavailableError; the command has not run then.
         """
         started = time.monotonic()
         process = await self.start(
             [bubblewrap.shell(), "-c", command],
-            view=View(workdir=workdir, read_only=read_only, files=files),
+            view=View(workdir=workdir, read_only=read_only, offered=offered, writable=writable, files=files),
             limits=limits,
             env=env,
         )
@@ -107,8 +110,10 @@ class Sandbox:
         """
         bwrap = self._program()
         uid = bubblewrap.pick_uid()
-        if view.workdir is not None and os.geteuid() == 0:
-            await give_tree(view.workdir, uid)
+        if os.geteuid() == 0:
+            for folder in (view.workdir, *view.writable.values()):
+                if folder is not None:
+                    await give_tree(folder, uid)
         cgroup = await asyncio.to_thread(
             Cgroup.make, memory_bytes=limits.memory_bytes, process_count=limits.process_count
         )

@@ -52,12 +52,33 @@ async def give_tree(folder: Path, uid: int) -> None:
     await _run("chown", "-hR", f"{uid}:{uid}", "--", str(folder))
 
 
-async def _run(*command: str) -> None:
+async def open_tree(folder: Path) -> None:
+    """Lets every user read it; symbolic links are not followed."""
+    await _run("chmod", "-R", "u+rwX,a+rX", "--", str(folder))
+
+
+async def add_tree(source: Path, target: Path) -> None:
+    """Copies what is in `source` into `target`, which may have some of it already: that is left as it is."""
+    await _run("cp", "-a", "--no-clobber", "--reflink=auto", "--", f"{source}/.", str(target))
+
+
+async def tree_bytes(folder: Path) -> int:
+    """What the files in it hold; 0 when there is nothing."""
+    printed = await _run("du", "--summarize", "--apparent-size", "--block-size=1", "--", str(folder))
+    return int(printed.split()[0]) if printed.strip() else 0
+
+
+async def _run(*command: str) -> str:
     program = shutil.which(command[0]) or command[0]
     process = await asyncio.create_subprocess_exec(
-        program, *command[1:], stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        program,
+        *command[1:],
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
     )
-    await process.wait()
+    printed, _ = await process.communicate()
+    return printed.decode(errors="replace")
 
 
 def _abandoned(root: Path) -> list[Path]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from runtime.implementer.packages.package import Package
+
 Cause = Literal["edits", "gateway", "engine"]
 
 
@@ -42,6 +44,8 @@ class CheckReport:
     results: Sequence[CommandResult]
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
     """Those of the work's `artifacts` that were there at the end. Generated code may have written them."""
+    packages: Sequence[Package] = ()
+    """What the tree's manifests come to: everything that was fetched for them."""
 
     @property
     def passed(self) -> bool:
@@ -63,6 +67,8 @@ class CheckWork:
     commands: Sequence[str]
     project: str = ""
     """Whose turn it is; projects take turns."""
+    install: str = ""
+    """Comes before the commands. What it makes of the manifests alone is kept, and copied for the next work."""
     keep_going: bool = False
     limits: Limits = field(default_factory=Limits)
     total_s: float = 600.0
@@ -94,6 +100,8 @@ class EditWork:
     checks: Sequence[str]
     project: str = ""
     """Whose turn it is; projects take turns."""
+    install: str = ""
+    """As in `CheckWork`."""
     edit_timeout_s: float = 300.0
     limits: Limits = field(default_factory=Limits)
 

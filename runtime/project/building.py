@@ -23,6 +23,7 @@ from runtime.project.gaps import Gaps
 from runtime.project.merging import Change, MergeQueue
 from runtime.project.repeats import Tried, Way, change_mark, failure_mark, way_on
 from runtime.project.schedule import next_items
+from runtime.project.schemas import StackReply
 from runtime.project.state import Attempt, State
 from runtime.project.steps import PaidSteps
 from runtime.project.todo import Item, Todo
@@ -243,6 +244,7 @@ class Building:
                 gateway_url=self._settings.gateway_url,
                 token=token,
                 checks=checks,
+                install=self._stack.commands.install,
             )
         )
         if not result.patch:
@@ -306,12 +308,22 @@ class Building:
         )
 
     def _check_work(self, bundle: bytes, tests: tuple[str, ...]) -> CheckWork:
-        return CheckWork(bundle=bundle, commands=self._check_commands(tests), project=self._activation.state.id)
+        return CheckWork(
+            bundle=bundle,
+            commands=self._check_commands(tests),
+            install=self._stack.commands.install,
+            project=self._activation.state.id,
+        )
 
-    def _check_commands(self, tests: tuple[str, ...]) -> tuple[str, ...]:
+    @property
+    def _stack(self) -> StackReply:
         stack = self._activation.state.stack
         assert stack is not None, "building starts after planning"
-        commands = (stack.commands.build, prompts.test_command(stack.commands, tests))
+        return stack
+
+    def _check_commands(self, tests: tuple[str, ...]) -> tuple[str, ...]:
+        stack = self._stack.commands
+        commands = (stack.build, prompts.test_command(stack, tests))
         return tuple(command for command in commands if command)
 
 

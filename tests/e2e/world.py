@@ -27,6 +27,7 @@ from runtime.implementer.blocks_engine import BlocksEngine
 from runtime.implementer.blocks_prompt import Said
 from runtime.implementer.engine import EditRequest
 from runtime.implementer.implementer import Implementer
+from runtime.implementer.packages.cache import PackageCache
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork
 from runtime.keys.keys import provider_key, seal_key
@@ -64,7 +65,10 @@ class World:
         self.store = Store(self.settings, self.secrets, facts_of=project_facts)
         self.sandbox = Sandbox()
         engine = BlocksEngine(MeteredDoor(self))
-        self.implementer = Implementer(sandbox=self.sandbox, engine=engine, scratch_dir=folder / "scratch")
+        packages = PackageCache.of(self.settings)
+        self.implementer = Implementer(
+            sandbox=self.sandbox, engine=engine, scratch_dir=folder / "scratch", packages=packages
+        )
         self.incarnations = 0
         self.appends = 0
         self.crash_at = 0
