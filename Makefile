@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test check format nightly bench chaos chaos-build chaos-ledger clean
+.PHONY: help setup setup-stacks setup-tests demo test check format nightly bench chaos chaos-build chaos-ledger clean
 
 BIN := .venv/bin
 # Test files at a time: most of them wait more than they compute.
@@ -14,11 +14,15 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11 python; do \
 	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo "$$name" && break; done)
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: ## install everything a build needs into .venv and .venv-aider
 	@$(require-python)
 	@$(PYTHON) cluster/setup.py
+
+setup-stacks: ## also what JavaScript and TypeScript projects and screenshots of web pages need (Node.js, npm, Chromium)
+	@$(require-python)
+	@$(PYTHON) cluster/setup.py --for-stacks
 
 setup-tests:
 	@$(require-python)

@@ -6,7 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,7 @@ from cluster.ports import is_free
 from cluster.processes import owned
 from runtime.config import Settings
 from runtime.errors import MasterbuilderError
-from runtime.project.probe.browser import find_browser
+from runtime.project.probe.browser import PROGRAMS as BROWSERS
 
 _DISK_BYTES_MIN = 2 << 30
 _MEMORY_BYTES_MIN = 2 << 30
@@ -59,7 +59,10 @@ def examine(settings: Settings, client: Client, keeper: Keeper) -> Iterator[Chec
     yield program("git", "apt-get install -y git")
     yield proxy()
     yield sandbox()
-    yield browser()
+    yield stack("node", ("node", "nodejs"), "JavaScript and TypeScript projects", "nodejs")
+    yield stack("npm", ("npm",), "JavaScript and TypeScript projects with packages", "npm")
+    yield stack("chromium", BROWSERS, "pictures of web pages", "chromium")
+    yield packages(settings)
     if settings.edit_engine == "aider":
         yield aider(settings)
     yield model_weights()
@@ -138,11 +141,24 @@ def sandbox() -> Check:
     return Check(name="sandbox", verdict="ok", text="bubblewrap confines a process")
 
 
-def browser() -> Check:
-    if (found := find_browser()) is not None:
-        return Check(name="chromium", verdict="ok", text=found)
-    text = "is not installed: web pages are delivered without a look at them, and without a picture"
-    return Check(name="chromium", verdict="warning", text=text, fix="apt-get install -y chromium")
+def stack(name: str, programs: Sequence[str], needed_for: str, package: str) -> Check:
+    """A program that only some projects need. What the sandbox cannot see is as good as missing."""
+    found = next((path for program in programs if (path := shutil.which(program))), None)
+    fix = f"make setup-stacks, or apt-get install -y --no-install-recommends {package}"
+    if found is None:
+        return Check(name=name, verdict="warning", text=f"is not installed: no {needed_for}", fix=fix)
+    if not Path(found).resolve().is_relative_to("/usr"):
+        text = f"{found} is not under /usr, so the sandbox does not see it: no {needed_for}"
+        return Check(name=name, verdict="warning", text=text, fix=fix)
+    return Check(name=name, verdict="ok", text=found)
+
+
+def packages(settings: Settings) -> Check:
+    """Whether projects may have dependencies here."""
+    if settings.packages_allowed:
+        return Check(name="packages", verdict="ok", text=f"are fetched for projects into {settings.packages_dir}")
+    text = "are not fetched: projects can use what their language has (PACKAGES_ALLOWED=false)"
+    return Check(name="packages", verdict="ok", text=text)
 
 
 def aider(settings: Settings) -> Check:

