@@ -11,6 +11,7 @@ from pathlib import Path
 from runtime.errors import NotFoundError
 from runtime.implementer.artifacts import read_artifacts
 from runtime.implementer.engine import EditEngine, EditOutcome, EditRequest
+from runtime.implementer.linting import syntax_checks
 from runtime.implementer.packages.cache import Offer, PackageCache
 from runtime.implementer.packages.manifests import Manifests, is_read
 from runtime.implementer.packages.npm_manifest import DEFAULT_REGISTRY
@@ -58,8 +59,11 @@ class Implementer:
             patch = await asyncio.to_thread(_patch, repository, kept)
             checks = CheckReport(results=())
             if patch:
+                there = await asyncio.to_thread(repository.files)
+                written = [path for path in sorted(kept) if path in there]
+                commands = [*syntax_checks(written, there, work.checks), *work.checks]
                 checks = await self._run_all(
-                    work.checks, repository, folder / "checked", work.limits, install=work.install
+                    commands, repository, folder / "checked", work.limits, install=work.install
                 )
         return EditResult(
             patch=patch,

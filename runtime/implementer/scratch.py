@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from runtime.errors import UnavailableError
+
 
 class Scratch:
     """One process's own folder under `root`, which processes of the same node may share."""
@@ -58,8 +60,21 @@ async def open_tree(folder: Path) -> None:
 
 
 async def add_tree(source: Path, target: Path) -> None:
-    """Copies what is in `source` into `target`, which may have some of it already: that is left as it is."""
-    await _run("cp", "-a", "--no-clobber", "--reflink=auto", "--", f"{source}/.", str(target))
+    """Copies what is in `source` into `target`, which may have some of it already: that is left as it is.
+
+    Raises UnavailableError when the disk does not take it.
+    """
+    copy = ("cp", "-a", "--no-clobber", "--reflink=auto", "--", f"{source}/.", str(target))
+    process = await asyncio.create_subprocess_exec(
+        *copy, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}
+    )
+    _, said = await process.communicate()
+    # Some versions take a file that is left as it is for a failure.
+    faults = [line for line in said.decode(errors="replace").splitlines() if "not replacing" not in line]
+    if faults:
+        raise UnavailableError(
+            f"Files cannot be copied for a check: {faults[-1][-200:]}.", "See whether its disk is full."
+        )
 
 
 async def tree_bytes(folder: Path) -> int:

@@ -178,11 +178,12 @@ class Fetcher:
         )  # fmt: skip
         assert process.stdout is not None
         reading = asyncio.create_task(_tail(process.stdout))
+        ending = asyncio.create_task(process.wait())
         until = time.monotonic() + wall_s
         verdict = 0
         try:
-            while not reading.done():
-                await asyncio.wait([reading], timeout=_LOOK_S)
+            while not ending.done():
+                await asyncio.wait([ending], timeout=_LOOK_S)
                 size, count = await asyncio.to_thread(_taken, watched)
                 if size > self._bytes_max or count > FILES_MAX:
                     verdict = _TOO_LARGE
@@ -194,7 +195,7 @@ class Fetcher:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             said = await reading
-            status = await process.wait()
+            status = await ending
         return verdict or status, said
 
     def _npm_program(self) -> str:
@@ -251,6 +252,7 @@ def _errors(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if re.match(r"\s*(ERROR|npm (error|ERR!))", line)]
     lines = [line for line in lines if "complete log" not in line and "Log files" not in line and "/_logs" not in line]
     text = " ".join(lines or said.split("\n")[-3:])
+    text = re.sub(r"//[^/@\s]+@", "//", text)
     return re.sub(r"(/[\w.@-]+){3,}", "...", text)[:_SAID_CHARACTERS_MAX].rstrip(". ") or "no reason was given"
 
 

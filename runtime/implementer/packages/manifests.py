@@ -92,7 +92,8 @@ def is_read(path: str) -> bool:
     """Whether a file of the tree may be a manifest, or be named by one."""
     name = path.rsplit("/", 1)[-1]
     return path.count("/") <= 2 and (
-        name in ("package.json", "pyproject.toml", ".npmrc", *_NPM_LOCKS) or path.endswith(".txt")
+        name in ("package.json", "pyproject.toml", ".npmrc", *_NPM_LOCKS)
+        or (path.endswith(".txt") and "requirements" in path)
     )
 
 

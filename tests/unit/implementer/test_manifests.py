@@ -83,9 +83,9 @@ def test_requirements__are_written_anew() -> None:
         "\ufeffFlask[async] >=3 , <4   # web\n"
         "tabulate==0.9.0 \\\n    --hash=sha256:" + "a" * 64 + " \\\n    --hash=sha256:" + "b" * 64 + "\n"
         "colorama; sys_platform == 'win32'\r\n"
-        "-r more/base.txt\n"
+        "-r more/base_requirements.txt\n"
     )
-    manifests = read(**{"requirements.txt": text, "more/base.txt": "click\n-r ../requirements.txt\n"})
+    manifests = read(**{"requirements.txt": text, "more/base_requirements.txt": "click\n-r ../requirements.txt\n"})
     (manifest,) = manifests.python
     assert list(manifest.requirements) == [
         "Flask[async]<4,>=3",
@@ -93,7 +93,7 @@ def test_requirements__are_written_anew() -> None:
         'colorama; sys_platform == "win32"',
         "click",
     ]
-    assert set(manifests.files) == {"requirements.txt", "more/base.txt"}
+    assert set(manifests.files) == {"requirements.txt", "more/base_requirements.txt"}
 
 
 def test_manifests__are_found_at_the_root_and_one_folder_below() -> None:
