@@ -40,6 +40,7 @@ def dependencies(files: Mapping[str, bytes], licences: Mapping[str, str] = NO_LI
 
     A manifest that cannot be read names nothing: it fails where it is installed from.
     """
+    known = {name.casefold(): licence for name, licence in licences.items()}
     found: dict[tuple[str, str], Dependency] = {}
     for path in sorted(files, key=lambda path: (path.endswith("package-lock.json"), path)):
         for each in _named_in(path, files[path]):
@@ -51,7 +52,7 @@ def dependencies(files: Mapping[str, bytes], licences: Mapping[str, str] = NO_LI
             name=each.name,
             version=each.version,
             manifest=each.manifest,
-            licence=licences.get(f"{each.kind}/{each.name}", each.licence),
+            licence=known.get(f"{each.kind}/{each.name}".casefold(), each.licence),
         )
         for each in found.values()
     )

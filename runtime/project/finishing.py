@@ -159,6 +159,7 @@ class Finishing:
     ) -> Quality:
         state = self._activation.state
         started = state.proved.get("started", {"kind": "command", "exit_status": 0})
+        licences = {f"{each.registry}/{each.name}": each.licence for each in executed.packages if each.licence}
         return Quality(
             commands=[(command, shown) for command, shown in state.proved.get("commands", [])],
             started=Started.model_validate(started),
@@ -167,7 +168,7 @@ class Finishing:
             readme=[(result.command, result.output.endswith(SERVES)) for result in executed.results],
             exempt=exempt_commands(readme),
             files_scanned=len(files),
-            dependencies=dependencies(files),
+            dependencies=dependencies(files, licences),
             gaps=state.gaps,
         )
 

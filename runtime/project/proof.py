@@ -126,14 +126,15 @@ def readme_report(report: CheckReport, commands: Sequence[str]) -> CheckReport:
     (last,) = report.results
     executed = _parsed(TypeAdapter(list[Executed]), last)
     if executed is None:
-        return CheckReport(results=[replace(last, command="the README's commands", exit_status=last.exit_status or 1)])
+        failed = replace(last, command="the README's commands", exit_status=last.exit_status or 1)
+        return replace(report, results=[failed])
     results = [_result(each) for each in executed]
     text = f"not begun: all commands together had {README_S_MAX:g} s"
     late = [
         CommandResult(command=command, exit_status=124, duration_s=0.0, output=text, timed_out=True)
         for command in commands[len(results) :]
     ]
-    return CheckReport(results=[*results, *late])
+    return replace(report, results=[*results, *late])
 
 
 def started_text(started: Started) -> str:

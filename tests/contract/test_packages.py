@@ -119,7 +119,7 @@ async def test_python__installs_offline_as_its_readme_says(place: Place) -> None
     assert passed == [True, True, True, True, False], report.text()
     assert "refused" in report.results[2].output
     assert [(each.registry, each.name, each.version, each.licence) for each in report.packages] == [
-        ("pypi", "tabulate", "0.9.0", "MIT License")
+        ("pypi", "tabulate", "0.9.0", "MIT")
     ]
     # what one work did to its tree and its environment, the next one does not see; nothing is fetched or made again
     tampered = await place.check(files, "rm -r /opt/python/lib/python3*/site-packages/tabulate", install=PLAIN_PIP)
