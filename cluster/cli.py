@@ -11,6 +11,7 @@ from cluster import (
     project_commands,
     report_commands,
     service_commands,
+    steering_commands,
     token_commands,
 )
 from cluster.demo import demo
@@ -44,8 +45,15 @@ for command in (
     project_commands.package,
     project_commands.answer,
     project_commands.confirm,
-    project_commands.cancel,
-    project_commands.resume,
+    steering_commands.pause,
+    steering_commands.resume,
+    steering_commands.cancel,
+    steering_commands.change,
+    steering_commands.retry,
+    steering_commands.skip,
+    steering_commands.approve,
+    steering_commands.reject,
+    steering_commands.rewind,
     project_commands.feedback,
     key_commands.keys,
     token_commands.tokens,
@@ -56,7 +64,6 @@ for command in (
     demo,
 ):
     cli.add_command(command)
-cli.add_command(project_commands.confirm, "approve")
 
 
 def main() -> None:

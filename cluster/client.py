@@ -5,7 +5,7 @@ import json
 import os
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -67,12 +67,20 @@ class Client:
         return self._get(Me, "/api/v1/me")
 
     def create(
-        self, brief: str, answers: Mapping[str, str] | None, max_credits: str | None, confirm: bool, key: str
+        self,
+        brief: str,
+        answers: Mapping[str, str] | None,
+        max_credits: str | None,
+        confirm: bool,
+        key: str,
+        gates: Sequence[str] = (),
     ) -> Project:
         """Opens a project. The same `key` is the same project, so this may be repeated."""
         body: dict[str, Any] = {"brief": brief, "answers": dict(answers) if answers else None, "confirm": confirm}
         if max_credits is not None:
             body["max_credits"] = max_credits
+        if gates:
+            body["gates"] = list(gates)
         return self._post("/api/v1/projects", body, {"Idempotency-Key": key})
 
     def projects(self) -> list[Project]:
@@ -89,10 +97,17 @@ class Client:
         return self._post(f"{_path(project)}/confirm", {"accept": accept, **({"change": change} if change else {})})
 
     def cancel(self, project: str) -> Project:
-        return self._post(f"{_path(project)}/cancel", {})
+        return self.steer(project, "cancel")
 
     def resume(self, project: str, max_credits: str | None = None) -> Project:
-        return self._post(f"{_path(project)}/resume", {} if max_credits is None else {"max_credits": max_credits})
+        return self.steer(project, "resume", {} if max_credits is None else {"max_credits": max_credits})
+
+    def steer(
+        self, project: str, what: str, body: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> Project:
+        """`pause`, `change`, `retry`, ...: the route of that name. The same `key` is the same request."""
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        return self._post(f"{_path(project)}/{what}", body or {}, headers)
 
     def receipt(self, project: str) -> Receipt:
         return self._get(Receipt, f"{_path(project)}/receipt?format=json")
@@ -205,9 +220,12 @@ class Client:
             beside.unlink(missing_ok=True)
         return path.stat().st_size
 
-    def events(self, project: str, after: int, silence_s_max: float = _HEARTBEAT_S_MAX) -> Iterator[Event]:
+    def events(
+        self, project: str, after: int, silence_s_max: float = _HEARTBEAT_S_MAX, *, with_progress: bool = False
+    ) -> Iterator[Event]:
         """The events after number `after`, as they happen, until the project has finished.
 
+        `with_progress` also gives what is told when nothing happens: type `progress`, with the last event's number.
         Raises ConnectionLostError when the stream breaks or falls silent: go on from the last number seen.
         """
         timeout = httpx.Timeout(30.0, connect=5.0, read=silence_s_max)
@@ -218,7 +236,7 @@ class Client:
             if response.status_code != 200:
                 response.read()
                 raise _told(response)
-            yield from _events(response.iter_lines())
+            yield from (event for event in _events(response.iter_lines()) if with_progress or event.type != "progress")
 
     def close(self) -> None:
         self._http.close()

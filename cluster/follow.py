@@ -28,7 +28,9 @@ _SUMMARY_CHARACTERS = 110
 _FINDINGS_SHOWN = 5
 _RECONNECT_S = (0.5, 1.0, 2.0, 3.0)
 
-Ending = Literal["finished", "question", "confirmation", "paused"]
+_MAY_ASK = ("project.question", "project.quoted", "project.status", "gate.opened", "change.proposed")
+
+Ending = Literal["finished", "question", "confirmation", "approval", "paused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,15 @@ class Story:
             "package.ready": self._package,
             "project.notice": self._notice,
             "project.finished": self._finished,
+            "progress": self._progress,
+            "gate.opened": self._notice,
+            "change.asked": self._change_asked,
+            "change.proposed": self._change_proposed,
+            "change.failed": self._change_failed,
+            "plan.changed": self._plan_changed,
+            "task.retried": self._retried,
+            "task.skipped": self._skipped,
+            "project.rewound": self._rewound,
         }.get(event.type)
         spent = event.data.get("spent_ucredits")
         if isinstance(spent, int):
@@ -172,6 +183,63 @@ class Story:
     def _notice(self, data: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]! {escape(str(data.get('text', '')))}[/]"
 
+    def _progress(self, data: dict[str, Any]) -> Iterator[str]:
+        """What is done while nothing happens: one line for each worker, and one for the money."""
+        for doing in data.get("activity") or []:
+            retry = doing.get("retry_in_s")
+            again = "" if retry is None else f", retry in {retry} s"
+            words = (
+                f"{doing.get('task')}{_attempt(doing)}: {_short(doing.get('what'))} for {doing.get('for_s')} s{again}"
+            )
+            yield f"  [dim]· {escape(words)}[/]"
+        quote = data.get("quote_credits")
+        of_quote = f" of {quote} quoted" if quote else ""
+        words = f"{str(data.get('status', '')).replace('_', ' ')} · {data.get('spent_credits')} credits{of_quote}"
+        yield f"  [dim]· {escape(words)}[/]"
+
+    def _change_asked(self, data: dict[str, Any]) -> Iterator[str]:
+        yield f"[magenta]Δ change {data.get('number')}[/] {escape(_short(data.get('text')))}"
+
+    def _change_proposed(self, data: dict[str, Any]) -> Iterator[str]:
+        change = data.get("change") or {}
+        yield f"[bold magenta]Δ change {data.get('number')}[/] {escape(str(change.get('summary', '')))}"
+        for each in change.get("requirements") or []:
+            yield f"      [yellow]{escape(str(each.get('id')))}[/] {escape(_short(each.get('text')))}"
+        for edit in change.get("todo_edits") or []:
+            what = f"{edit.get('op')} {edit.get('id')} {edit.get('title')}: {edit.get('reason')}"
+            yield f"      [yellow]+[/] {escape(_short(what))}"
+        quote, ceiling = data.get("quote_ucredits"), data.get("ceiling_ucredits")
+        if isinstance(quote, int) and isinstance(ceiling, int) and quote:
+            yield f"[bold]Quote[/] {credits_text(quote)} credits more; work then stops at {credits_text(ceiling)}"
+
+    def _change_failed(self, data: dict[str, Any]) -> Iterator[str]:
+        yield f"[red]Δ change {data.get('number')} is not made:[/] {escape(_short(data.get('reason')))}"
+
+    def _plan_changed(self, data: dict[str, Any]) -> Iterator[str]:
+        added = data.get("added") or []
+        self._remember(added)
+        yield f"[bold magenta]Δ[/] change {data.get('number')} is in the plan: {escape(str(data.get('phase')))}"
+        for task in added:
+            yield f"      [yellow]+[/] new task {escape(str(task.get('id')))} {escape(str(task.get('title')))}"
+        for task in data.get("reopened") or []:
+            yield f"      [yellow]↺[/] reopened {escape(self._name({'task': task}))}"
+
+    def _retried(self, data: dict[str, Any]) -> Iterator[str]:
+        yield f"  [yellow]↺ {escape(self._name(data))} is tried again[/]"
+
+    def _skipped(self, data: dict[str, Any]) -> Iterator[str]:
+        for task in data.get("tasks") or []:
+            yield f"  [yellow]- {escape(self._name({'task': task}))} is struck: {escape(_short(data.get('reason')))}[/]"
+        if gaps := data.get("gaps"):
+            yield f"      [yellow]known gaps:[/] {escape(', '.join(gaps))}"
+
+    def _rewound(self, data: dict[str, Any]) -> Iterator[str]:
+        self.done, self.total = int(data.get("done", self.done)), int(data.get("total", self.total))
+        yield (
+            f"[yellow]↺ back to phase {data.get('phase')}[/]; what there was is kept on branch "
+            f"{escape(str(data.get('branch')))}"
+        )
+
     def _finished(self, data: dict[str, Any]) -> Iterator[str]:
         self.status = str(data.get("status", ""))
         spent = credits_text(self.spent_ucredits)
@@ -253,11 +321,11 @@ def follow(
     with view.showing():
         while True:
             try:
-                for event in client.events(project, seq):
+                for event in client.events(project, seq, with_progress=True):
                     lost_since, tries = None, 0
                     seq = event.seq
                     view.tell(story, event)
-                    if event.type in ("project.question", "project.quoted", "project.status"):
+                    if event.type in _MAY_ASK:
                         now = client.project(project)
                         if (ending := _ending(event, now, agreed_ucredits)) is not None:
                             return Followed(ending=ending, project=now, seq=seq)
@@ -280,8 +348,12 @@ def _ending(event: Event, now: Project, agreed_ucredits: int | None) -> Ending |
     if event.type == "project.quoted" and now.asks_for_confirmation:
         ceiling = event.data.get("ceiling_ucredits", 0)
         return "confirmation" if agreed_ucredits is not None and ceiling > agreed_ucredits else None
+    if event.type == "gate.opened" and now.asks == event.data.get("gate"):
+        return "approval"
+    if event.type == "change.proposed" and now.asks == f"change/{event.data.get('number')}":
+        return "approval"
     if event.type == "project.status" and now.paused and now.status == event.data.get("status"):
-        return "paused"
+        return "approval" if now.status == "awaiting_approval" else "paused"
     return None
 
 

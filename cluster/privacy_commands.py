@@ -51,6 +51,19 @@ def email(terminal: Terminal, address: str, as_json: bool) -> None:
         click.echo(f"{person.user} has the address {person.email}." if person.email else "There is no address now.")
 
 
+@privacy.command("purge")
+@click.argument("days", type=click.IntRange(1, 365))
+@json_option
+@pass_terminal
+def purge(terminal: Terminal, days: int, as_json: bool) -> None:
+    """Has files and texts of your projects erased so many DAYS after each one's end; of old projects too."""
+    person = terminal.client.ask_api(Me, "PATCH", "me", {"purge_after_days": days})
+    if as_json:
+        print_json(person)
+    else:
+        click.echo(f"Projects of {person.user} are erased {person.purge_after_days} days after their end.")
+
+
 @privacy.command("delete")
 @user_option
 @click.option("--yes", is_flag=True, help="Without being asked again.")

@@ -34,14 +34,18 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")(command)
 
 
-def _resolved(context: click.Context, _: click.Parameter, project_id: str) -> str:
+def resolved_project(terminal: Terminal, project_id: str) -> str:
     """An id as it is; `last` is the caller's newest project."""
     if project_id != "last":
         return project_id
-    projects = context.ensure_object(Terminal).client.projects()
+    projects = terminal.client.projects()
     if not projects:
         raise NotFoundError("You have no project yet.", "Start one with `masterbuilder build BRIEF`.")
     return projects[0].id
+
+
+def _resolved(context: click.Context, _: click.Parameter, project_id: str) -> str:
+    return resolved_project(context.ensure_object(Terminal), project_id)
 
 
 def project_argument(command: _F) -> _F:
@@ -53,6 +57,13 @@ def project_argument(command: _F) -> _F:
 @click.option("--answers", "answers_file", type=click.Path(path_type=Path), help="YAML or JSON: topic -> text.")
 @click.option("--yes", is_flag=True, help="Agree to scope and quote in advance.")
 @click.option("--max-credits", help="Stop work at this many credits.")
+@click.option(
+    "--gate",
+    "gates",
+    type=click.Choice(["plan", "phase", "delivery"]),
+    multiple=True,
+    help="Stop there until you approve; may be given more than once.",
+)
 @click.option("--follow/--no-follow", "following", default=True, help="Watch the build until it ends.")
 @json_option
 @pass_terminal
@@ -62,6 +73,7 @@ def build(
     answers_file: Path | None,
     yes: bool,
     max_credits: str | None,
+    gates: tuple[str, ...],
     following: bool,
     as_json: bool,
 ) -> None:
@@ -69,7 +81,7 @@ def build(
     text = read_brief(brief)
     answers = read_answers(answers_file) if answers_file else None
     agreed = agreed_ucredits(yes, max_credits)
-    project = terminal.client.create(text, answers, max_credits, yes, uuid.uuid4().hex)
+    project = terminal.client.create(text, answers, max_credits, yes, uuid.uuid4().hex, gates)
     if as_json:
         if following:
             quiet = View(Console(quiet=True))
@@ -179,7 +191,7 @@ def answer(terminal: Terminal, project_id: str, text: str, as_json: bool) -> Non
     """Answers the question a project asked."""
     if not text.strip():
         raise BadInputError("The answer is empty.", 'Write one, or "you decide".')
-    _print_project(terminal.client.answer(project_id, text), as_json)
+    print_project(terminal.client.answer(project_id, text), as_json)
 
 
 @click.command()
@@ -189,26 +201,7 @@ def answer(terminal: Terminal, project_id: str, text: str, as_json: bool) -> Non
 @pass_terminal
 def confirm(terminal: Terminal, project_id: str, change: str | None, as_json: bool) -> None:
     """Agrees to a project's scope and quote, or asks for a change."""
-    _print_project(terminal.client.confirm(project_id, accept=change is None, change=change or ""), as_json)
-
-
-@click.command()
-@project_argument
-@json_option
-@pass_terminal
-def cancel(terminal: Terminal, project_id: str, as_json: bool) -> None:
-    """Stops a project. What was charged stays charged; what was held is released."""
-    _print_project(terminal.client.cancel(project_id), as_json)
-
-
-@click.command()
-@project_argument
-@click.option("--max-credits", help="The new ceiling.")
-@json_option
-@pass_terminal
-def resume(terminal: Terminal, project_id: str, max_credits: str | None, as_json: bool) -> None:
-    """Lets a paused project go on."""
-    _print_project(terminal.client.resume(project_id, max_credits), as_json)
+    print_project(terminal.client.confirm(project_id, accept=change is None, change=change or ""), as_json)
 
 
 @click.command()
@@ -301,7 +294,8 @@ def _accompany(terminal: Terminal, project: str, agreed: int | None, following: 
             click.echo(f"\nThe build goes on. Watch it: masterbuilder logs {project} --follow", err=True)
             raise
         after = told.seq
-        if not _ask(terminal, told):
+        goes_on = told.ending == "approval" and told.project.status != "awaiting_approval"
+        if not _ask(terminal, told) and not (goes_on and not terminal.interactive()):
             _say_how_to_go_on(terminal, told.project)
             return told.project
 
@@ -322,7 +316,20 @@ def _ask(terminal: Terminal, told: Followed) -> bool:
                 return False
             terminal.client.confirm(told.project.id, accept=False, change=change)
         return True
+    if told.ending == "approval" and told.project.asks:
+        return _ask_approval(terminal, told.project, told.project.asks)
     return False
+
+
+def _ask_approval(terminal: Terminal, project: Project, asks: str) -> bool:
+    if click.confirm(project.question or f"Approve {asks}?", default=True):
+        terminal.client.steer(project.id, "approve", {"about": asks})
+        return True
+    text = click.prompt("What is to be different (empty to stop here)", default="", show_default=False)
+    if not text:
+        return False
+    terminal.client.steer(project.id, "reject", {"about": asks, "text": text})
+    return True
 
 
 def _say_how_to_go_on(terminal: Terminal, project: Project) -> None:
@@ -333,6 +340,10 @@ def _say_how_to_go_on(terminal: Terminal, project: Project) -> None:
             f"  change   masterbuilder confirm {project.id} --change TEXT",
         ],
         "paused": [f"  go on    masterbuilder resume {project.id} --max-credits N"],
+        "approval": [
+            f"  agree    masterbuilder approve {project.id}",
+            f"  change   masterbuilder reject {project.id} TEXT",
+        ],
         "done": [
             f"  ZIP      masterbuilder package {project.id}",
             f"  receipt  masterbuilder receipt {project.id}",
@@ -372,12 +383,14 @@ def _situation(project: Project) -> str:
         return "ended"
     if project.asks_for_confirmation:
         return "confirmation"
+    if project.status == "awaiting_approval":
+        return "approval"
     if project.paused:
         return "paused"
     return "question" if project.question is not None else "running"
 
 
-def _print_project(project: Project, as_json: bool) -> None:
+def print_project(project: Project, as_json: bool) -> None:
     if as_json:
         print_json(project)
         return

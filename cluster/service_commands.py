@@ -19,8 +19,9 @@ from cluster.launch import down as stop_service
 from cluster.launch import running
 from cluster.launch import up as start_service
 from cluster.ports import free_ports, is_free
-from cluster.project_commands import json_option
+from cluster.project_commands import json_option, resolved_project
 from cluster.status import ServiceStatus
+from cluster.steering_commands import show_project
 from cluster.terminal import FAILED, OK, UNAVAILABLE, Terminal, pass_terminal, print_json
 from cluster.wire import Health
 from runtime.catalogue.endpoints import no_provider
@@ -78,14 +79,19 @@ def down(terminal: Terminal, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("project_id", metavar="[PROJECT]", required=False)
 @click.option("--watch", "watching", is_flag=True, help="Refresh it every second, with rates, until Ctrl-C.")
 @json_option
 @pass_terminal
-def status(terminal: Terminal, watching: bool, as_json: bool) -> None:
+def status(terminal: Terminal, project_id: str | None, watching: bool, as_json: bool) -> None:
     """Shows on one screen whether the service runs, where, and what every part of it does.
 
-    Exit status 4 when it does not run.
+    With PROJECT (an id, or `last`), how that project stands instead: what each worker does, credits, what it asks.
+    Exit status 4 when the service does not run.
     """
+    if project_id is not None:
+        show_project(terminal, resolved_project(terminal, project_id), as_json)
+        return
     if watching and as_json:
         raise BadInputError("--watch is a screen and --json is printed once.", "Choose one of them.")
 

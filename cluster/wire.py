@@ -26,6 +26,7 @@ class Health(Answer):
 class Me(Answer):
     user: str
     email: str = ""
+    purge_after_days: int = 30
     balance_credits: str
     held_credits: str
     balance_ucredits: int
@@ -38,12 +39,24 @@ class TaskLine(Answer):
     phase: str
     state: str
     attempts: int
+    reason: str = ""
+
+
+class Doing(Answer):
+    """What one worker does now. `retry_in_s`: until what is waited for is tried again."""
+
+    task: str
+    attempt: int = 1
+    what: str
+    for_s: int = 0
+    retry_in_s: int | None = None
 
 
 class Package(Answer):
     sha256: str
     size_bytes: int
     file_count: int
+    partial: bool = False
 
 
 class DownloadLink(Answer):
@@ -77,6 +90,12 @@ class Project(Answer):
     tasks: list[TaskLine] = []
     tasks_done: int = 0
     tasks_total: int = 0
+    phase: int = 0
+    phases: list[str] = []
+    asks: str | None = None
+    possible: list[str] = []
+    gaps: list[str] = []
+    activity: list[Doing] = []
     failure_reason: str | None = None
     package: Package | None = None
     known_gaps: list[KnownGap] = []

@@ -59,6 +59,8 @@ class Settings(BaseModel):
     platform_daily_usd_cap: Decimal | None = Field(default=None, ge=0)
     provider_daily_usd_cap_json: str = ""
     """A JSON object of provider -> dollars a day, as `{"openai": 20}`."""
+    project_purge_days: int = Field(default=30, ge=1, le=365)
+    """Days from a project's end to the erasure of its files and texts, where its owner has not chosen others."""
     quote_ceiling_factor: Decimal = Field(default=Decimal("1.5"), ge=1)
     payments_enabled: bool = False
     """Whether credits are sold; else users are told to ask the operator."""

@@ -20,13 +20,20 @@ from runtime.ledger.port import Identity
 from runtime.ledger.receipt import receipt_csv, receipt_json, receipt_text
 from runtime.project.messages import (
     Answer,
+    Approve,
     Cancel,
+    Change,
     Confirm,
     Describe,
     OpenProject,
+    Pause,
     ProjectMessage,
     ProjectView,
+    Reject,
     Resume,
+    Retry,
+    Rewind,
+    Skip,
     Status,
 )
 from runtime.reports.port import Feedback
@@ -45,10 +52,17 @@ from serve_apps import (
 from serve_apps.auth import TheSystem, User
 from serve_apps.bodies import (
     AnswerBody,
+    ApproveBody,
+    ChangeBody,
     ConfirmBody,
     FeedbackBody,
+    NoBody,
     OpenBody,
+    RejectBody,
     ResumeBody,
+    RetryBody,
+    RewindBody,
+    SkipBody,
     bounded,
     idempotency_key,
     read_body,
@@ -108,6 +122,7 @@ async def open_project(request: Request, system: TheSystem, user: User) -> JSONR
         answers={str(topic): text for topic, text in (body.answers or {}).items()},
         max_ucredits=body.max_ucredits,
         confirmed=body.confirm,
+        gates=tuple(dict.fromkeys(body.gates)),
     )
     view = await system.entities.ask(user_entity(user.user), message)
     return JSONResponse(project_json(view), 202)
@@ -140,9 +155,62 @@ async def confirm_scope(project: str, request: Request, system: TheSystem, user:
     return await _tell(system, user, project, confirm)
 
 
+@router.post("/api/v1/projects/{project}/pause")
+async def pause_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    await read_body(request, NoBody, BODY_BYTES_MAX)
+    return await _tell(system, user, project, Pause(key=idempotency_key(request, "pause")))
+
+
 @router.post("/api/v1/projects/{project}/cancel")
 async def cancel_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    """Answers when nothing can be spent any more and what exists is packed."""
     return await _tell(system, user, project, Cancel(key=idempotency_key(request, "cancel")))
+
+
+@router.post("/api/v1/projects/{project}/change")
+async def change_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, ChangeBody, BODY_BYTES_MAX)
+    text = bounded("The change", body.text, system.settings.brief_bytes_max)
+    return await _tell(system, user, project, Change(key=idempotency_key(request, "change"), text=text))
+
+
+@router.post("/api/v1/projects/{project}/retry")
+async def retry_task(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, RetryBody, BODY_BYTES_MAX)
+    return await _tell(system, user, project, Retry(key=idempotency_key(request, "retry"), task=body.task))
+
+
+@router.post("/api/v1/projects/{project}/skip")
+async def skip_task(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, SkipBody, BODY_BYTES_MAX)
+    skip = Skip(
+        key=idempotency_key(request, "skip"),
+        task=body.task,
+        reason=body.reason,
+        with_dependents=body.with_dependents,
+    )
+    return await _tell(system, user, project, skip)
+
+
+@router.post("/api/v1/projects/{project}/approve")
+async def approve(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, ApproveBody, BODY_BYTES_MAX)
+    return await _tell(system, user, project, Approve(key=idempotency_key(request, "approve"), about=body.about))
+
+
+@router.post("/api/v1/projects/{project}/reject")
+async def reject(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, RejectBody, BODY_BYTES_MAX)
+    text = bounded("The text", body.text, system.settings.brief_bytes_max)
+    return await _tell(
+        system, user, project, Reject(key=idempotency_key(request, "reject"), text=text, about=body.about)
+    )
+
+
+@router.post("/api/v1/projects/{project}/rewind")
+async def rewind_project(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    body = await read_body(request, RewindBody, BODY_BYTES_MAX)
+    return await _tell(system, user, project, Rewind(key=idempotency_key(request, "rewind"), phase=body.phase))
 
 
 @router.post("/api/v1/projects/{project}/resume")

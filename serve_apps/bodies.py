@@ -24,7 +24,8 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from runtime.errors import BadInputError, TooLargeError
 from runtime.ledger.money import UCREDITS_PER_CREDIT
-from runtime.project.schemas import Text, Topic
+from runtime.project.messages import Gate
+from runtime.project.schemas import PlanTaskId, Text, Topic
 from runtime.validation import problems
 
 KEY = re.compile(r"[\x21-\x7e]{1,200}")
@@ -89,6 +90,8 @@ class OpenBody(Body):
     answers: dict[Topic, Annotated[Text, BeforeValidator(_no_nul)]] | None = None
     max_ucredits: UCredits | None = Field(default=None, alias="max_credits")
     confirm: StrictBool = False
+    gates: list[Gate] = []
+    """Where the project stops until it is approved: `plan`, `phase`, `delivery`."""
 
 
 class AnswerBody(Body):
@@ -102,6 +105,38 @@ class ConfirmBody(Body):
 
 class ResumeBody(Body):
     max_ucredits: UCredits | None = Field(default=None, alias="max_credits")
+
+
+class NoBody(Body):
+    """Nothing needs to be said."""
+
+
+class ChangeBody(Body):
+    text: Words
+
+
+class RetryBody(Body):
+    task: PlanTaskId
+
+
+class SkipBody(Body):
+    task: PlanTaskId
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1_000), BeforeValidator(_no_nul)] = ""
+    with_dependents: StrictBool = False
+
+
+class ApproveBody(Body):
+    """`about` is the project's `asks`, so that a yes is never taken for one to something else."""
+
+    about: Annotated[str, StringConstraints(max_length=100), BeforeValidator(_no_nul)] = ""
+
+
+class RejectBody(ApproveBody):
+    text: Annotated[str, BeforeValidator(_no_nul)] = ""
+
+
+class RewindBody(Body):
+    phase: Annotated[StrictInt, Field(ge=1)]
 
 
 class FeedbackBody(Body):

@@ -7,15 +7,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BeforeValidator, Field, StrictBool, StringConstraints
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StringConstraints
 
 from runtime.errors import BadInputError, ForbiddenError
-from runtime.ids import UserId
+from runtime.ids import UserId, user_entity
 from runtime.ledger.money import credits_exact
 from runtime.ledger.port import Identity
 from runtime.privacy.export import export
+from runtime.project.messages import SetPurgePeriod
 from serve_apps.auth import TheSystem, User
-from serve_apps.bodies import Body, Words, read_body, unsigned_ucredits
+from serve_apps.bodies import Body, Words, idempotency_key, read_body, unsigned_ucredits
 from serve_apps.system import System
 from serve_apps.wallet_routes import balance_json
 
@@ -26,8 +27,12 @@ Name = Annotated[Words, StringConstraints(max_length=200, pattern=r"^[^/\s]+$")]
 
 
 class MeBody(Body):
-    email: Annotated[str, StringConstraints(max_length=1_000)]
+    """What is not given stays as it is."""
+
+    email: Annotated[str, StringConstraints(max_length=1_000)] | None = None
     """Empty removes it."""
+    purge_after_days: Annotated[StrictInt, Field(ge=1, le=365)] | None = None
+    """Days from a project's end to the erasure of its files and texts, for old projects and new ones."""
 
 
 class DeleteBody(Body):
@@ -46,7 +51,13 @@ async def me(system: TheSystem, user: User) -> JSONResponse:
 @router.patch("/me")
 async def change_me(request: Request, system: TheSystem, user: User) -> JSONResponse:
     body = await read_body(request, MeBody, BODY_BYTES_MAX)
-    await system.ledger.set_email(user.user, body.email)
+    if body.email is None and body.purge_after_days is None:
+        raise BadInputError("Nothing is to be changed.", "Give email or purge_after_days.")
+    if body.email is not None:
+        await system.ledger.set_email(user.user, body.email)
+    if body.purge_after_days is not None:
+        period = SetPurgePeriod(key=idempotency_key(request, "purge"), days=body.purge_after_days)
+        await system.entities.ask(user_entity(user.user), period)
     return JSONResponse(await _me(system, user))
 
 
@@ -92,12 +103,15 @@ async def delete_me(request: Request, system: TheSystem, caller: User) -> JSONRe
 async def _me(system: System, user: Identity) -> dict[str, Any]:
     balance = await system.ledger.balance(user.user)
     person = await system.ledger.person(user.user)
+    session = await system.journal.head(user_entity(user.user))
+    chosen = session.data.get("purge_days") if session else None
     return {
         "user": user.user,
         "is_admin": user.is_admin,
         "role": user.role,
         "email": person.email if person else "",
         "registered_at": person.registered_at.isoformat() if person else None,
+        "purge_after_days": chosen or system.settings.project_purge_days,
         **balance_json(balance),
     }
 

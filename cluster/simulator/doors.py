@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -19,7 +20,7 @@ from cluster.simulator.matching import KEY_PREFIX
 from cluster.simulator.payments import PaymentPage, PaymentSetup
 from cluster.simulator.refusal import Refusal
 from cluster.simulator.reply import Speech, reply_to
-from cluster.simulator.scenario import Library
+from cluster.simulator.scenario import SCENARIOS, Library
 from cluster.simulator.sending import Call, Sender
 from cluster.simulator.synthetic import read_order, speech_for
 from cluster.simulator.synthetic_build import build_speech, read_build
@@ -42,11 +43,17 @@ _OPENAI, _ANTHROPIC, _GEMINI = OpenAI(), Anthropic(), Gemini()
 
 
 class Doors:
-    def __init__(self, usage: UsageFile, latency_s: float, payments: PaymentSetup | None = None) -> None:
+    def __init__(
+        self,
+        usage: UsageFile,
+        latency_s: float,
+        payments: PaymentSetup | None = None,
+        scenarios: Path = SCENARIOS,
+    ) -> None:
         self._usage = usage
         self._latency_s = latency_s
         self._payments = payments
-        self._library = Library()
+        self._library = Library(scenarios)
         self._faults = Faults()
         self._traffic = Traffic()
         self._sender = Sender(usage, self._traffic.clock)

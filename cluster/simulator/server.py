@@ -15,6 +15,7 @@ from aiohttp import web
 
 from cluster.simulator.doors import Doors
 from cluster.simulator.payments import PaymentSetup
+from cluster.simulator.scenario import SCENARIOS
 from cluster.simulator.usage import UsageFile
 from runtime.errors import BadInputError
 
@@ -43,11 +44,12 @@ class Simulator:
         port: int = 0,
         latency_ms: int = 0,
         payments: PaymentSetup | None = None,
+        scenarios: Path = SCENARIOS,
     ) -> None:
         self._host = host
         self._port = port
         self._usage = UsageFile(usage_file)
-        doors = Doors(self._usage, latency_s=latency_ms / 1000, payments=payments)
+        doors = Doors(self._usage, latency_s=latency_ms / 1000, payments=payments, scenarios=scenarios)
         self._runner = web.AppRunner(doors.application(), access_log=None, shutdown_timeout=1.0)
 
     @property

@@ -197,7 +197,7 @@ class Activation(Generic[State]):
         async with self._appending:
             if event.key in self._keys:
                 return
-            if self._behaviour.is_over(self.state):
+            if self._behaviour.is_over(self.state) and event.type not in self._behaviour.after_end:
                 raise ConflictError(f"{self.entity} is over: nothing happens to it any more.")
             record = EventRecord(
                 entity=self.entity,
@@ -247,7 +247,7 @@ class Activation(Generic[State]):
             open=self._behaviour.is_open(state),
             head=self._behaviour.head(state),
             snapshot=snapshot,
-            drop_history=snapshot is not None and not self._behaviour.keeps_history,
+            drop_history=snapshot is not None and self._behaviour.lets_go(state),
             remind=remind,
             forget=forget,
             moves=moves,

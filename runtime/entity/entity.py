@@ -26,6 +26,9 @@ class Entity(ABC, Generic[State]):
     keeps_history: ClassVar[bool] = True
     """False when nobody reads events that a snapshot covers: they may then be compacted away."""
 
+    after_end: ClassVar[frozenset[str]] = frozenset()
+    """Types of events that may happen to the entity when it is over: those of its erasure."""
+
     activation: "Activation[State]"
     """Set by the host before anything else is called."""
 
@@ -57,8 +60,12 @@ class Entity(ABC, Generic[State]):
         """True while there is unfinished work: the entity is then woken after a restart, and never passivated."""
 
     def is_over(self, state: State) -> bool:
-        """True when nothing may happen to it any more: every later event is refused."""
+        """True when nothing may happen to it any more: every later event that `after_end` does not name is refused."""
         return False
+
+    def lets_go(self, state: State) -> bool:
+        """True when the events that a snapshot of this state covers may be compacted away."""
+        return not self.keeps_history
 
     @abstractmethod
     async def receive(self, message: Any) -> Any:

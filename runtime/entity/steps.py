@@ -21,6 +21,8 @@ class StepLog:
     """Step -> the number of its newest run."""
     open: Mapping[str, RunId] = field(default_factory=dict)
     """Steps that were begun and are not finished: under way, or cut off by a crash."""
+    redone: Mapping[str, int] = field(default_factory=dict)
+    """Step -> how often its result was forgotten, so that it is done once more on purpose."""
 
     def after(self, event: EventRecord) -> "StepLog":
         match event.type:
@@ -42,6 +44,15 @@ class StepLog:
                 )
             case _:
                 return self
+
+    def without(self, *prefixes: str) -> "StepLog":
+        """The results of steps whose names begin so are forgotten: they are done again, as new runs."""
+        forgotten = [name for name in self.results if name.startswith(prefixes)]
+        return replace(
+            self,
+            results={name: each for name, each in self.results.items() if name not in forgotten},
+            redone={**self.redone, **{name: self.redone.get(name, 0) + 1 for name in forgotten}},
+        )
 
 
 class Steps(Generic[State]):
@@ -88,7 +99,7 @@ class Steps(Generic[State]):
 
     async def finish(self, step: str, run: RunId, result: Mapping[str, Any], moves: Moves = NO_MOVES) -> None:
         finished = {"step": step, "run": run, "result": dict(result)}
-        await self._activation.emit("step.finished", f"{step}/done", finished, lambda state: moves)
+        await self._activation.emit("step.finished", f"{run}/done", finished, lambda state: moves)
 
     async def fail(self, step: str, run: RunId, reason: str, moves: Moves = NO_MOVES) -> None:
         failed = {"step": step, "run": run, "reason": reason}

@@ -77,8 +77,8 @@ _STATEMENTS = (
     "erase_accounts", "erase_transfers", "erase_referral", "erase_runs", "erase_call_holds", "erase_escrows",
     "erase_reasons_of_repayments", "erase_purchases", "erase_payment_orders", "erase_adjustments",
     "erase_makers_of_adjustments", "erase_call_refunds", "erase_makers_of_call_refunds", "erase_stops", "erase_alerts",
-    "erase_project_statuses", "erase_project_feedback", "erase_user", "erase_inviter", "erase_tokens", "erase_notices",
-    "erase_entries", "erase_entity_reminders", "erase_entities",
+    "erase_project_statuses", "erase_project_feedback", "erase_purge_log", "erase_user", "erase_inviter",
+    "erase_tokens", "erase_notices", "erase_entries", "erase_entity_reminders", "erase_entities",
 )  # fmt: skip
 
 

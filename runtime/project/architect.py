@@ -69,7 +69,7 @@ class Architect:
             assumptions=state.assumptions,
             language=state.language,
             title=requirements.title if requirements else state.title,
-            requirements=requirements.requirements if requirements else (),
+            requirements=state.with_amended(requirements.requirements if requirements else ()),
             stack=self._answered("plan/stack", StackReply),
             architecture=architecture.markdown if architecture else "",
         )

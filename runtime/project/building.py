@@ -115,8 +115,8 @@ class Building:
         return (await self.receipt()).total_ucredits
 
     async def _land(self, item: Item) -> None:
-        """Attempts until the item's commit is on main, or the item is given up."""
-        while True:
+        """Attempts until the item's commit is on main, or the item is given up or struck by its owner."""
+        while self.todo.item(item.id).struck is None:
             tries = self._activation.state.attempts.get(item.id, ())
             if tries and tries[-1].outcome is None:
                 number = tries[-1].number
@@ -147,7 +147,10 @@ class Building:
             lambda run: self._edit(item, number, run, model, failures[-1] if failures else ""),
             task=item.id,
             attempt=number,
+            what="editing and checking",
         )
+        if self.todo.item(item.id).struck:
+            return True
         await self._activation.emit(
             "task.checked",
             f"task/{item.id}/{number}/checked",
@@ -163,7 +166,8 @@ class Building:
             await self._reject(item, number, result["report"])
             return False
         patch = await self._workshop.ledger.get_blob(BlobId(result["patch"]))
-        return await self._merge(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
+        with self._steps.activity.doing(item.id, number, "merging"):
+            return await self._merge(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
 
     async def _gave_up(self, item: Item, number: int) -> bool:
         """True when every attempt that may be paid for has failed and the item is a known gap now.

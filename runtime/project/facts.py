@@ -9,6 +9,7 @@ from runtime.project.messages import Status
 from runtime.reports.facts import CommitFact, Fact, StatusFact, TaskFact, VerificationFact
 
 KIND = "project"
+COMMITS = ("repository.committed", "task.merged", "verify.finished", "plan.changed", "project.rewound")
 
 
 def project_facts(append: Append, at: datetime) -> Sequence[Fact]:
@@ -46,7 +47,7 @@ def _of_event(project: ProjectId, owner: UserId, seq: int, event: NewEvent, at: 
                 duration_ms=data.get("duration_ms", 0),
                 made_at=at,
             )
-    if event.type in ("repository.committed", "task.merged", "verify.finished"):
+    if event.type in COMMITS:
         yield CommitFact(project=project, commit_id=data["commit"], made_at=at)
 
 
@@ -59,6 +60,12 @@ def _status(event: NewEvent) -> Status | None:
             return Status.CLARIFYING
         case "project.quoted":
             return Status.CONFIRMING_SCOPE
+        case "gate.opened":
+            return Status.AWAITING_APPROVAL
+        case "project.rewind":
+            return Status.IMPLEMENTING
+        case "project.purged":
+            return Status.PURGED
         case "project.status" | "project.finished":
             return Status(event.data["status"])
         case _:

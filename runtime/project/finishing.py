@@ -113,7 +113,7 @@ class Finishing:
         )
         await self._activation.emit(
             "qa.finished",
-            "qa/finished",
+            f"qa/finished/{self._activation.state.commit}",
             {"passed": True, "summary": quality.summary(), **quality.figures()},
         )
 
@@ -132,10 +132,10 @@ class Finishing:
         blob = await self._workshop.ledger.put_blob(packed.data)
         if packed.left_out:
             text = "Left out of the package: " + ", ".join(packed.left_out)
-            await self._activation.emit("project.notice", "package/left_out", {"text": text})
+            await self._activation.emit("project.notice", f"package/left_out/{blob}", {"text": text})
         await self._activation.emit(
             "package.ready",
-            "package",
+            f"package/{self._activation.state.packages + 1}",
             {
                 "blob": blob,
                 "sha256": packed.sha256,

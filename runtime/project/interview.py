@@ -62,6 +62,7 @@ class Interview:
 
     async def _ask_next(self) -> None:
         step = f"interview/{self._state.asked}/{self._state.scope_round}"
+        change = self._state.change
         reply = await self._useful_reply(step)
         await self._record(step, reply)
         question = self._next_question(reply)
@@ -73,7 +74,7 @@ class Interview:
         if not reply.summary.strip():
             raise ReplyRejectedError("The interview ended without a summary of the scope.")
         await self._assume_the_rest(step)
-        await self._quote(reply)
+        await self._quote(reply, change)
 
     async def _useful_reply(self, step: str) -> InterviewReply:
         """A reply that brings the talk on; the second one is taken as it is."""
@@ -157,7 +158,7 @@ class Interview:
                 {"answered": {}, "assumptions": dict.fromkeys(left, ASSUMED), "language": ""},
             )
 
-    async def _quote(self, reply: InterviewReply) -> None:
+    async def _quote(self, reply: InterviewReply, change: str) -> None:
         state = self._state
         summary = reply.summary.strip()
         if state.assumptions:
@@ -177,6 +178,7 @@ class Interview:
             f"quote/{state.scope_round}",
             {
                 "summary": summary,
+                "change": change,
                 "quote_ucredits": quote,
                 "ceiling_ucredits": min(ceiling, limit) if limit is not None and quote <= limit else ceiling,
             },

@@ -65,7 +65,7 @@ class MergeQueue:
         """What was last found green on main."""
 
     async def land(self, change: Change) -> Returned | None:
-        """None when it is on main, also when it was before. In the order in which they come.
+        """None when it is on main, also when it was before, or not wanted any more. In the order in which they come.
 
         Where main is still what the change was made and checked on, it is not checked again: the trees are the same.
         """
@@ -73,6 +73,8 @@ class MergeQueue:
         if self._has_landed(change):
             return None
         async with self._workbench.alone() as repository:
+            if self._activation.state.plan.item(item.id).struck is not None:
+                return None
             try:
                 commit = await in_thread(self._commit, repository, change)
             except (MergeConflictError, BadInputError) as error:

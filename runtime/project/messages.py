@@ -38,12 +38,16 @@ class Status(StrEnum):
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.PURGED)
 
 
+Gate = Literal["plan", "phase", "delivery"]
+"""Where an owner may ask to be waited for: after the plan, after each phase, before the delivery."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenProject:
     """To the user's session. `key` makes a retry safe: the same key is the same project.
 
     `answers` maps topics (`runtime.project.schemas.TOPICS`) to texts. `confirmed` is a yes given in advance to any
-    quote whose ceiling is at most `max_ucredits`.
+    quote whose ceiling is at most `max_ucredits`; it opens none of the `gates`.
     """
 
     key: str
@@ -51,6 +55,7 @@ class OpenProject:
     answers: Mapping[str, str]
     max_ucredits: int | None
     confirmed: bool
+    gates: Sequence[Gate] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +81,8 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
-    """Stops the project. What was charged stays charged, open holds are released."""
+class Pause:
+    """To a project at work: begin no further step. What is under way ends, and is kept and paid once."""
 
     key: str
 
@@ -90,7 +95,125 @@ class Resume:
     ceiling_ucredits: int | None = None
 
 
-ProjectMessage = Describe | Answer | Confirm | Cancel | Resume
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Stops the project for ever. What was charged stays charged, open holds are released, what exists is packed."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A wish for something else: before the yes a change of the scope, later new tasks with a quote of their own."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """A task whose attempts failed begins again, with a fresh count."""
+
+    key: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Strikes an open task; its requirements become known gaps. `with_dependents` strikes those that need it too."""
+
+    key: str
+    task: str
+    reason: str
+    with_dependents: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approve:
+    """Yes to what the project shows: its scope, a gate, or the quote of a change.
+
+    `about` names it as `ProjectView.asks` does, so that a yes to one thing is never taken for another; empty for
+    whatever is asked now.
+    """
+
+    key: str
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """No to what the project shows. At a gate `text` says what is to be different; a change is dropped with it."""
+
+    key: str
+    text: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewind:
+    """Goes on from where a phase began. The commits made since stay in the repository's history under a branch."""
+
+    key: str
+    phase: int
+    """Counted from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeAfter:
+    """To a project: its files and texts are erased so many days after its end."""
+
+    key: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetProject:
+    """From a project that is purged to its owner's session: what was said in the order is forgotten."""
+
+    key: str
+    project: ProjectId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPurgePeriod:
+    """To a user's session: all projects, those to come too, are erased so many days after their end."""
+
+    key: str
+    days: int
+
+
+Steering = Pause | Resume | Cancel | Change | Retry | Skip | Approve | Reject | Rewind
+ProjectMessage = Describe | Answer | Confirm | Steering
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """What one worker of a project does now. `task` is an item's id, or what the architect is asked for."""
+
+    task: str
+    attempt: int
+    what: str
+    """`editing`, `checking`, `merging`, `waiting for a worker`, `asking the architect`, `waiting: <for what>`."""
+    since: datetime
+    retry_at: datetime | None = None
+    """When what is waited for is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeView:
+    """A change that was asked for. `stage`: `asked`, `proposed`, `accepted`, `rejected`, `failed`, `planned`."""
+
+    number: int
+    text: str
+    stage: str
+    title: str = ""
+    summary: str = ""
+    tasks: Sequence[str] = ()
+    requirements: Sequence[str] = ()
+    quote_ucredits: int = 0
+    """What it adds to the project's quote."""
+    rise_ucredits: int = 0
+    """What it adds to the project's ceiling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +222,8 @@ class PackageView:
     sha256: str
     size_bytes: int
     file_count: int
+    partial: bool = False
+    """What was merged when the project was stopped, and its receipt: unfinished work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +235,8 @@ class TaskView:
     phase: str
     state: str
     attempts: int
+    reason: str = ""
+    """Why it was struck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,3 +270,19 @@ class ProjectView:
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     """Item id -> why it could not be made to pass: it is not in the package, and its cost was given back."""
     index_status: IndexedStatus = "not_indexed"
+    """From then on its package is there; of a project that was stopped what existed is packed."""
+    phase: int = 0
+    """The phase at work, counted from 1; 0 before the first."""
+    phases: Sequence[str] = ()
+    asks: str | None = None
+    """What `Approve` and `Reject` speak about now: `scope`, `plan/1`, `phase/2/1`, `delivery/1`, `change/1`."""
+    changes: Sequence[ChangeView] = ()
+    gaps: Sequence[str] = ()
+    """Requirements that will not be met, because their tasks were struck."""
+    activity: Sequence[Doing] = ()
+    """What is done at this moment; empty while nothing is, and where the project sleeps."""
+    possible: Sequence[str] = ()
+    """What may be asked of it now, by the names of the messages: `pause`, `change`, `cancel`, ..."""
+    ended_at: datetime | None = None
+    purge_at: datetime | None = None
+    """When its files and texts are erased."""

@@ -34,7 +34,7 @@ class Planning:
         """Requirements, stack, architecture, then plan and API draft side by side; then the first commit."""
         if self._state.todo is None:
             await self._plan()
-        if self._state.bundle is None:
+        if not self._state.documented:
             await self._commit_documents()
 
     @property
@@ -68,7 +68,7 @@ class Planning:
         )
         await self._activation.emit(
             "plan.ready",
-            "plan",
+            _of_round("plan", self._state),
             {
                 "title": requirements.title,
                 "requirements": len(requirements.requirements),
@@ -91,8 +91,8 @@ class Planning:
         Raises ReplyRejectedError with the reasons when the second one fails too.
         """
         while len(refusals := self._state.refusals.get(step, ())) < TRIES_MAX:
-            attempt = len(refusals) + 1
-            asked = prompt(refusals[-1] if refusals else "", attempt)
+            attempt = self._state.plan_round * TRIES_MAX + len(refusals) + 1
+            asked = prompt(refusals[-1] if refusals else self._state.plan_wish, attempt)
             try:
                 return await self._architect.ask(step, asked, shape, attempt=attempt, check=check)
             except ReplyRejectedError as error:
@@ -118,4 +118,9 @@ class Planning:
             },
             "docs: requirements, architecture, API draft and plan",
         )
-        await self._activation.emit("repository.committed", "repository/plan", committed.fields())
+        await self._activation.emit("repository.committed", _of_round("repository/plan", state), committed.fields())
+
+
+def _of_round(key: str, state: State) -> str:
+    """A plan that its owner turned down is followed by another one, under a key of its own."""
+    return f"{key}/{state.plan_round + 1}" if state.plan_round else key

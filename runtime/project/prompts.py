@@ -137,6 +137,31 @@ def todo(subject: Subject, fault: str, attempt: int) -> Prompt:
     )
 
 
+def plan_change(
+    subject: Subject, plan: Todo, number: int, wish: str, phase: int | None, fault: str, attempt: int
+) -> Prompt:
+    """`phase`: the wish is what its owner found at that phase's gate; its edits join the phase."""
+    where = (
+        f"The owner looked at phase {phase} and is not content: your edits (reopen or add) join that phase."
+        if phase
+        else "Tasks that you add or reopen become a phase of their own behind the others, called by your title."
+    )
+    role = (
+        "The owner of a running project wishes for a change. You say what it does to the plan: new requirements under "
+        "new ids (a known id replaces that requirement), and edits of the plan: add, reopen or revise, each with the "
+        "reason that the owner reads before agreeing to its price. Every requirement has a task and a test. Change no "
+        f"more than the wish needs. {where}"
+    )
+    listed = "\n".join(
+        f"{item.id} [{'done' if item.done else 'struck' if item.struck else 'open'}] phase {item.phase}: {item.title}; "
+        f"files {', '.join(item.files)}; tests {', '.join(item.tests) or 'none'}"
+        for item in plan.items
+    )
+    fix = f"\nYour last answer was refused: {_data(fault)}" if fault else ""
+    user = f"{_all(subject)}\nThe plan:\n{_data(listed)}\nThe wish:\n{_data(wish)}{fix}"
+    return _prompt("plan.change", "planning", subject, attempt, role, user, id=f"C{number}", output_tokens_max=8_192)
+
+
 def document(task: str, subject: Subject, facts: str = "", *, attempt: int = 1) -> Prompt:
     """`docs.api`, `docs.deployment` or `docs.readme`; `facts` is what is known of the code, or what went wrong."""
     roles = {

@@ -4,6 +4,8 @@ from runtime.ledger.money import UCREDITS_PER_CREDIT, Price, Tariff
 
 ARCHITECT_CALLS = 12
 """Interview, requirements, stack, architecture, plan, three documents, README, four verifications."""
+CHANGE_CALLS = 6
+"""Of the architect for a change: its plan, a verification, the final review, two documents, README."""
 ARCHITECT_TOKENS = (4_000, 1_500)
 IMPLEMENTER_TOKENS = (6_000, 1_500)
 TASKS_LEAST = 6
@@ -20,7 +22,16 @@ def quote_ucredits(scope: str, architect: Price, implementer: Price, tariff: Tar
     tasks = max(TASKS_LEAST, len(scope.split()) // 25)
     attempts = tasks * ATTEMPTS_PER_TASK[0] // ATTEMPTS_PER_TASK[1]
     architect_calls = ARCHITECT_CALLS + tasks // 5
-    cost = architect_calls * architect.cost_pusd(*ARCHITECT_TOKENS)
-    cost += attempts * implementer.cost_pusd(*IMPLEMENTER_TOKENS)
+    return _whole_credits(architect_calls, attempts, architect, implementer, tariff)
+
+
+def change_quote_ucredits(tasks: int, architect: Price, implementer: Price, tariff: Tariff) -> int:
+    """What so many tasks more will about cost, with their verification and the documents that are written again."""
+    attempts = -(-tasks * ATTEMPTS_PER_TASK[0] // ATTEMPTS_PER_TASK[1])
+    return _whole_credits(CHANGE_CALLS + tasks // 5, attempts, architect, implementer, tariff)
+
+
+def _whole_credits(calls: int, attempts: int, architect: Price, implementer: Price, tariff: Tariff) -> int:
+    cost = calls * architect.cost_pusd(*ARCHITECT_TOKENS) + attempts * implementer.cost_pusd(*IMPLEMENTER_TOKENS)
     whole = -(-tariff.credits_for(cost) // UCREDITS_PER_CREDIT)
     return whole * UCREDITS_PER_CREDIT

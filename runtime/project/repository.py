@@ -39,6 +39,8 @@ _CONFIG = {
     "protocol.allow": "never",
     "protocol.file.allow": "always",
 }
+KEPT = "rewound"
+"""Branches under this name hold what main was before it went back."""
 _PLAIN_MODES = ("100644", "100755")
 _MAIN = "refs/heads/main"
 _SKELETON = {
@@ -108,7 +110,8 @@ class ProjectRepository:
         with tempfile.NamedTemporaryFile(dir=repository.folder / ".git", suffix=".bundle") as file:
             file.write(bundle)
             file.flush()
-            status, _, errors = repository._run("fetch", "--quiet", "--no-tags", file.name, _MAIN)
+            fetched = (_MAIN, f"refs/heads/{KEPT}/*:refs/heads/{KEPT}/*")
+            status, _, errors = repository._run("fetch", "--quiet", "--no-tags", file.name, *fetched)
         if status != 0:
             raise BadInputError(f"The bundle cannot be read: {_last_line(errors)}.", "Use an intact bundle.")
         repository._must("reset", "--quiet", "--hard", "FETCH_HEAD")
@@ -123,11 +126,16 @@ class ProjectRepository:
             return self._must("rev-parse", "HEAD").decode().strip()
 
     def bundle(self) -> bytes:
-        """The whole main branch as a git bundle; the same commits may give different bytes."""
+        """The whole main branch, and what was kept beside it, as a git bundle; equal commits may give other bytes."""
         if self._unpacked >= _PACK_EVERY:
             self._must("repack", "-a", "-d", "-q")
             self._unpacked = 0
-        return self._must("bundle", "create", "--quiet", "-", _MAIN)
+        return self._must("bundle", "create", "--quiet", "-", _MAIN, f"--glob=refs/heads/{KEPT}/*")
+
+    def keep_branch(self, name: str, commit: str) -> None:
+        """Has `rewound/...` point to a commit, so that every later bundle holds it; again, it changes nothing."""
+        assert name.startswith(f"{KEPT}/"), "other branches are not in bundles"
+        self._must("update-ref", f"refs/heads/{name}", _commit_name(commit))
 
     def files(self) -> list[str]:
         """Tracked paths, sorted; what is applied or written but not yet committed counts."""

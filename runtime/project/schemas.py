@@ -195,12 +195,33 @@ class VerdictReply(Reply):
     todo_edits: list[TodoEdit] = Field(max_length=30)
 
 
+class ChangeEdit(TodoEdit):
+    """A TODO edit with the reason that the owner reads before agreeing to it."""
+
+    reason: Text
+
+
+class PlanChangeReply(Reply):
+    """`plan.change`: what a wish of the owner does to the running plan.
+
+    A requirement with a new id is a new one; with a known id it takes that one's place. Every new requirement needs a
+    task and a test. What is added or reopened becomes a phase of its own behind the others, called `title`.
+    """
+
+    title: ShortText
+    summary: Text
+    """What will be different, in words for the owner."""
+    requirements: list[Requirement] = Field(max_length=50)
+    todo_edits: list[ChangeEdit] = Field(min_length=1, max_length=50)
+
+
 SCHEMAS: dict[str, type[Reply]] = {
     "interview.next": InterviewReply,
     "plan.requirements": RequirementsReply,
     "plan.stack": StackReply,
     "plan.architecture": MarkdownReply,
     "plan.todo": TodoReply,
+    "plan.change": PlanChangeReply,
     "docs.api": MarkdownReply,
     "docs.deployment": MarkdownReply,
     "docs.readme": MarkdownReply,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from runtime.entity.activation import Activation
@@ -16,8 +17,10 @@ from runtime.errors import (
     WorkLostError,
 )
 from runtime.ids import RunId
+from runtime.project.activity import Activity
 from runtime.project.messages import Status
 from runtime.project.state import State
+from runtime.providers.waiting import telling
 
 TRIES_MAX = 3
 BACK_OFF_S = (1.0, 4.0)
@@ -33,22 +36,29 @@ class PaidSteps:
     Abandoning books the cut-off calls as the platform's loss: the user pays once per (task, attempt).
     """
 
-    def __init__(self, activation: Activation[State]) -> None:
+    def __init__(self, activation: Activation[State], activity: Activity) -> None:
+        self.activity = activity
         self._activation = activation
         self._steps = Steps(activation, lambda state: state.steps)
 
-    async def run(self, step: str, work: Work, *, task: str, attempt: int = 1) -> Mapping[str, Any]:
+    async def run(
+        self, step: str, work: Work, *, task: str, attempt: int = 1, what: str = "asking the architect"
+    ) -> Mapping[str, Any]:
         """The step's result. Pauses the project, and waits, when money or a provider is missing.
 
+        A step whose result was forgotten on purpose is a further attempt, and paid for as one.
+        While the project is paused it neither begins nor returns: what runs ends and is recorded, nothing follows.
         A run that fails is abandoned at once: its calls are the platform's loss, its holds are released.
         Raises RefusedError when the work can never succeed.
         """
+        attempt += self._activation.state.steps.redone.get(step, 0)
         tries = losses = 0
         while (result := self._steps.result(step)) is None:
-            await self._activation.changed(lambda: not self._activation.state.paused)
+            await self._until_resumed(task, attempt)
             run = await self._begin(step, task, attempt)
             try:
-                done = await work(run)
+                with self.activity.doing(task, attempt, what), telling(lambda *told: self._tell(task, attempt, *told)):
+                    done = await work(run)
             except MasterbuilderError as error:
                 await self._steps.fail(step, run, str(error), Moves(abandon=(run,)))
                 if isinstance(error, NotEnoughCreditsError):
@@ -59,18 +69,31 @@ class PaidSteps:
                     await self._pause(Status.PAUSED, error)
                 elif isinstance(error, WorkLostError) and losses < LOSSES_MAX:
                     losses += 1
-                    await asyncio.sleep(BACK_OFF_S[0])
+                    await self._wait(task, attempt, BACK_OFF_S[0], error)
                 elif isinstance(error, UnavailableError):
                     tries += 1
                     if tries % TRIES_MAX == 0:
                         await self._pause(Status.PAUSED, error)
                     else:
-                        await asyncio.sleep(BACK_OFF_S[tries % TRIES_MAX - 1])
+                        await self._wait(task, attempt, BACK_OFF_S[tries % TRIES_MAX - 1], error)
                 else:
                     raise
             else:
                 await self._steps.finish(step, run, done, Moves(settle=(run,)))
+        await self._until_resumed(task, attempt)
         return result
+
+    async def _until_resumed(self, task: str, attempt: int) -> None:
+        if self._activation.state.paused:
+            with self.activity.doing(task, attempt, "waiting: the project is paused"):
+                await self._activation.changed(lambda: not self._activation.state.paused)
+
+    def _tell(self, task: str, attempt: int, what: str, retry_in_s: float | None) -> AbstractContextManager[None]:
+        return self.activity.doing(task, attempt, f"waiting: {what}", retry_in_s=retry_in_s)
+
+    async def _wait(self, task: str, attempt: int, pause_s: float, error: MasterbuilderError) -> None:
+        with self.activity.doing(task, attempt, f"waiting: {error.message}", retry_in_s=pause_s):
+            await asyncio.sleep(pause_s)
 
     async def _begin(self, step: str, task: str, attempt: int) -> RunId:
         state = self._activation.state

@@ -141,6 +141,19 @@ class Todo:
             without |= more
         return tuple(item for item in self.items if item.id in without - {id})
 
+    def with_phase(self, title: str) -> "Todo":
+        """With one more phase behind the others, still empty."""
+        return replace(self, phases=(*self.phases, title))
+
+    def reset(self, done: Iterable[str]) -> "Todo":
+        """Only these items are done; what is struck stays so."""
+        kept = set(done)
+        return replace(self, items=tuple(replace(item, done=item.done and item.id in kept) for item in self.items))
+
+    def unmet(self) -> tuple[str, ...]:
+        """Requirements that a struck item served, in the order of the plan."""
+        return tuple(dict.fromkeys(each for item in self.items if item.struck for each in item.requirements))
+
     def edited(self, edits: Sequence[TodoEdit], phase: int) -> "Todo":
         """After a verification's edits; what is added or reopened joins `phase`, which is worked on next.
 

@@ -20,12 +20,10 @@ from runtime.project.plan_checks import edit_faults
 from runtime.project.prompts import Prompt
 from runtime.project.repository import ProjectRepository
 from runtime.project.schemas import Finding, TodoEdit, VerdictReply
-from runtime.project.state import State
+from runtime.project.state import FINAL_REVIEW, State
 from runtime.project.todo import Item, Todo
 from runtime.project.workbench import Workbench
 
-FINAL_REVIEW = 0
-"""The phase number under which the final review's verdicts are counted."""
 DETAIL_CHARACTERS_MAX = 4_000
 
 

@@ -32,6 +32,7 @@ from runtime.providers.breaker import Breakers
 from runtime.providers.failures import BrokenReplyError, KeyRefusedError, OutageError, RateLimitedError
 from runtime.providers.order import CallOrder
 from runtime.providers.usage import Usage
+from runtime.providers.waiting import waiting
 
 RETRIES_MAX = 3
 REFUSALS_MAX = 20
@@ -134,9 +135,11 @@ class Attempts:
         give_up_s = self._clock() + first_answer_s(self._settings)
         outages_max = RETRIES_MAX if is_last else 0
         outages = refusals = 0
+        retry_in_s: float | None = None
         while refusals < REFUSALS_MAX and self._clock() < give_up_s:
             began_s = self._clock()
-            lease = await self._keys.lease(served.wish(), wait_s)
+            with waiting(f"a free key of {served.model.provider}", retry_in_s):
+                lease = await self._keys.lease(served.wish(), wait_s)
             wait_s = max(0.0, wait_s - (self._clock() - began_s))
             served.sent(lease)
             try:
@@ -144,7 +147,7 @@ class Attempts:
             except RateLimitedError as limited:
                 told = KeyOutcome(kind="rate_limited", retry_after_s=limited.retry_after_s, limits=limited.limits)
                 served.failed(told)
-                refusals += 1
+                refusals, retry_in_s = refusals + 1, limited.retry_after_s
             except KeyRefusedError:
                 served.failed(KeyOutcome(kind="key_refused"))
                 refusals += 1
@@ -155,7 +158,8 @@ class Attempts:
                 pause_s = max(BACKOFF_S * 2 ** (outages - 1), outage.retry_after_s or 0.0)
                 if outages > outages_max or pause_s > self._settings.key_wait_seconds:
                     raise
-                await self._sleep(pause_s)
+                with waiting(f"{served.model.provider}, which does not answer", pause_s):
+                    await self._sleep(pause_s)
             except MasterbuilderError as error:
                 served.failed(KeyOutcome(kind="failed"), error.usage if isinstance(error, BrokenReplyError) else None)
                 raise

@@ -12,16 +12,25 @@ from runtime.config import Settings
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord, Journal
 from runtime.entity.port import Entities
-from runtime.errors import ConflictError, QuarantinedError, UnavailableError
+from runtime.errors import BadInputError, ConflictError, QuarantinedError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, name_of, new_project_id, project_entity
 from runtime.ledger.port import Ledger
 from runtime.payments.products import more_credits
 from runtime.policy.admission import check_active, check_wallet
-from runtime.project.messages import OpenProject, ProjectView, Resume, Status
+from runtime.project.messages import (
+    ForgetProject,
+    OpenProject,
+    ProjectView,
+    PurgeAfter,
+    Resume,
+    SetPurgePeriod,
+    Status,
+)
 from runtime.project.project import Begin
 from runtime.project.workshop import Implementers
 
 HAND_OVER_RETRY_S = 2.0
+PURGE_DAYS = (1, 365)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +51,10 @@ class Order:
 class SessionState:
     orders: Mapping[str, Order] = field(default_factory=dict)
     """By the key of the message that asked."""
+    purge_days: int | None = None
+    """Chosen by the user; None: as the installation says."""
+    has_forgotten: bool = False
+    """Events before the last snapshot hold words that were to be erased."""
 
 
 class UserSession(Entity[SessionState]):
@@ -76,18 +89,34 @@ class UserSession(Entity[SessionState]):
             case "session.project_begun":
                 key = event.data["order_key"]
                 return replace(state, orders={**state.orders, key: replace(state.orders[key], begun=True)})
+            case "session.purge_period":
+                return replace(state, purge_days=event.data["days"])
+            case "session.project_forgotten":
+                orders = {key: _without_words(order, event.data["project"]) for key, order in state.orders.items()}
+                return replace(state, orders=orders, has_forgotten=True)
             case _:
                 return state
 
     def head(self, state: SessionState) -> Mapping[str, Any]:
-        return {"projects": len(state.orders)}
+        return {"projects": len(state.orders), "purge_days": state.purge_days}
+
+    def lets_go(self, state: SessionState) -> bool:
+        return state.has_forgotten
 
     def freeze(self, state: SessionState) -> Mapping[str, Any]:
-        return {"orders": [asdict(order) for order in state.orders.values()]}
+        return {
+            "orders": [asdict(order) for order in state.orders.values()],
+            "purge_days": state.purge_days,
+            "has_forgotten": state.has_forgotten,
+        }
 
     def thaw(self, data: Mapping[str, Any]) -> SessionState:
         orders = [Order(**{**order, "message": OpenProject(**order["message"])}) for order in data["orders"]]
-        return SessionState(orders={order.message.key: order for order in orders})
+        return SessionState(
+            orders={order.message.key: order for order in orders},
+            purge_days=data.get("purge_days"),
+            has_forgotten=data.get("has_forgotten", False),
+        )
 
     def is_open(self, state: SessionState) -> bool:
         return any(not order.begun for order in state.orders.values())
@@ -100,6 +129,10 @@ class UserSession(Entity[SessionState]):
     async def receive(self, message: Any) -> ProjectView | int:
         if isinstance(message, ToppedUp):
             return await self._resume_paused()
+        if isinstance(message, SetPurgePeriod):
+            return await self._set_purge_period(message)
+        if isinstance(message, ForgetProject):
+            return await self._forget(message)
         if not isinstance(message, OpenProject):
             raise ConflictError(f"A session does not understand {type(message).__name__}.")
         if message.key not in self.state.orders:
@@ -115,6 +148,7 @@ class UserSession(Entity[SessionState]):
                         "answers": dict(message.answers),
                         "max_ucredits": message.max_ucredits,
                         "confirmed": message.confirmed,
+                        "gates": list(message.gates),
                     },
                 },
             )
@@ -136,6 +170,25 @@ class UserSession(Entity[SessionState]):
                     resumed += 1
         return resumed
 
+    async def _set_purge_period(self, message: SetPurgePeriod) -> int:
+        """How many projects it holds for already. Repeating it tells those that did not answer."""
+        if not PURGE_DAYS[0] <= message.days <= PURGE_DAYS[1]:
+            least, most = PURGE_DAYS
+            raise BadInputError(f"{message.days} is not a number of days from {least} to {most}.", "Give another.")
+        await self.activation.emit("session.purge_period", message.key, {"days": message.days})
+        told = 0
+        for head in await self._journal.heads("project", self._user):
+            if head.data["status"] != Status.PURGED:
+                with suppress(QuarantinedError):
+                    await self._entities.ask(head.entity, PurgeAfter(key=message.key, days=message.days))
+                    told += 1
+        return told
+
+    async def _forget(self, message: ForgetProject) -> int:
+        await self.activation.emit("session.project_forgotten", message.key, {"project": message.project})
+        await self.activation.save()
+        return 1
+
     async def _hand_over(self, order: Order) -> None:
         """Until the project has it: the order is on disk, so its maker may rely on it."""
         while not self.state.orders[order.message.key].begun:
@@ -145,7 +198,7 @@ class UserSession(Entity[SessionState]):
                 await asyncio.sleep(HAND_OVER_RETRY_S)
 
     async def _begin(self, order: Order) -> ProjectView:
-        begin = Begin(owner=self._user, order=order.message)
+        begin = Begin(owner=self._user, order=order.message, purge_days=self.state.purge_days)
         view: ProjectView = await self._entities.ask(project_entity(order.project), begin)
         await self.activation.emit(
             "session.project_begun", f"begun/{order.message.key}", {"order_key": order.message.key}
@@ -166,3 +219,9 @@ class UserSession(Entity[SessionState]):
             if not await self._ledger.keys(provider):
                 raise no_provider(provider)
         await self._implementers.probe()
+
+
+def _without_words(order: Order, project: str) -> Order:
+    if order.project != project:
+        return order
+    return replace(order, message=replace(order.message, brief="", answers={}))

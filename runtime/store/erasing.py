@@ -7,7 +7,7 @@ their journal named; later rounds remove those which no other journal names. Sou
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -99,7 +99,7 @@ class Erasing:
         named = set[str]()
         if blobs:
             seal = self._database.seal
-            named = await self._database.read_long(lambda connection: _named_by_journals(connection, seal, blobs))
+            named = await self._database.read_long(lambda connection: named_by_journals(connection, seal, blobs))
         finished = 0
         for pseudonym, own in files.items():
             left = [file for file in own if not await self._remove(pseudonym, file, named)]
@@ -134,16 +134,24 @@ def _files_of(connection: duckdb.DuckDBPyConnection, seal: Seal, user: UserId) -
     """Everything on disk that the user's journals may name, by its path in the data folder."""
     rows = connection.execute(sql("entities_of_owner"), {"owner": user, "reminder": OWNER_LEFT}).fetchall()
     entities = [EntityId(entity) for entity, *_ in rows]
-    blobs = set[str]()
-    for entity in entities:
-        for row in rested_rows(connection, "entries_of_entity", {"entity": entity}):
-            blobs |= _blobs_in(_opened(seal, *row))
+    blobs = blobs_of_entities(connection, seal, entities)
     shards = [f"{INDEX}/{name_of(entity)}.index" for entity in entities if kind_of(entity) == PROJECT]
     return [*(f"{BLOBS}/{blob[:2]}/{blob}" for blob in sorted(blobs)), *shards]
 
 
-def _named_by_journals(connection: duckdb.DuckDBPyConnection, seal: Seal, blobs: set[str]) -> set[str]:
-    """Those of the blobs that some journal names. Reads and opens all of them."""
+def blobs_of_entities(connection: duckdb.DuckDBPyConnection, seal: Seal, entities: Iterable[EntityId]) -> set[str]:
+    """Every blob that the journals of these entities may name."""
+    blobs = set[str]()
+    for entity in entities:
+        for row in rested_rows(connection, "entries_of_entity", {"entity": entity}):
+            blobs |= _blobs_in(_opened(seal, *row))
+    return blobs
+
+
+def named_by_journals(
+    connection: duckdb.DuckDBPyConnection, seal: Seal, blobs: set[str], *, leave_out: EntityId | None = None
+) -> set[str]:
+    """Those of the blobs that some journal names, but for one that is left out. Reads and opens all of them."""
     count = connection.execute(sql("entry_count")).fetchall()[0][0]
     shares = count // ENTRIES_PER_SHARE + 1
     named = set[str]()
@@ -151,7 +159,8 @@ def _named_by_journals(connection: duckdb.DuckDBPyConnection, seal: Seal, blobs:
         for entity, _, seq, _, type_, _, _, payload in rested_rows(
             connection, "entries_of_share", {"shares": shares, "share": share}
         ):
-            named |= _blobs_in(_opened(seal, entity, seq, type_, payload)) & blobs
+            if entity != leave_out:
+                named |= _blobs_in(_opened(seal, entity, seq, type_, payload)) & blobs
     return named
 
 

@@ -156,6 +156,26 @@ USING bounds
 WHERE bounds.entity = entries.entity AND position >= $from_position AND position < $to_position
   AND type IS NULL AND position < bounds.snapshot_position AND NOT (drops AND seq = bounds.drop_seq)
 
+-- A project that is purged, once the snapshot that lets its events go is there.
+-- name: projects_to_purge
+SELECT DISTINCT s.project, s.user_id FROM project_statuses s
+WHERE s.status = 'purged' AND s.project NOT IN (SELECT project FROM purge_log)
+  AND EXISTS (SELECT 1 FROM entries e WHERE e.entity = 'project:' || s.project AND e.type IS NULL AND e.drops)
+ORDER BY s.project
+
+-- name: drop_events_of_entity
+DELETE FROM entries
+WHERE entity = $entity AND type IS NOT NULL
+  AND seq <= (SELECT coalesce(max(seq), 0) FROM entries WHERE entity = $entity AND type IS NULL AND drops)
+
+-- name: drop_snapshots_of_entity
+DELETE FROM entries
+WHERE entity = $entity AND type IS NULL
+  AND seq < (SELECT coalesce(max(seq), 0) FROM entries WHERE entity = $entity AND type IS NULL AND drops)
+
+-- name: note_purged
+INSERT INTO purge_log (project, user_id, files, purged_at) VALUES ($project, $user_id, $files, $purged_at)
+
 -- Checking -----------------------------------------------------------------------------------------------------
 
 -- name: entry_count
@@ -770,6 +790,9 @@ WHERE condition = 'account-stopped:' || $user
 
 -- name: erase_project_statuses
 UPDATE project_statuses SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_purge_log
+UPDATE purge_log SET user_id = $pseudonym WHERE user_id = $user
 
 -- name: erase_project_feedback
 UPDATE project_feedback SET user_id = $pseudonym, text_sealed = NULL WHERE user_id = $user

@@ -20,6 +20,7 @@ from runtime.store.database import Database, unavailable
 from runtime.store.erasing import Erasing
 from runtime.store.journal import StoreJournal, utc_now
 from runtime.store.keeping import BackupReport, CompactReport
+from runtime.store.purging import ProjectPurging
 from runtime.store.queries import sql
 
 
@@ -53,6 +54,7 @@ class Store:
             clock=clock,
         )
         self.erasing = Erasing(self._database, self._blobs, self.books, clock)
+        self.purging = ProjectPurging(self._database, self._blobs, clock)
         self.reports = Reports(
             database=self._database,
             tariff=settings.tariff,
@@ -115,9 +117,12 @@ class Store:
         return CompactReport(events_dropped=dropped, bytes_before=before, bytes_after=after)
 
     async def erase_due(self) -> int:
-        """One round of every erasure that was asked for; how many it finished. Cut off, the next goes on."""
+        """One round of every erasure, of a person's data or an old project's; how many it finished.
+
+        Cut off, the next one goes on.
+        """
         async with self._keeping:
-            return await self.erasing.carry_on()
+            return await self.erasing.carry_on() + await self.purging.carry_on()
 
     def _open(self) -> None:
         self._database.open()

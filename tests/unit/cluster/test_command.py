@@ -237,9 +237,19 @@ def test_json__is_json_alone(run: Run, door: FakeDoor) -> None:
     [
         (("answer", "p1", "students"), "answers", {"text": "students"}),
         (("confirm", "p1"), "confirm", {"accept": True}),
-        (("approve", "p1", "--change", "no web"), "confirm", {"accept": False, "change": "no web"}),
-        (("cancel", "p1"), "cancel", {}),
+        (("confirm", "p1", "--change", "no web"), "confirm", {"accept": False, "change": "no web"}),
+        (("pause", "p1"), "pause", {}),
         (("resume", "p1", "--max-credits", "50"), "resume", {"max_credits": "50"}),
+        (("change", "p1", "rounder"), "change", {"text": "rounder"}),
+        (("retry", "p1", "T-004"), "retry", {"task": "T-004"}),
+        (
+            ("skip", "p1", "T-004", "--reason", "late", "--with-dependents"),
+            "skip",
+            {"task": "T-004", "reason": "late", "with_dependents": True},
+        ),
+        (("approve", "p1"), "approve", {"about": ""}),
+        (("reject", "p1", "smaller", "--about", "plan/1"), "reject", {"about": "plan/1", "text": "smaller"}),
+        (("rewind", "p1", "--phase", "2"), "rewind", {"phase": 2}),
     ],
 )
 def test_command_to_a_project__says_it_to_the_service(
@@ -261,8 +271,30 @@ def test_feedback__says_score_and_text_to_the_service(run: Run, door: FakeDoor) 
 
 def test_last__is_the_newest_project(run: Run, door: FakeDoor) -> None:
     door.says("GET /api/v1/projects", {"projects": [PROJECT, {**PROJECT, "id": "p0"}]})
+    door.says("GET /api/v1/projects/p1", PROJECT)
     door.says("POST /api/v1/projects/p1/cancel", {**PROJECT, "status": "cancelled"})
-    assert run("cancel", "last").exit_code == 0
+    assert run("cancel", "last", "--yes").exit_code == 0
+
+
+def test_cancel__asks_first_and_says_what_was_charged(run: Run, door: FakeDoor) -> None:
+    door.says("GET /api/v1/projects/p1", PROJECT)
+    door.says("POST /api/v1/projects/p1/cancel", {**PROJECT, "status": "cancelled"})
+    refused = run("cancel", "p1")
+    assert refused.exit_code == 2
+    assert "1.50 credits stay charged" in refused.stderr
+    assert [route for route, *_ in door.asked] == ["GET /api/v1/projects/p1"]
+    done = run("cancel", "p1", "--yes")
+    assert (done.exit_code, "Charged: 1.50 credits" in done.stdout) == (0, True)
+
+
+def test_status_of_a_project__tells_what_each_worker_does_and_what_it_cost(run: Run, door: FakeDoor) -> None:
+    doing = {"task": "T-004", "attempt": 2, "what": "waiting: openai is down", "for_s": 7, "retry_in_s": 4}
+    now = {"phases": ["Sums"], "phase": 1, "activity": [doing], "possible": ["pause", "cancel"]}
+    door.says("GET /api/v1/projects/p1", {**PROJECT, **now})
+    told = run("status", "p1").stdout
+    assert "T-004 (attempt 2): waiting: openai is down for 7 s, retry in 4 s" in told
+    assert "1.50 of 20.00 quoted; work stops at 30.00" in told
+    assert "pause, cancel" in told
 
 
 def test_last__without_any_project_says_so(run: Run, door: FakeDoor) -> None:

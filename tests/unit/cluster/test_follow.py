@@ -8,6 +8,7 @@ from rich.console import Console
 
 from cluster.client import Client, ConnectionLostError
 from cluster.follow import Followed, Story, View, follow
+from cluster.wire import Event
 from runtime.errors import NotAuthenticatedError
 
 EVENTS = "GET /api/v1/projects/p1/events"
@@ -156,3 +157,50 @@ def test_quote_within_what_was_agreed__is_not_waited_for(door: FakeDoor) -> None
     door.says("GET /api/v1/projects/p1", {**PROJECT, "status": "confirming_scope"})
     assert watch(door, agreed_ucredits=30 * 10**6)[0].ending == "finished"
     assert watch(door, agreed_ucredits=30 * 10**6 - 1)[0].ending == "confirmation"
+
+
+def test_steering__is_told_with_tasks_reasons_price_and_what_is_kept() -> None:
+    edit = {"op": "add", "id": "T-009", "title": "Export", "reason": "Nothing does it yet."}
+    change = {
+        "summary": "It exports.",
+        "requirements": [{"id": "R-11", "text": "Export as CSV."}],
+        "todo_edits": [edit],
+    }
+    doing = {"task": "T-002", "attempt": 2, "what": "editing", "for_s": 40}
+    waiting = {"task": "plan.change C1", "what": "waiting: a free key of openai", "for_s": 3, "retry_in_s": 9}
+    progress = {
+        "activity": [doing, waiting],
+        "status": "implementing",
+        "spent_credits": "2.00",
+        "quote_credits": "20.00",
+    }
+    story = Story()
+    told = "\n".join(
+        line
+        for number, (type, data) in enumerate(
+            (
+                ("change.asked", {"number": 1, "text": "CSV, please"}),
+                (
+                    "change.proposed",
+                    {"number": 1, "change": change, "quote_ucredits": 2 * M, "ceiling_ucredits": 33 * M},
+                ),
+                (
+                    "plan.changed",
+                    {"number": 1, "phase": "Export", "added": [{**edit, "phase": "Export"}], "reopened": []},
+                ),
+                ("task.retried", {"task": "T-009"}),
+                ("task.skipped", {"tasks": ["T-009"], "reason": "late", "gaps": ["R-11"]}),
+                ("project.rewound", {"phase": 2, "branch": "rewound/1", "done": 1, "total": 3}),
+                ("gate.opened", {"gate": "plan/1", "text": "The plan has 3 tasks."}),
+                ("progress", progress),
+            )
+        )
+        for line in story.lines(Event(seq=number, type=type, data=data))
+    )
+    for words in (
+        "CSV, please", "R-11", "add T-009 Export: Nothing does it yet.", "2.00 credits more; work then stops at 33.00",
+        "T-009 Export is tried again", "T-009 Export is struck: late", "known gaps:[/] R-11", "branch rewound/1",
+        "The plan has 3 tasks.", "T-002 (attempt 2): editing for 40 s",
+        "plan.change C1: waiting: a free key of openai for 3 s, retry in 9 s", "2.00 credits of 20.00 quoted",
+    ):  # fmt: skip
+        assert words in told, words

@@ -42,6 +42,18 @@ def test_bundle__carries_all_files_and_commits(repository: ProjectRepository, tm
     assert [commit.message for commit in copy.commits()] == ["First files", "Start the project"]
 
 
+def test_kept_branch__is_in_every_later_bundle_and_not_on_main(repository: ProjectRepository, tmp_path: Path) -> None:
+    first = repository.head
+    later = repository.write_and_commit({"later.txt": "x"}, "Later", ANN)
+    for _ in range(2):
+        repository.keep_branch("rewound/1", later)
+    repository.reset_hard(first)
+    repository.write_and_commit({"other.txt": "y"}, "Another way", ANN)
+    copy = clone(clone(repository, tmp_path / "copy"), tmp_path / "copy of it")
+    assert copy.files() == ["a.txt", "other.txt", "src/b.py"]
+    assert copy._must("rev-parse", "refs/heads/rewound/1").decode().strip() == later
+
+
 def test_from_bundle__refuses_what_is_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BadInputError):
         ProjectRepository.from_bundle(tmp_path / "copy", b"not a bundle")

@@ -125,6 +125,21 @@ def test_file__reads_back_as_the_plan_that_wrote_it(data: st.DataObject) -> None
         assert (read[each.id].level > 0) == (each.parent is not None)
 
 
+def test_struck__items_stay_in_the_file_are_not_worked_on_and_leave_gaps() -> None:
+    graph = todo([item("T-001"), item("T-002", "T-001"), item("T-003", "T-002"), item("T-004")])
+    assert [each.id for each in graph.waiting_for("T-001")] == ["T-002", "T-003"]
+    struck = graph.struck(dict.fromkeys(("T-001", "T-002", "T-003"), "not\nneeded"))
+    assert "- [ ] T-002 ~~title of T-002~~ (struck: not needed)\n" in struck.render("Thing")
+    assert [each.id for each in struck.ready(1, ())] == ["T-004"]
+    assert struck.tests() == ("tests/test_T-004.py",)
+    assert (graph.unmet(), struck.unmet()) == ((), ("R-01",))
+
+
+def test_reset__opens_what_was_not_done_then_and_keeps_what_was_added() -> None:
+    graph = todo([item("T-001"), item("T-002")]).ticked("T-001").ticked("T-002").edited([edit("add", "T-003")], 1)
+    assert [each.id for each in graph.reset(["T-001", "T-003"]).items if each.done] == ["T-001"]
+
+
 def test_edits__add_joins_the_phase_and_reopen_unticks() -> None:
     graph = todo([item("T-001")], [item("T-002", "T-001")]).ticked("T-001").ticked("T-002")
     after = graph.edited([edit("add", "T-003", ("T-002",)), edit("reopen", "T-001")], phase=2)

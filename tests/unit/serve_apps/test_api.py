@@ -19,7 +19,21 @@ from runtime.errors import (
     UnavailableError,
 )
 from runtime.ledger.port import TokenTerms
-from runtime.project.messages import Answer, Cancel, Confirm, OpenProject, Resume, Status
+from runtime.project.messages import (
+    Answer,
+    Approve,
+    Cancel,
+    Change,
+    Confirm,
+    OpenProject,
+    Pause,
+    Reject,
+    Resume,
+    Retry,
+    Rewind,
+    Skip,
+    Status,
+)
 from runtime.reports.port import Feedback
 from runtime.tokens import token_hash
 from serve_apps import admin_routes, delivery_routes
@@ -94,7 +108,15 @@ async def test_every_route__refuses_a_tasks_token(door, system):
 
 
 async def test_every_project_route__hides_another_users_project_and_odd_ids_alike(door, system, names):
-    bodies = {"answers": {"text": "x"}, "confirm": {"accept": True}, "feedback": {"score": 3}}
+    bodies = {
+        "answers": {"text": "x"},
+        "confirm": {"accept": True},
+        "feedback": {"score": 3},
+        "change": {"text": "x"},
+        "retry": {"task": "T-001"},
+        "skip": {"task": "T-001"},
+        "rewind": {"phase": 1},
+    }
     told = set()
     for method, path in _routes():
         if "{project}" not in path:
@@ -224,6 +246,7 @@ async def test_me__shows_the_wallet_in_credits_and_microcredits(door):
         "role": "FULL_ACCESS",
         "email": "ann@example.org",
         "registered_at": "2026-11-21T12:00:00+00:00",
+        "purge_after_days": 30,
         "balance_credits": "100.00",
         "held_credits": "1.50",
         "free_credits": "98.50",
@@ -278,20 +301,29 @@ async def test_project__is_shown_in_full(door, names):
         "spent_usd": "0.000450",
         "spent_pusd": 450_000_000,
         "tasks": [
-            {"id": "T-001", "title": "a", "phase": "1", "state": "done", "attempts": 1},
-            {"id": "T-002", "title": "a", "phase": "1", "state": "open", "attempts": 1},
+            {"id": "T-001", "title": "a", "phase": "1", "state": "done", "attempts": 1, "reason": ""},
+            {"id": "T-002", "title": "a", "phase": "1", "state": "open", "attempts": 1, "reason": ""},
         ],
         "tasks_done": 1,
         "tasks_total": 2,
         "current_todo_markdown": None,
         "codebase_index_status": "not_indexed",
         "known_gaps": [],
+        "phase": 0,
+        "phases": [],
+        "asks": None,
+        "possible": [],
+        "changes": [],
+        "gaps": [],
+        "activity": [],
         "failure_reason": None,
         "package": None,
         "repository_url": None,
         "created_at": "2026-11-21T12:00:00+00:00",
         "updated_at": "2026-11-21T12:00:00+00:00",
         "completed_at": None,
+        "ended_at": None,
+        "purge_at": None,
         "last_seq": 3,
     }
     assert (await door.get("/api/v1/projects")).json() == {"projects": [shown]}
@@ -341,6 +373,13 @@ async def test_messages__reach_the_project_under_the_requests_key(door, system, 
         ("cancel", None),
         ("resume", {"max_credits": "20"}),
         ("resume", None),
+        ("pause", None),
+        ("change", {"text": "rounder"}),
+        ("retry", {"task": "T-004"}),
+        ("skip", {"task": "T-004", "reason": "late", "with_dependents": True}),
+        ("approve", {"about": "plan/1"}),
+        ("reject", {"text": "smaller"}),
+        ("rewind", {"phase": 2}),
     ):
         response = await door.post(f"{base}/{action}", json=body, headers=key)
         assert (response.status_code, response.json()["id"]) == (200, names.project)
@@ -350,6 +389,13 @@ async def test_messages__reach_the_project_under_the_requests_key(door, system, 
         Cancel(key="http/cancel/finished"),
         Resume(key="http/resume/finished", ceiling_ucredits=20_000_000),
         Resume(key="http/resume/finished", ceiling_ucredits=None),
+        Pause(key="http/pause/finished"),
+        Change(key="http/change/finished", text="rounder"),
+        Retry(key="http/retry/finished", task="T-004"),
+        Skip(key="http/skip/finished", task="T-004", reason="late", with_dependents=True),
+        Approve(key="http/approve/finished", about="plan/1"),
+        Reject(key="http/reject/finished", text="smaller"),
+        Rewind(key="http/rewind/finished", phase=2),
     ]
     assert {entity for entity, _ in system.entities.told} == {f"project:{names.project}"}
 
@@ -506,7 +552,7 @@ def _routes():
     every = [*router.routes, *admin_routes.router.routes, *delivery_routes.router.routes]
     without = ("/live", "/health", "/api/v1/downloads")
     routes = [route for route in every if not route.path.startswith(without)]
-    assert len(routes) == 18
+    assert len(routes) == 25
     return [(method, route.path) for route in routes for method in route.methods]
 
 

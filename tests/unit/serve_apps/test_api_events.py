@@ -80,10 +80,20 @@ async def test_events__that_come_later_are_sent_as_they_come(system, names):
         await anext(stream)
 
 
-async def test_silence__is_filled_with_comments(system, names):
+async def test_silence__is_filled_with_what_is_done_and_costs_under_the_last_number(system, names):
     system.entities.wait_s_max = 0
     stream = follow(system.entities, system.entities.views[names.project], 3, "r")
-    assert [await anext(stream) for _ in range(3)][1:] == [b": alive\n\n"] * 2
+    told = [await anext(stream) for _ in range(3)][1:]
+    for event in parsed(b"".join(told).decode()):
+        assert "id" not in event
+        progress = json.loads(event["data"])
+        assert (event["event"], progress["seq"]) == ("progress", 3)
+        assert (
+            progress["data"].items()
+            >= {"status": "implementing", "done": 1, "total": 2, "quote_credits": "12.34"}.items()
+        )
+    system.entities.quarantined.add(f"project:{names.project}")
+    assert await anext(stream) == b": alive\n\n"
     await stream.aclose()
 
 

@@ -1,0 +1,127 @@
+"""A scenario that is built in seconds: a calculator of four tasks in two phases, and a wish for a fifth midway."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime.implementer.sandbox import Sandbox
+from runtime.implementer.work import CommandResult
+from runtime.project.schemas import TOPICS
+
+BRIEF = "A calculator for integers: it adds, multiplies and subtracts on the command line."
+ANSWERS = dict.fromkeys(TOPICS, "as small as possible")
+TASKS = {"T-001": "add", "T-002": "multiply", "T-003": "subtract", "T-004": "negate", "T-005": "power"}
+"""Each is one module with one test."""
+FLAWED = "T-003"
+"""Its first attempt does not pass."""
+
+
+def write(folder: Path, *, flawed_attempts: int = 1) -> Path:
+    """The folder of scenarios, with this one in it."""
+    scenario = folder / "calculator"
+    replies, edits = scenario / "replies", scenario / "edits"
+    replies.mkdir(parents=True)
+    edits.mkdir()
+    (scenario / "brief.md").write_text(BRIEF)
+    (scenario / "answers.yaml").write_text(json.dumps(ANSWERS))
+    texts = dict.fromkeys(TOPICS, "Anything to add?")
+    summary = "Goal: a calculator. Features: add, multiply, subtract."
+    (scenario / "interview.yaml").write_text(
+        json.dumps({"questions": texts, "assumptions": dict.fromkeys(TOPICS, "nothing"), "summary": summary})
+    )
+    for name, reply in _replies().items():
+        (replies / f"{name}.json").write_text(json.dumps(reply))
+    for name in ("plan.architecture", "docs.api", "docs.deployment"):
+        (replies / f"{name}.md").write_text(f"# {name}\n\nOne module a function.\n")
+    (replies / "docs.readme.md").write_text("# Calculator\n\n```sh\npython3 -m unittest\n```\n")
+    for task, name in TASKS.items():
+        (edits / f"{task}.1.md").write_text(_edit(task, name, flawed=task == FLAWED))
+    if flawed_attempts < 100:
+        (edits / f"{FLAWED}.{flawed_attempts + 1}.md").write_text(_edit(FLAWED, TASKS[FLAWED], flawed=False))
+    return folder
+
+
+def _replies() -> dict[str, Any]:
+    requirements = [_requirement("R-01", "It adds."), _requirement("R-02", "It multiplies, subtracts and negates.")]
+    commands = {"install": "", "build": "", "test": "python3 -m unittest {tests}", "run": "python3 -c pass"}
+    wish = {
+        "title": "Powers",
+        "summary": "It raises to a power.",
+        "requirements": [_requirement("R-03", "It raises to a power.")],
+        "todo_edits": [{"op": "add", **_item("T-005", "R-03", "T-001"), "reason": "Nothing does it yet."}],
+    }
+    mended = {
+        "title": "Adding again",
+        "summary": "Adding is looked at again.",
+        "requirements": [],
+        "todo_edits": [{"op": "reopen", **_item("T-001", "R-01"), "reason": "The owner found it wanting."}],
+    }
+    return {
+        "plan.requirements": {"title": "Calculator", "summary": "Integers.", "requirements": requirements},
+        "plan.stack": {
+            "choices": [{"layer": "language", "choice": "Python", "reason": "It is there."}],
+            "commands": commands,
+        },
+        "plan.todo": {
+            "phases": [
+                {"title": "Sums", "items": [_item("T-001", "R-01")]},
+                {
+                    "title": "The rest",
+                    "items": [
+                        _item("T-002", "R-02", "T-001"),
+                        _item("T-003", "R-02", "T-001"),
+                        _item("T-004", "R-02", "T-003"),
+                    ],
+                },
+            ]
+        },
+        "plan.change.C1": wish,
+        "plan.change.C2": mended,
+        **{f"verify.phase.P{phase}": _verdict(()) for phase in (1, 2, 3)},
+        "qa.review": _verdict(()),
+    }
+
+
+def _requirement(id: str, text: str) -> dict[str, Any]:
+    return {"id": id, "text": text, "priority": "must", "acceptance": ["A test shows it."]}
+
+
+def _item(id: str, requirement: str, *depends: str) -> dict[str, Any]:
+    name = TASKS[id]
+    return {
+        "id": id,
+        "title": f"Function {name}",
+        "detail": f"Write {name}.py and its test.",
+        "depends": list(depends),
+        "files": [f"{name}.py", f"test_{name}.py"],
+        "requirements": [requirement],
+        "tests": [f"test_{name}.py"],
+    }
+
+
+def _verdict(items: Sequence[str]) -> dict[str, Any]:
+    return {"verdict": "pass", "items": [], "findings": [], "todo_edits": []}
+
+
+def _edit(task: str, name: str, *, flawed: bool) -> str:
+    """The file says what made it, so that a second attempt on the same tree changes something too."""
+    test = f"import unittest\n\n\nclass Test(unittest.TestCase):\n    def test_it(self):\n        assert {not flawed}\n"
+    return f"Done.\n\n{_block(f'{name}.py', f'# {task}' + chr(10))}\n\n{_block(f'test_{name}.py', test)}\n"
+
+
+def _block(path: str, text: str) -> str:
+    return f"{path}\n```python\n<<<<<<< SEARCH\n=======\n{text}>>>>>>> REPLACE\n```"
+
+
+class ReadingSandbox(Sandbox):
+    """Runs nothing: a test passes unless its file says `assert False`. For tests of what happens between the checks."""
+
+    async def probe(self) -> None:
+        return None
+
+    async def run(self, command: str, *, workdir: Path, **_: Any) -> CommandResult:
+        tests = [word for word in command.split() if word.startswith("test_")]
+        red = [test for test in tests if "assert False" in (workdir / test).read_text()]
+        output = f"FAILED {' '.join(red)}" if red else f"Ran {len(tests)} tests"
+        return CommandResult(command=command, exit_status=bool(red), duration_s=0.0, output=output)
