@@ -75,6 +75,7 @@ async def seen(world: World, project: ProjectId, type: str, count: int = 1) -> l
         events = await world.host.events(project_entity(project), 0, 0.0)
         if sum(event.type == type for event in events) >= count:
             return list(events)
+        assert not events or events[-1].type != "project.finished", events[-1].data
         if world.crashed.is_set():
             raise Crash
         await asyncio.sleep(0.02)
@@ -391,7 +392,7 @@ def at_the_door(world: World) -> httpx.AsyncClient:
         journal=world.store.journal,
         reports=world.store.reports,
     )
-    app = create_app(system)  # type: ignore[arg-type]
+    app = create_app(system)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api")
 
 

@@ -1,18 +1,22 @@
 """A scenario that is built in seconds: a calculator of four tasks in two phases, and a wish for a fifth midway."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.implementer.sandbox import Sandbox
-from runtime.implementer.work import CommandResult
+from runtime.implementer.sandbox import NO_FILES, NOTHING, Sandbox
+from runtime.implementer.work import CommandResult, Limits
 from runtime.project.schemas import TOPICS
 
 BRIEF = "A calculator for integers: it adds, multiplies and subtracts on the command line."
 ANSWERS = dict.fromkeys(TOPICS, "as small as possible")
 TASKS = {"T-001": "add", "T-002": "multiply", "T-003": "subtract", "T-004": "negate", "T-005": "power"}
 """Each is one module with one test."""
+README = "# Calculator\n\n## Overview\n\nIt counts.\n\n## Features\n\nSums.\n" + "".join(
+    f"\n## {title}\n\n```sh\npython3 -m unittest\n```\n"
+    for title in ("Prerequisites", "Installation", "Configuration", "Running")
+)
 FLAWED = "T-003"
 """Its first attempt does not pass."""
 
@@ -34,7 +38,7 @@ def write(folder: Path, *, flawed_attempts: int = 1) -> Path:
         (replies / f"{name}.json").write_text(json.dumps(reply))
     for name in ("plan.architecture", "docs.api", "docs.deployment"):
         (replies / f"{name}.md").write_text(f"# {name}\n\nOne module a function.\n")
-    (replies / "docs.readme.md").write_text("# Calculator\n\n```sh\npython3 -m unittest\n```\n")
+    (replies / "docs.readme.md").write_text(README)
     for task, name in TASKS.items():
         (edits / f"{task}.1.md").write_text(_edit(task, name, flawed=task == FLAWED))
     if flawed_attempts < 100:
@@ -78,8 +82,10 @@ def _replies() -> dict[str, Any]:
         },
         "plan.change.C1": wish,
         "plan.change.C2": mended,
-        **{f"verify.phase.P{phase}": _verdict(()) for phase in (1, 2, 3)},
-        "qa.review": _verdict(()),
+        "verify.phase.P1": _verdict(("T-001", "T-005")),
+        "verify.phase.P2": _verdict(("T-002", "T-003", "T-004")),
+        "verify.phase.P3": _verdict(("T-005",)),
+        "qa.review": _verdict(tuple(TASKS)),
     }
 
 
@@ -100,8 +106,17 @@ def _item(id: str, requirement: str, *depends: str) -> dict[str, Any]:
     }
 
 
-def _verdict(items: Sequence[str]) -> dict[str, Any]:
-    return {"verdict": "pass", "items": [], "findings": [], "todo_edits": []}
+def _verdict(tasks: Sequence[str]) -> dict[str, Any]:
+    items = [
+        {
+            "id": task,
+            "verdict": "pass",
+            "reason": "Its test is green.",
+            "evidence": [{"file": f"{TASKS[task]}.py", "from_line": 1, "to_line": 1}],
+        }
+        for task in tasks
+    ]
+    return {"verdict": "pass", "items": items, "findings": [], "todo_edits": []}
 
 
 def _edit(task: str, name: str, *, flawed: bool) -> str:
@@ -115,13 +130,36 @@ def _block(path: str, text: str) -> str:
 
 
 class ReadingSandbox(Sandbox):
-    """Runs nothing: a test passes unless its file says `assert False`. For tests of what happens between the checks."""
+    """Runs nothing: a test passes unless its file says `assert False`, and the product starts and does as its README
+    says. For tests of what happens between the checks."""
 
     async def probe(self) -> None:
         return None
 
-    async def run(self, command: str, *, workdir: Path, **_: Any) -> CommandResult:
+    async def run(
+        self,
+        command: str,
+        *,
+        workdir: Path,
+        limits: Limits,
+        env: Mapping[str, str] | None = None,
+        read_only: Sequence[Path] = (),
+        offered: Mapping[str, Path] = NOTHING,
+        writable: Mapping[str, Path] = NOTHING,
+        files: Mapping[str, bytes] = NO_FILES,
+    ) -> CommandResult:
+        orders = [json.loads(data) for path, data in files.items() if path.endswith("/order.json")]
+        if orders and "probe.main" in command:
+            return CommandResult(command=command, exit_status=0, duration_s=0.0, output=_probed(orders[0]))
         tests = [word for word in command.split() if word.startswith("test_")]
         red = [test for test in tests if "assert False" in (workdir / test).read_text()]
         output = f"FAILED {' '.join(red)}" if red else f"Ran {len(tests)} tests"
         return CommandResult(command=command, exit_status=bool(red), duration_s=0.0, output=output)
+
+
+def _probed(order: Mapping[str, Any]) -> str:
+    """What the probe of the final QA says of a product that works."""
+    if order["do"] == "start":
+        return json.dumps({"kind": "command", "exit_status": 0})
+    executed = {"exit_status": 0, "serves": False, "timed_out": False, "passed": True, "duration_s": 0.0, "output": ""}
+    return json.dumps([{"command": command, **executed} for command in order["commands"]])
