@@ -100,9 +100,9 @@ def _item(id: str, requirement: str, *depends: str) -> dict[str, Any]:
         "title": f"Function {name}",
         "detail": f"Write {name}.py and its test.",
         "depends": list(depends),
-        "files": [f"{name}.py", f"test_{name}.py"],
+        "files": [f"{name}.py", f"tests/test_{name}.py"],
         "requirements": [requirement],
-        "tests": [f"test_{name}.py"],
+        "tests": [f"tests/test_{name}.py"],
     }
 
 
@@ -122,7 +122,8 @@ def _verdict(tasks: Sequence[str]) -> dict[str, Any]:
 def _edit(task: str, name: str, *, flawed: bool) -> str:
     """The file says what made it, so that a second attempt on the same tree changes something too."""
     test = f"import unittest\n\n\nclass Test(unittest.TestCase):\n    def test_it(self):\n        assert {not flawed}\n"
-    return f"Done.\n\n{_block(f'{name}.py', f'# {task}' + chr(10))}\n\n{_block(f'test_{name}.py', test)}\n"
+    code, its_test = _block(f"{name}.py", f"# {task}\n"), _block(f"tests/test_{name}.py", test)
+    return f"Done.\n\n{code}\n\n{its_test}\n"
 
 
 def _block(path: str, text: str) -> str:
@@ -151,7 +152,7 @@ class ReadingSandbox(Sandbox):
         orders = [json.loads(data) for path, data in files.items() if path.endswith("/order.json")]
         if orders and "probe.main" in command:
             return CommandResult(command=command, exit_status=0, duration_s=0.0, output=_probed(orders[0]))
-        tests = [word for word in command.split() if word.startswith("test_")]
+        tests = [word for word in command.split() if word.startswith("tests/test_")]
         red = [test for test in tests if "assert False" in (workdir / test).read_text()]
         output = f"FAILED {' '.join(red)}" if red else f"Ran {len(tests)} tests"
         return CommandResult(command=command, exit_status=bool(red), duration_s=0.0, output=output)
