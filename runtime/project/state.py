@@ -605,7 +605,7 @@ def _first_line(brief: str) -> str:
 
 
 def _objected(verdict: Mapping[str, Any]) -> str:
-    told = [finding["text"] for finding in verdict["findings"]] or list(verdict.get("objections", ()))
+    told = [finding["text"] for finding in verdict.get("findings", ())] or list(verdict.get("objections", ()))
     return "; ".join(told)[:VERDICT_CHARACTERS_MAX]
 
 
