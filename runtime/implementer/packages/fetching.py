@@ -43,6 +43,8 @@ _OUTAGE = re.compile(
     r"Server Error|Too Many Requests|\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|"
     r"ERR_SOCKET_TIMEOUT|FETCH_ERROR|E429|E5\d\d)\b|CERTIFICATE_VERIFY|No space left|ENOSPC"
 )
+_FILE_TOO_LARGE = re.compile(r"File too large|\bEFBIG\b")
+"""What a program says that wrote one file of more than the whole may have."""
 _WHEELS_ONLY = "only packages that come as wheels for this Python can be used"
 
 
@@ -134,7 +136,8 @@ class Fetcher:
                     "--no-progress",
                     "--color=false",
                 ),
-                *("--fetch-retries=2", "--fetch-timeout=30000", "--logs-max=0", "--git=/nonexistent"),
+                *("--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"),
+                *("--fetch-timeout=30000", "--logs-max=0", "--git=/nonexistent"),
                 *("--omit-lockfile-registry-resolved=false", "--offline=false", "--prefer-online=false"),
             ]
             path = f"{manifest.folder}package.json"
@@ -155,7 +158,7 @@ class Fetcher:
             status, said = await self._run(command, scratch, folder, until - time.monotonic())
             if status == 0:
                 return
-            if status == _TOO_LARGE:
+            if status in (_TOO_LARGE, -signal.SIGXFSZ) or _FILE_TOO_LARGE.search(said):
                 most = f"{self._bytes_max >> 20} MB or {FILES_MAX} files"
                 raise ManifestRefusedError.at(path, 0, f"its packages come to more than {most}.")
             if status == _TOO_LONG or _OUTAGE.search(said):
