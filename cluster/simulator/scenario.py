@@ -2,6 +2,7 @@
 
     scenarios/<name>/
         brief.md                        what a person would write; its digest chooses the scenario
+        change.md                       what the person wishes for while it is built, if anything
         answers.yaml                    the person's answers, by topic
         interview.yaml                  the architect's questions, assumptions and summary, by topic
         replies/<task>[.<id>][.<attempt>].json|md
@@ -27,7 +28,7 @@ SCENARIOS = Path(__file__).with_name("scenarios")
 
 _REPLY_NAME = re.compile(r"([a-z]+\.[a-z]+)(?:\.([A-Z][\w-]*))?(?:\.(\d+))?\.(json|md)")
 _EDIT_NAME = re.compile(r"(T-\d+)\.(\d+)\.md")
-_UNDECIDED = re.compile(r"(skip|you decide)\W*", re.IGNORECASE)
+_UNDECIDED = re.compile(r"(skip|you decide|pomiń|zdecyduj za mnie)\W*", re.IGNORECASE)
 _TEXT_CHARS_MAX = 4_000
 _SUMMARY_CHARS_MAX = 8_000
 
@@ -45,6 +46,8 @@ class Interview:
 class Scenario:
     name: str
     brief: str
+    change: str
+    """A wish for something else, sent while it is built; empty when there is none."""
     answers: Mapping[str, str]
     interview: Interview
     replies: Mapping[tuple[str, str, int], str]
@@ -67,9 +70,11 @@ class Scenario:
                 raise BadInputError(f"{file} is not named like an edit.", "Name it <task id>.<attempt>.md.")
             replies["code.edit", name[1], int(name[2])] = file.read_text()
         interview = yaml.safe_load((folder / "interview.yaml").read_text())
+        change = folder / "change.md"
         return cls(
             name=folder.name,
             brief=(folder / "brief.md").read_text(),
+            change=change.read_text() if change.is_file() else "",
             answers=yaml.safe_load((folder / "answers.yaml").read_text()),
             interview=Interview(**interview),
             replies=replies,
@@ -99,11 +104,15 @@ class Scenario:
         }
 
 
+def scenario_names(folder: Path = SCENARIOS) -> list[str]:
+    return sorted(child.name for child in folder.iterdir() if (child / "brief.md").is_file())
+
+
 class Library:
     """All scenarios of a folder, found by the digest of their brief."""
 
     def __init__(self, folder: Path = SCENARIOS) -> None:
-        scenarios = [Scenario.load(child) for child in sorted(folder.iterdir()) if (child / "brief.md").is_file()]
+        scenarios = [Scenario.load(folder / name) for name in scenario_names(folder)]
         self._by_digest = {brief_digest(scenario.brief): scenario for scenario in scenarios}
 
     def reply(self, asked: Asked | None) -> str:
