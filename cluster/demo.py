@@ -5,13 +5,12 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 
 import click
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
@@ -24,18 +23,19 @@ from cluster.instance import Instance
 from cluster.launch import down, up
 from cluster.ports import free_ports
 from cluster.processes import end_all, owned
+from cluster.simulator.scenario import SCENARIOS, Scenario, scenario_names
 from cluster.simulator_process import SimulatorProcess, simulator_log
 from cluster.terminal import FAILED, OK
 from cluster.wire import Project
 from runtime.config import Secrets, Settings
 from runtime.errors import MasterbuilderError, UnavailableError
+from runtime.project.schemas import StackReply
 
-SCENARIO = Path(__file__).parent / "simulator" / "scenarios" / "expense_tracker"
 _PICTURE_COLUMNS = 104
 _STEPS = (
     "start a simulated model provider (no key, no cost, no network)",
     "start Ray with its dashboard, and the services",
-    "build the expense tracker of the brief while you watch",
+    "build the application of the brief while you watch",
     "fetch the ZIP and the receipt, run the delivered tests, compare every figure",
     "stop everything that was started",
 )
@@ -45,15 +45,18 @@ _TIME = "1 to 2 minutes"
 
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
+@click.option("--scenario", default="expense_tracker", show_default=True, metavar="NAME", help="What to build.")
 @click.option("--keep", is_flag=True, help="Leave it running at the end, until Ctrl-C.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Save what was shown as an SVG file.")
-def demo(data_dir: Path, keep: bool, picture: Path | None) -> None:
+def demo(data_dir: Path, scenario: str, keep: bool, picture: Path | None) -> None:
     """Builds a small real application here, with a simulated provider, and checks what comes out."""
+    if scenario not in scenario_names():
+        raise click.BadParameter(f"known are {', '.join(scenario_names())}.", param_hint="--scenario")
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(record=True, width=_PICTURE_COLUMNS) if picture else Console()
     context = click.get_current_context()
     try:
-        Demo(DemoFolder(data_dir), console).run(keep)
+        Demo(DemoFolder(data_dir, scenario), Scenario.load(SCENARIOS / scenario), console).run(keep)
     except MasterbuilderError as error:
         console.print(f"[bold red]The demo failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         context.exit(FAILED)
@@ -66,8 +69,9 @@ def demo(data_dir: Path, keep: bool, picture: Path | None) -> None:
 class Demo:
     """One run. Everything it starts is stopped when `run` returns, whatever happened."""
 
-    def __init__(self, folder: DemoFolder, console: Console) -> None:
+    def __init__(self, folder: DemoFolder, scenario: Scenario, console: Console) -> None:
         self._folder = folder
+        self._scenario = scenario
         self._console = console
         self._service = Instance(data_dir=folder.data_dir)
         self._simulator = Instance(data_dir=folder.simulator_dir)
@@ -116,7 +120,7 @@ class Demo:
         for line in check_books(receipt, before.balance_ucredits - after.balance_ucredits, self._folder.usage_file):
             self._say(f"[green]✓[/] {line}")
         client.save_package(project.id, self._folder.zip_file)
-        for line in asyncio.run(check_package(self._folder.zip_file, self._folder.scratch_dir)):
+        for line in asyncio.run(self._checked_package()):
             self._say(f"[green]✓[/] {line}")
         self._say(f"  ZIP        {self._folder.zip_file}")
         self._say(f"  receipt    {self._folder.receipt_file}")
@@ -124,9 +128,8 @@ class Demo:
         self._say(f"  cost       {receipt.total_credits} credits (USD {usd} at the provider's list price)")
 
     def _build(self, client: Client) -> Project:
-        brief = (SCENARIO / "brief.md").read_text()
-        answers = yaml.safe_load((SCENARIO / "answers.yaml").read_text())
-        project = client.create(brief, answers, None, True, uuid.uuid4().hex)
+        scenario = self._scenario
+        project = client.create(scenario.brief, dict(scenario.answers), None, True, uuid.uuid4().hex)
         view = View(self._console)
         told = follow(client, project.id, view, Story(), agreed_ucredits=None)
         view.leave_bar()
@@ -137,6 +140,10 @@ class Demo:
                 f"See {self._service.run_dir} and {simulator_log(self._simulator)}.",
             )
         return told.project
+
+    async def _checked_package(self) -> Sequence[str]:
+        commands = StackReply.model_validate_json(self._scenario.replies["plan.stack", "project", 1]).commands
+        return await check_package(self._folder.zip_file, self._folder.scratch_dir, commands)
 
     def _configure(self, provider_url: str) -> tuple[Settings, Mapping[str, str]]:
         http_port, dashboard_port = free_ports(2)

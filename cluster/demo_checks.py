@@ -13,9 +13,12 @@ from runtime.errors import ConflictError
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.scratch import Scratch
 from runtime.implementer.work import Limits
+from runtime.project.schemas import Commands
 
-TEST_COMMAND = "python3 -m unittest tests/test_*.py"
+TEST_FILES = "tests/*test*"
 TESTS_MIN = 21
+_RAN = re.compile(r"^Ran (\d+) tests? in|^(?:#|\u2139) pass (\d+)$", re.MULTILINE)
+"""How unittest and Node's test runner say how many ran."""
 _UNKNOWN = "interrupted_unknown"
 """A call cut off before anybody could count it: its row holds the upper bound, and is never charged."""
 _UNTICKED = re.compile(r"^\s*[-*] \[ \]", re.MULTILINE)
@@ -47,13 +50,20 @@ def check_books(receipt: Receipt, paid_ucredits: int, usage_file: Path) -> Itera
         yield f"{len(receipt.losses)} calls were interrupted; they are the platform's loss and cost nothing"
 
 
-async def check_package(zip_file: Path, scratch_dir: Path) -> Sequence[str]:
-    """Unzips and runs the delivered tests in the sandbox. Raises ConflictError, SandboxUnavailableError."""
+async def check_package(zip_file: Path, scratch_dir: Path, commands: Commands) -> Sequence[str]:
+    """Unzips, builds and runs the delivered tests in the sandbox. Raises ConflictError, SandboxUnavailableError.
+
+    A project that installs packages is not tested once more: here is nowhere to have them from.
+    """
     files = await asyncio.to_thread(_unzipped, zip_file)
     root = next(iter(files)).split("/")[0]
     todo = files.get(f"{root}/TODO.md", b"").decode()
     if not todo or _UNTICKED.search(todo):
         raise ConflictError("The delivered TODO.md is missing or not fully ticked.")
+    unzipped = f"the ZIP unzips: {len(files)} files, TODO.md fully ticked"
+    if commands.install:
+        return [unzipped, f"its packages are installed with `{commands.install}`: the build did so for every check"]
+    command = " && ".join(each for each in (commands.build, commands.test.replace("{tests}", TEST_FILES)) if each)
     scratch = Scratch(scratch_dir)
     await scratch.open()
     try:
@@ -62,17 +72,14 @@ async def check_package(zip_file: Path, scratch_dir: Path) -> Sequence[str]:
                 target = folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
-            result = await Sandbox().run(TEST_COMMAND, workdir=folder / root, limits=Limits(wall_s=120.0))
+            result = await Sandbox().run(command, workdir=folder / root, limits=Limits(wall_s=120.0))
     finally:
         await scratch.close()
-    ran = re.search(r"^Ran (\d+) tests? in", result.output, re.MULTILINE)
-    count = int(ran.group(1)) if ran else 0
+    ran = _RAN.search(result.output)
+    count = int(ran[1] or ran[2]) if ran else 0
     if not result.passed or count < TESTS_MIN:
         raise ConflictError(f"The delivered tests do not pass ({count} ran):\n{result.output[-2000:]}")
-    return [
-        f"the ZIP unzips: {len(files)} files, TODO.md fully ticked",
-        f"its {count} tests pass in the sandbox, with nothing but Python",
-    ]
+    return [unzipped, f"its {count} tests pass in the sandbox, with nothing installed"]
 
 
 def _compare(row: ReceiptRow, input_tokens: int, output_tokens: int) -> None:

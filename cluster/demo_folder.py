@@ -11,9 +11,9 @@ _MARKER = ".masterbuilder-demo"
 class DemoFolder:
     """Wiped at the start of a demo; its results stay until the next one. Paths are as short as the caller gave them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scenario: str = "expense_tracker") -> None:
         self.root = root
-        self.zip_file = root / "expense-tracker.zip"
+        self.zip_file = root / f"{scenario.replace('_', '-')}.zip"
         self.receipt_file = root / "receipt.txt"
         self.usage_file = root / "simulator-usage.jsonl"
         self.data_dir = root.absolute() / "data"

@@ -138,6 +138,7 @@ def simulate(
 ) -> None:
     """Runs a model provider that costs nothing and plays written scenarios. Stop it with Ctrl-C."""
     from cluster.simulator.payments import payment_setup
+    from cluster.simulator.scenario import SCENARIOS, scenario_names
     from cluster.simulator.server import run
 
     payments = payment_setup(webhook_url, terminal.environment)
@@ -153,6 +154,7 @@ def simulate(
     if payments is not None:
         click.echo(f"  its payment page is http://{host}:{port}/pay")
     click.echo("  masterbuilder up")
+    click.echo(f"It plays the briefs of {', '.join(scenario_names())} (each a folder of {SCENARIOS}).")
     run(host, port, path, latency_ms, payments)
 
 

@@ -11,7 +11,9 @@ from cluster.demo_checks import check_books, check_package
 from cluster.demo_folder import DemoFolder
 from cluster.wire import Receipt
 from runtime.errors import BadInputError, ConflictError
+from runtime.project.schemas import Commands
 
+COMMANDS = Commands(install="", build="", test="python3 -m unittest {tests}", run="true")
 TEST = "import unittest\nclass T(unittest.TestCase):\n" + "".join(
     f"    def test_{number}(self): self.assertTrue(True)\n" for number in range(21)
 )
@@ -96,8 +98,14 @@ def package(folder: Path, **changes: str) -> Path:
 
 
 async def test_package__whose_tests_pass_in_the_sandbox_passes(tmp_path: Path) -> None:
-    told = await check_package(package(tmp_path), tmp_path / "scratch")
+    told = await check_package(package(tmp_path), tmp_path / "scratch", COMMANDS)
     assert "21 tests pass" in told[1]
+
+
+async def test_package__that_installs_something_is_only_unzipped(tmp_path: Path) -> None:
+    commands = COMMANDS.model_copy(update={"install": "npm ci", "test": "false"})
+    told = await check_package(package(tmp_path), tmp_path / "scratch", commands)
+    assert "`npm ci`" in told[1]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +119,7 @@ async def test_package__whose_tests_pass_in_the_sandbox_passes(tmp_path: Path) -
 )
 async def test_package__that_does_not_work_is_refused(tmp_path: Path, changes: dict[str, str], words: str) -> None:
     with pytest.raises(ConflictError, match=words):
-        await check_package(package(tmp_path, **changes), tmp_path / "scratch")
+        await check_package(package(tmp_path, **changes), tmp_path / "scratch", COMMANDS)
 
 
 def test_demo_folder__is_wiped_only_if_it_is_one(tmp_path: Path) -> None:
