@@ -28,7 +28,7 @@ SCENARIOS = Path(__file__).with_name("scenarios")
 
 _REPLY_NAME = re.compile(r"([a-z]+\.[a-z]+)(?:\.([A-Z][\w-]*))?(?:\.(\d+))?\.(json|md)")
 _EDIT_NAME = re.compile(r"(T-\d+)\.(\d+)\.md")
-_UNDECIDED = re.compile(r"(skip|you decide|pomiń|zdecyduj za mnie)\W*", re.IGNORECASE)
+_UNDECIDED = re.compile(r"(skip|you decide|pomiń|(ty )?zdecyduj)\W*", re.IGNORECASE)
 _TEXT_CHARS_MAX = 4_000
 _SUMMARY_CHARS_MAX = 8_000
 
@@ -40,6 +40,8 @@ class Interview:
     """What holds for a topic that was skipped or left to us."""
     summary: str
     """With a place `{topic}` for each topic."""
+    language: str = "en"
+    """Of the person, as BCP 47 names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class Scenario:
             "answered": [{"topic": topic, "text": text} for topic, text in decided.items()],
             "assumptions": [{"topic": topic, "text": text} for topic, text in assumed.items()],
             "summary": summary.strip(),
+            "language": self.interview.language,
         }
 
 

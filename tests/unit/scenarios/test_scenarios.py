@@ -8,12 +8,11 @@ import pytest
 
 from cluster.simulator.scenario import scenario_names
 from runtime.project.documents import readme_commands
-from runtime.project.schemas import SCHEMAS, TOPICS, MarkdownReply, brief_digest
+from runtime.project.schemas import SCHEMAS, TOPICS, ItemVerdict, MarkdownReply, TestEvidence, brief_digest
 from runtime.project.todo import Item
 from tests.unit.scenarios.blueprint import Blueprint, blocks
 
 ALL = {name: Blueprint.of(name) for name in scenario_names()}
-CITED = re.compile(r"([\w./-]+\.[a-z]+):(\d+)(?:-(\d+))?")
 each_scenario = pytest.mark.parametrize("blueprint", ALL.values(), ids=ALL)
 
 
@@ -113,7 +112,7 @@ def test_verdicts__judge_every_task_and_cite_what_exists(blueprint: Blueprint) -
             wanted = {item.id for item in asked} - (set() if task == "qa.review" else late)
             assert set(judged) == wanted, (task, id, attempt)
             for each in verdict.items:
-                assert_cites(blueprint, each.reason)
+                assert_proven(blueprint, each)
 
 
 @each_scenario
@@ -146,12 +145,14 @@ def test_what_goes_wrong__is_of_many_kinds() -> None:
     assert min(len(red), len(found)) >= 3
 
 
-def assert_cites(blueprint: Blueprint, reason: str) -> None:
-    """A test that is there, or lines that the file has."""
-    cited = CITED.findall(reason)
-    assert cited or re.search(r"\btests/[\w.]+\.(py|js)\b", reason), reason
-    for path, first, last in cited:
-        assert 1 <= int(first) <= int(last or first) <= len(blueprint.tree[path].splitlines()), reason
+def assert_proven(blueprint: Blueprint, item: ItemVerdict) -> None:
+    """By lines that the file has, or by a test of the plan; the reason names one of them."""
+    for each in item.evidence:
+        if isinstance(each, TestEvidence):
+            assert each.test in blueprint.whole.tests(), item.id
+        else:
+            assert 1 <= each.from_line <= each.to_line <= len(blueprint.tree[each.file].splitlines()), item.id
+    assert re.search(r"\b(src|tests|examples)/[\w./-]+\.[a-z]+", item.reason), item.id
 
 
 def waits_for(blueprint: Blueprint, item: Item, other: Item) -> bool:
