@@ -42,10 +42,10 @@ USE = {
         "grep -F 'Ficus\\, old' $HOME/w.ics"
     ),
     "room_booking": (
-        "ask() { curl -s --retry 20 --retry-delay 1 --retry-connrefused http://127.0.0.1:8080$@; } && "
-        'ask /rooms -d \'{"name": "Łódź", "seats": 3}\' && '
-        'ask /rooms/1/bookings -d \'{"day": "2031-05-06", "from": "23:00", "to": "24:00", "who": "Us"}\' && '
-        'ask /rooms/1/bookings -d \'{"day": "2031-05-06", "from": "23:59", "to": "24:00", "who": "You"}\' '
+        'ask() { curl -s --retry 20 --retry-delay 1 --retry-connrefused "http://127.0.0.1:8080$1" -d "$2"; } && '
+        'ask /rooms \'{"name": "Łódź", "seats": 3}\' && '
+        'ask /rooms/1/bookings \'{"day": "2031-05-06", "from": "23:00", "to": "24:00", "who": "Us"}\' && '
+        'ask /rooms/1/bookings \'{"day": "2031-05-06", "from": "23:59", "to": "24:00", "who": "You"}\' '
         "| grep -F 'Us has the room from 23:00 to 24:00.'"
     ),
     "tidy_duration": (
