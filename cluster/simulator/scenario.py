@@ -23,12 +23,12 @@ import yaml
 from cluster.simulator.asked import Asked
 from runtime.errors import BadInputError, NotFoundError
 from runtime.project.schemas import TOPICS, brief_digest
+from runtime.project.undecided import is_undecided
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 
 _REPLY_NAME = re.compile(r"([a-z]+\.[a-z]+)(?:\.([A-Z][\w-]*))?(?:\.(\d+))?\.(json|md)")
 _EDIT_NAME = re.compile(r"(T-\d+)\.(\d+)\.md")
-_UNDECIDED = re.compile(r"(skip|you decide|pomiń|(ty )?zdecyduj)\W*", re.IGNORECASE)
 _TEXT_CHARS_MAX = 4_000
 _SUMMARY_CHARS_MAX = 8_000
 
@@ -93,7 +93,7 @@ class Scenario:
 
     def _interview(self, answered: Mapping[str, str]) -> dict[str, object]:
         """Asks for the first topic without an answer; complete when there is none."""
-        decided = {t: answered[t][:_TEXT_CHARS_MAX] for t in TOPICS if t in answered and not _undecided(answered[t])}
+        decided = {t: answered[t][:_TEXT_CHARS_MAX] for t in TOPICS if t in answered and not is_undecided(answered[t])}
         assumed = {t: self.interview.assumptions[t] for t in TOPICS if t in answered and t not in decided}
         missing = next((topic for topic in TOPICS if topic not in answered), None)
         summary = "" if missing else self.interview.summary.format(**assumed, **decided)[:_SUMMARY_CHARS_MAX]
@@ -147,7 +147,3 @@ def _json_reply(file: Path) -> str:
         return json.dumps(json.loads(text), ensure_ascii=False)
     except ValueError as error:
         raise BadInputError(f"{file} is not JSON: {error}.", "Correct the file.") from error
-
-
-def _undecided(answer: str) -> bool:
-    return _UNDECIDED.fullmatch(answer) is not None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cluster.simulator.scenario import SCENARIOS, Scenario
+from runtime.project.plan_checks import checked_plan
 from runtime.project.schemas import PlanChangeReply, RequirementsReply, StackReply, TodoEdit, TodoReply, VerdictReply
 from runtime.project.todo import Item, Todo
 
@@ -70,7 +71,7 @@ class Blueprint:
     @cached_property
     def plan(self) -> Todo:
         plan = TodoReply.model_validate_json(self.scenario.replies["plan.todo", "project", 1])
-        return Todo.from_plan(plan, [each.id for each in self.requirements.requirements])
+        return checked_plan(plan, self.requirements.requirements, self.stack.commands)
 
     @cached_property
     def verdicts(self) -> Mapping[tuple[str, str, int], VerdictReply]:
