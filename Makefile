@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 # Test files at a time: most of them wait more than they compute.
-WORKERS ?= 3
+WORKERS ?= 2
 export AIDER_VENV ?= $(CURDIR)/.venv-aider
 export MODEL_CACHE_DIR ?= $(CURDIR)/.venv/models
 # The first Python of a version that Aider can use, tried by running it: a name in PATH may be an empty shim.
