@@ -8,6 +8,9 @@ from cluster.wire import Doing, Project
 from runtime.errors import BadInputError
 
 task_argument = click.argument("task", metavar="TASK")
+about_option = click.option(
+    "--about", default="", help="Only if it asks about this: scope, plan/1, phase/2/1, delivery/1, change/1."
+)
 
 
 @click.command()
@@ -87,7 +90,7 @@ def skip(terminal: Terminal, project_id: str, task: str, reason: str, with_depen
 
 @click.command()
 @project_argument
-@click.option("--about", default="", help="Only if it asks about this: scope, plan/1, phase/2/1, delivery/1, change/1.")
+@about_option
 @json_option
 @pass_terminal
 def approve(terminal: Terminal, project_id: str, about: str, as_json: bool) -> None:
@@ -98,7 +101,7 @@ def approve(terminal: Terminal, project_id: str, about: str, as_json: bool) -> N
 @click.command()
 @project_argument
 @click.argument("text", default="")
-@click.option("--about", default="", help="Only if it asks about this: scope, plan/1, phase/2/1, delivery/1, change/1.")
+@about_option
 @json_option
 @pass_terminal
 def reject(terminal: Terminal, project_id: str, text: str, about: str, as_json: bool) -> None:

@@ -16,6 +16,13 @@ def write_beside(path: Path, text: str) -> Path:
     return beside
 
 
+def remove(path: Path) -> None:
+    """Removes a file for good, if it is there. Raises OSError."""
+    path.unlink(missing_ok=True)
+    if path.parent.exists():
+        sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Forces a file's bytes, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

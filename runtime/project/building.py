@@ -23,7 +23,6 @@ from runtime.project.gaps import Gaps
 from runtime.project.merging import Change, MergeQueue
 from runtime.project.repeats import Tried, Way, change_mark, failure_mark, way_on
 from runtime.project.schedule import next_items
-from runtime.project.schemas import StackReply
 from runtime.project.state import Attempt, State
 from runtime.project.steps import PaidSteps
 from runtime.project.todo import Item, Todo
@@ -101,7 +100,7 @@ class Building:
 
     async def checks(self) -> CheckReport:
         """Build and tests of all finished items, on a fresh clone of main. The last merge's are not repeated."""
-        tests = self.todo.tests(item.id for item in self.todo.items if item.done)
+        tests = self.todo.tests_with()
         key = (self._activation.state.commit, self._check_commands(tests))
         if self._merging.last_check is None or self._merging.last_check[0] != key:
             work = self._check_work(await self._workbench.bundle(), tests)
@@ -236,7 +235,7 @@ class Building:
         near = [path for each in item.depends for path in self.todo.item(each).files]
         code = await self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
         base = self._activation.state.commit
-        checks = self._check_commands(self.todo.tests({*(each.id for each in self.todo.items if each.done), item.id}))
+        checks = self._check_commands(self.todo.tests_with(item.id))
         result = await self._workshop.implementers.edit(
             EditWork(
                 bundle=await self._workbench.bundle(),
@@ -248,7 +247,7 @@ class Building:
                 gateway_url=self._settings.gateway_url,
                 token=token,
                 checks=checks,
-                install=self._stack.commands.install,
+                install=self._activation.state.chosen_stack.commands.install,
             )
         )
         if not result.patch:
@@ -266,9 +265,8 @@ class Building:
 
     async def _unchanged(self, item: Item) -> Mapping[str, Any]:
         """The first attempt at an item that needs no change: only its checks are run."""
-        tests = self.todo.tests({*(each.id for each in self.todo.items if each.done), item.id})
         base = self._activation.state.commit
-        work = self._check_work(await self._workbench.bundle(), tests)
+        work = self._check_work(await self._workbench.bundle(), self.todo.tests_with(item.id))
         report = await self._workshop.implementers.check(work)
         return {
             "patch": await self._workshop.ledger.put_blob(b""),
@@ -315,18 +313,12 @@ class Building:
         return CheckWork(
             bundle=bundle,
             commands=self._check_commands(tests),
-            install=self._stack.commands.install,
+            install=self._activation.state.chosen_stack.commands.install,
             project=self._activation.state.id,
         )
 
-    @property
-    def _stack(self) -> StackReply:
-        stack = self._activation.state.stack
-        assert stack is not None, "building starts after planning"
-        return stack
-
     def _check_commands(self, tests: tuple[str, ...]) -> tuple[str, ...]:
-        stack = self._stack.commands
+        stack = self._activation.state.chosen_stack.commands
         commands = (stack.build, prompts.test_command(stack, tests))
         return tuple(command for command in commands if command)
 

@@ -12,10 +12,10 @@ from runtime.errors import RefusedError, ReplyRejectedError, StaleWriterError
 from runtime.project import prompts
 from runtime.project.architect import Architect
 from runtime.project.plan_files import plan_files
-from runtime.project.quote import change_quote_ucredits
+from runtime.project.quote import ceiling_of, change_quote_ucredits, prices_of
 from runtime.project.schemas import ChangeEdit, PlanChangeReply, TodoEdit
 from runtime.project.state import State, Wish
-from runtime.project.todo import Todo
+from runtime.project.todo import Todo, added_tasks
 from runtime.project.workbench import PRODUCT_AUTHOR, Workbench
 
 log = logging.getLogger(__name__)
@@ -90,11 +90,6 @@ class Changing:
     def _state(self) -> State:
         return self._activation.state
 
-    @property
-    def _todo(self) -> Todo:
-        assert self._state.todo is not None, "a change is of a plan"
-        return self._state.todo
-
     def _next(self) -> Wish | None:
         is_busy = self._state.todo is None or self._first("proposed") or self._first("accepted")
         return None if is_busy else self._first("asked")
@@ -107,7 +102,7 @@ class Changing:
         fault = ""
         for attempt in range(1, TRIES_MAX + 1):
             prompt = prompts.plan_change(
-                self._architect.subject(), self._todo, wish.number, wish.text, wish.phase, fault, attempt
+                self._architect.subject(), self._state.plan, wish.number, wish.text, wish.phase, fault, attempt
             )
             step = f"change/{wish.number}/{attempt}"
             reply = await self._architect.ask(step, prompt, PlanChangeReply, attempt=attempt)
@@ -124,7 +119,7 @@ class Changing:
         if all(edit.op == "revise" for edit in reply.todo_edits):
             faults.append("no task is added or reopened, so nothing would be done")
         try:
-            phase, todo = _in_phase(self._todo, wish, reply)
+            phase, todo = _in_phase(self._state.plan, wish, reply)
             faults += todo.edited(reply.todo_edits, phase).uncovered([*known, *new])
         except ReplyRejectedError as error:
             faults.append(error.message)
@@ -134,14 +129,9 @@ class Changing:
         """Findings of a phase's gate are mended for the price that was agreed; every other wish has its own."""
         quote = 0
         if wish.phase is None:
-            price = self._catalogue.price
-            quote = change_quote_ucredits(
-                len(reply.todo_edits),
-                price(*_split(self._settings.architect_model)),
-                price(*_split(self._settings.implementer_model)),
-                self._settings.tariff,
-            )
-        numerator, denominator = self._settings.quote_ceiling_factor.as_integer_ratio()
+            prices = prices_of(self._settings, self._catalogue)
+            quote = change_quote_ucredits(len(reply.todo_edits), *prices, self._settings.tariff)
+        rise = ceiling_of(quote, self._settings.quote_ceiling_factor)
         await self._activation.emit(
             "change.proposed",
             f"change/{wish.number}/proposed",
@@ -150,16 +140,16 @@ class Changing:
                 "text": wish.text,
                 "change": reply.model_dump(mode="json"),
                 "quote_ucredits": quote,
-                "rise_ucredits": -(-quote * numerator // denominator),
-                "ceiling_ucredits": (self._state.ceiling_ucredits or 0) + -(-quote * numerator // denominator),
+                "rise_ucredits": rise,
+                "ceiling_ucredits": (self._state.ceiling_ucredits or 0) + rise,
             },
         )
 
     async def _apply(self, wish: Wish) -> None:
         assert wish.reply is not None, "what was agreed to was proposed"
-        edits = _renumbered(wish.reply.todo_edits, (item.id for item in self._todo.items))
+        edits = _renumbered(wish.reply.todo_edits, (item.id for item in self._state.plan.items))
         requirements = wish.reply.requirements
-        phase, todo = _in_phase(self._todo, wish, wish.reply)
+        phase, todo = _in_phase(self._state.plan, wish, wish.reply)
         plain = [TodoEdit.model_validate(edit.model_dump(exclude={"reason"})) for edit in edits]
         after = todo.edited(plain, phase)
         async with self._workbench.alone() as repository:
@@ -178,11 +168,7 @@ class Changing:
                     "is_new_phase": wish.phase is None,
                     "edits": [edit.model_dump(mode="json") for edit in plain],
                     "requirements": [each.model_dump(mode="json") for each in requirements],
-                    "added": [
-                        {"id": each.id, "title": each.title, "phase": after.phases[phase - 1], "depends": each.depends}
-                        for each in plain
-                        if each.op == "add"
-                    ],
+                    "added": added_tasks(plain, after.phases[phase - 1]),
                     "reopened": [each.id for each in plain if each.op == "reopen"],
                 },
             )
@@ -227,8 +213,3 @@ def _renumbered(edits: Sequence[ChangeEdit], taken: Iterable[str]) -> list[Chang
 
 def _free(used: Iterable[str]) -> str:
     return f"T-{max(int(each.removeprefix('T-')) for each in used) + 1:03}"
-
-
-def _split(model: str) -> tuple[str, str]:
-    provider, _, name = model.partition("/")
-    return provider, name

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 NO_LICENCES: Mapping[str, str] = MappingProxyType({})
 UNKNOWN = "not known"
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*([=<>!~][^;#]*)?")
@@ -93,7 +95,7 @@ def _of_requirements(path: str, lines: list[str]) -> Iterator[Dependency]:
         named = _REQUIREMENT.match(line.strip())
         if named:
             version = (named[2] or "").strip().removeprefix("==").rstrip("\\ ")
-            yield Dependency(kind="pypi", name=_pypi_name(named[1]), version=version, manifest=path)
+            yield Dependency(kind="pypi", name=canonicalize_name(named[1]), version=version, manifest=path)
 
 
 def _of_pyproject(path: str, document: Mapping[str, Any]) -> Iterator[Dependency]:
@@ -120,11 +122,6 @@ def _of_lock(path: str, document: Mapping[str, Any]) -> Iterator[Dependency]:
                 manifest=path,
                 licence=licence if isinstance(licence, str) and licence else UNKNOWN,
             )
-
-
-def _pypi_name(name: str) -> str:
-    """Source: PEP 503."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _cell(text: str) -> str:

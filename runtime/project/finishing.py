@@ -3,11 +3,12 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from runtime.entity.activation import Activation
 from runtime.errors import RefusedError
 from runtime.ids import BlobId
-from runtime.implementer.work import CheckReport
+from runtime.implementer.work import CheckReport, CheckWork
 from runtime.ledger.receipt import receipt_files
 from runtime.project import prompts
 from runtime.project.architect import Architect
@@ -19,7 +20,7 @@ from runtime.project.package import pack
 from runtime.project.proof import SCREENSHOT, SERVES, Started, proof_of, readme_report, readme_work, start_work
 from runtime.project.quality import Quality, quality_report
 from runtime.project.scanning import missing_files, scan, secrets_in
-from runtime.project.schemas import MarkdownReply, StackReply
+from runtime.project.schemas import MarkdownReply
 from runtime.project.state import State
 from runtime.project.workbench import Workbench
 from runtime.project.workshop import Workshop
@@ -53,11 +54,11 @@ class Finishing:
         What each test file showed is kept for the traceability table, what the browser showed for the delivery; a red
         report is for the review to mend.
         """
-        commands = self._stack.commands
+        commands = self._activation.state.chosen_stack.commands
         tests = {test: prompts.test_command(commands, [test]) for test in self._building.todo.tests()}
         product = [commands.install, commands.build, *dict.fromkeys(tests.values())]
         work = start_work(await self._workbench.bundle(), [each for each in product if each], commands.run)
-        proof = proof_of(await self._workshop.implementers.check(work), commands.run)
+        proof = proof_of(await self._checked(work), commands.run)
         report = CheckReport(results=[*proof.report.results, *scan(await self._tree())])
         if not report.passed or proof.started is None:
             return report
@@ -137,10 +138,7 @@ class Finishing:
             "package.ready",
             f"package/{self._activation.state.packages + 1}",
             {
-                "blob": blob,
-                "sha256": packed.sha256,
-                "size_bytes": len(packed.data),
-                "file_count": packed.file_count,
+                **packed.fields(blob),
                 "spent_ucredits": receipt.net_ucredits,
             },
         )
@@ -175,7 +173,7 @@ class Finishing:
     async def _commands_as_built(self) -> str:
         """The code near to what users call, for the API documentation that replaces the draft."""
         return await self._finder.evidence(
-            ["command, endpoint or function that a user calls", self._stack.commands.run]
+            ["command, endpoint or function that a user calls", self._activation.state.chosen_stack.commands.run]
         )
 
     async def _proven_readme(self) -> tuple[str, CheckReport]:
@@ -190,7 +188,7 @@ class Finishing:
             if len(commands) > README_COMMANDS_MAX or not commands:
                 continue
             work = readme_work(await self._workbench.bundle(), commands)
-            report = readme_report(await self._workshop.implementers.check(work), commands)
+            report = readme_report(await self._checked(work), commands)
             if report.passed and not fault:
                 return reply.markdown, report
             if not report.passed:
@@ -209,11 +207,9 @@ class Finishing:
         committed = await self._workbench.commit_files(files, message)
         await self._activation.emit("repository.committed", f"repository/{committed.commit}", committed.fields())
 
-    @property
-    def _stack(self) -> StackReply:
-        stack = self._activation.state.stack
-        assert stack is not None, "finishing comes after planning"
-        return stack
+    async def _checked(self, work: CheckWork) -> CheckReport:
+        """In this project's turn."""
+        return await self._workshop.implementers.check(replace(work, project=self._activation.state.id))
 
 
 def _readme_fault(readme: str, commands: Sequence[str]) -> str:

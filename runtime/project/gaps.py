@@ -40,7 +40,7 @@ class Gaps:
         """
         requirements = self._architect.subject().requirements
         async with self._workbench.alone() as repository:
-            todo = self._todo
+            todo = self._state.plan
             given_up = _with_waiting(todo, reasons)
             if not given_up:
                 return
@@ -103,12 +103,6 @@ class Gaps:
     @property
     def _state(self) -> State:
         return self._activation.state
-
-    @property
-    def _todo(self) -> Todo:
-        todo = self._state.todo
-        assert todo is not None, "nothing is given up before there is a plan"
-        return todo
 
 
 def known_gaps_document(todo: Todo, gaps: Mapping[str, str], requirements: Sequence[Requirement]) -> str:

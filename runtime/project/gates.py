@@ -11,16 +11,14 @@ class Gates:
 
     async def plan(self) -> bool:
         """True once the plan is approved, or when nobody asked to see it; False when it was turned down."""
-        todo = self._state.todo
-        assert todo is not None, "the plan is made before its gate"
+        todo = self._state.plan
         text = f"The plan has {len(todo.items)} tasks in {len(todo.phases)} phases. Approve it, or say what to change."
         return await self._passes("plan", f"plan/{self._state.plan_round + 1}", text)
 
     async def phase(self, number: int) -> bool:
         """As `plan`, for a phase that was verified."""
-        assert self._state.todo is not None, "a phase is of a plan"
         turned_down = sum(wish.phase == number for wish in self._state.wishes)
-        name = self._state.todo.phases[number - 1]
+        name = self._state.plan.phases[number - 1]
         text = f"Phase {number} ({name}) is built and verified. Approve it, or say what is to be mended."
         return await self._passes("phase", f"phase/{number}/{1 + turned_down + self._state.rewound}", text)
 

@@ -11,7 +11,7 @@ from runtime.errors import ReplyRejectedError
 from runtime.ledger.money import credits_text
 from runtime.project import prompts
 from runtime.project.architect import Architect
-from runtime.project.quote import quote_ucredits
+from runtime.project.quote import ceiling_of, prices_of, quote_ucredits
 from runtime.project.schemas import TOPICS, InterviewReply, Topic, TopicText
 from runtime.project.state import State
 from runtime.project.undecided import is_undecided
@@ -164,14 +164,9 @@ class Interview:
         if state.assumptions:
             assumed = "\n".join(f"- {topic}: {text}" for topic, text in state.assumptions.items())
             summary = f"{summary}\n\nAssumptions:\n{assumed}"
-        quote = quote_ucredits(
-            summary,
-            self._catalogue.price(*_split(self._settings.architect_model)),
-            self._catalogue.price(*_split(self._settings.implementer_model)),
-            self._settings.tariff,
-        )
-        numerator, denominator = self._settings.quote_ceiling_factor.as_integer_ratio()
-        ceiling = -(-quote * numerator // denominator)
+        prices = prices_of(self._settings, self._catalogue)
+        quote = quote_ucredits(summary, *prices, self._settings.tariff)
+        ceiling = ceiling_of(quote, self._settings.quote_ceiling_factor)
         limit = state.max_ucredits
         await self._activation.emit(
             "project.quoted",
@@ -216,8 +211,3 @@ def _uncovered(state: State, reply: InterviewReply | None = None) -> list[Topic]
 def _says_already(known: str, text: str) -> bool:
     """Whether a text only repeats, perhaps in part, what is known."""
     return " ".join(text.split()).casefold() in " ".join(known.split()).casefold()
-
-
-def _split(model: str) -> tuple[str, str]:
-    provider, _, name = model.partition("/")
-    return provider, name

@@ -125,9 +125,7 @@ class MergeQueue:
         )
 
     async def _checked(self, commit: str, bundle: bytes, item: Item) -> CheckReport:
-        state = self._activation.state
-        done = {each.id for each in state.plan.items if each.done}
-        work = self._work(bundle, state.plan.tests({*done, item.id}))
+        work = self._work(bundle, self._activation.state.plan.tests_with(item.id))
         report = await self._check(work)
         if report.passed:
             self.last_check = ((commit, tuple(work.commands)), report)

@@ -6,7 +6,9 @@ import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from runtime.ids import BlobId
 from runtime.project.scanning import holds_secret
 
 ROOT = "generated_project"
@@ -38,6 +40,15 @@ class Package:
     file_count: int
     left_out: tuple[str, ...]
     """Tracked files that were not packed, because they look like secrets or caches."""
+
+    def fields(self, blob: BlobId) -> dict[str, Any]:
+        """What `package.ready` tells of it, where it is kept as `blob`."""
+        return {
+            "blob": blob,
+            "sha256": self.sha256,
+            "size_bytes": len(self.data),
+            "file_count": self.file_count,
+        }
 
 
 def pack(files: Mapping[str, bytes]) -> Package:

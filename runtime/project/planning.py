@@ -102,8 +102,6 @@ class Planning:
 
     async def _commit_documents(self) -> None:
         state, subject = self._state, self._architect.subject()
-        assert state.todo is not None, "documents are committed after the plan is ready"
-        assert state.stack is not None, "documents are committed after the plan is ready"
         requirements = RequirementsReply.model_validate(state.steps.results["plan/requirements"]["reply"])
         api = MarkdownReply.model_validate(state.steps.results["docs/api"]["reply"])
         committed = await self._workbench.commit_files(
@@ -111,9 +109,9 @@ class Planning:
                 "docs/requirements.md": requirements_document(
                     state.title, requirements.summary, state.scope or "", requirements.requirements
                 ),
-                "docs/architecture.md": architecture_document(subject.architecture, state.stack),
+                "docs/architecture.md": architecture_document(subject.architecture, state.chosen_stack),
                 "docs/api_documentation.md": api.markdown,
-                "TODO.md": state.todo.render(state.title),
+                "TODO.md": state.plan.render(state.title),
                 ".gitignore": GITIGNORE,
             },
             "docs: requirements, architecture, API draft and plan",

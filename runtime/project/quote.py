@@ -1,5 +1,9 @@
 """What a build will about cost, said before it starts."""
 
+from decimal import Decimal
+
+from runtime.catalogue.catalogue import Catalogue
+from runtime.config import Settings
 from runtime.ledger.money import UCREDITS_PER_CREDIT, Price, Tariff
 
 ARCHITECT_CALLS = 12
@@ -29,6 +33,22 @@ def change_quote_ucredits(tasks: int, architect: Price, implementer: Price, tari
     """What so many tasks more will about cost, with their verification and the documents that are written again."""
     attempts = -(-tasks * ATTEMPTS_PER_TASK[0] // ATTEMPTS_PER_TASK[1])
     return _whole_credits(CHANGE_CALLS + tasks // 5, attempts, architect, implementer, tariff)
+
+
+def prices_of(settings: Settings, catalogue: Catalogue) -> tuple[Price, Price]:
+    """Of the architect's model and of the implementer's."""
+    return _price(settings.architect_model, catalogue), _price(settings.implementer_model, catalogue)
+
+
+def ceiling_of(quote: int, factor: Decimal) -> int:
+    """Where work stops that was quoted at so many microcredits, rounded up."""
+    numerator, denominator = factor.as_integer_ratio()
+    return -(-quote * numerator // denominator)
+
+
+def _price(model: str, catalogue: Catalogue) -> Price:
+    provider, _, name = model.partition("/")
+    return catalogue.price(provider, name)
 
 
 def _whole_credits(calls: int, attempts: int, architect: Price, implementer: Price, tariff: Tariff) -> int:

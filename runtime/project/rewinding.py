@@ -23,8 +23,7 @@ class Rewinding:
         async with self._workbench.alone() as repository:
             commit = await asyncio.to_thread(self._go_back, repository, base, branch, phase)
             committed = await self._workbench.keep(commit, await asyncio.to_thread(repository.bundle))
-            assert state.todo is not None, "there was a phase to go back to"
-            after = state.todo.reset(base.done)
+            after = state.plan.reset(base.done)
             await self._activation.emit(
                 "project.rewound",
                 branch,
@@ -34,7 +33,7 @@ class Rewinding:
                     "branch": branch,
                     "from_commit": state.commit,
                     "base_commit": base.commit,
-                    "reopened": [item.id for item in state.todo.items if item.done and item.id not in base.done],
+                    "reopened": [item.id for item in state.plan.items if item.done and item.id not in base.done],
                     "done": after.done_count(),
                     "total": len(after.items),
                 },
@@ -43,8 +42,7 @@ class Rewinding:
     def _go_back(self, repository: ProjectRepository, base: Base, branch: str, phase: int) -> str:
         """Blocking. The new head of main: the old tree, with the plan as it is now and the later items open."""
         state = self._activation.state
-        assert state.todo is not None, "there was a phase to go back to"
         repository.keep_branch(branch, state.commit)
         repository.reset_hard(base.commit)
-        files = plan_files(state, state.todo.reset(base.done), {})
+        files = plan_files(state, state.plan.reset(base.done), {})
         return repository.write_and_commit(files, f"todo: back to the beginning of phase {phase}", PRODUCT_AUTHOR)

@@ -430,6 +430,12 @@ class State:
         return self.todo
 
     @property
+    def chosen_stack(self) -> StackReply:
+        """Only after planning."""
+        assert self.stack is not None, "there is no stack yet"
+        return self.stack
+
+    @property
     def paused(self) -> bool:
         return self.status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE)
 

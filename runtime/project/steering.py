@@ -22,7 +22,7 @@ from runtime.project.messages import (
     Status,
 )
 from runtime.project.state import State
-from runtime.project.todo import Item, Todo
+from runtime.project.todo import Item
 
 WISHES_MAX = 10
 """Changes of one project that may wait at a time."""
@@ -35,7 +35,7 @@ def possible(state: State) -> tuple[str, ...]:
     if state.status.terminal or state.stopping:
         return ()
     has_plan = state.todo is not None
-    open_tasks = has_plan and any(not item.closed for item in _todo(state).items)
+    open_tasks = has_plan and any(not item.closed for item in state.plan.items)
     found = {
         "answer": state.question is not None,
         "approve": state.asks is not None,
@@ -43,7 +43,7 @@ def possible(state: State) -> tuple[str, ...]:
         "resume": state.paused,
         "pause": not state.paused and state.status not in _WAITS_FOR_OWNER and state.question is None,
         "change": True,
-        "retry": has_plan and any(_has_failed(state, item) for item in _todo(state).items),
+        "retry": has_plan and any(_has_failed(state, item) for item in state.plan.items),
         "skip": open_tasks,
         "rewind": bool(state.bases) and state.rewind_to is None,
         "cancel": True,
@@ -133,21 +133,21 @@ class Steering:
         item = self._item("skip", message.task)
         if item.closed:
             raise ConflictError(f"{item.id} is {'done' if item.done else 'struck already'}.", self._possible())
-        dependents = [each.id for each in _todo(self._state).waiting_for(item.id)]
+        dependents = [each.id for each in self._state.plan.waiting_for(item.id)]
         if dependents and not message.with_dependents:
             raise ConflictError(
                 f"{', '.join(dependents)} cannot be done without {item.id}.",
                 "Skip them together with it (with_dependents), or skip none.",
             )
         struck = [item.id, *dependents]
-        gaps = _todo(self._state).struck(dict.fromkeys(struck, "x")).unmet()
+        gaps = self._state.plan.struck(dict.fromkeys(struck, "x")).unmet()
         await self._activation.emit(
             "task.skipped",
             message.key,
             {
                 "tasks": struck,
                 "reason": message.reason.strip() or "skipped by the owner",
-                "gaps": [gap for gap in gaps if gap not in _todo(self._state).unmet()],
+                "gaps": [gap for gap in gaps if gap not in self._state.plan.unmet()],
             },
         )
         if self._state.status is Status.PAUSED and not self._state.paused_by_owner:
@@ -206,7 +206,7 @@ class Steering:
         await self._activation.emit(
             "project.rewind",
             message.key,
-            {"phase": message.phase, "title": _todo(self._state).phases[message.phase - 1]},
+            {"phase": message.phase, "title": self._state.plan.phases[message.phase - 1]},
             lambda state: Moves(abandon=tuple(state.steps.open.values())),
         )
 
@@ -245,7 +245,7 @@ class Steering:
         """Raises ConflictError before there is a plan, NotFoundError for a task that is not in it."""
         if self._state.todo is None or self._state.status.terminal or self._state.stopping:
             refuse_unless_possible(self._state, name)
-        todo = _todo(self._state)
+        todo = self._state.plan
         found = next((item for item in todo.items if item.id == task), None)
         if found is None:
             tasks = ", ".join(item.id for item in todo.items if not item.closed)
@@ -258,11 +258,6 @@ class Steering:
 
 def _has_failed(state: State, item: Item) -> bool:
     return not item.done and any(each.outcome == "rejected" for each in state.attempts.get(item.id, ()))
-
-
-def _todo(state: State) -> Todo:
-    assert state.todo is not None, "there is no plan yet"
-    return state.todo
 
 
 def _no_moves(state: State) -> Moves:

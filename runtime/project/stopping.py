@@ -27,13 +27,7 @@ async def pack_what_exists(state: State, ledger: Ledger) -> dict[str, Any] | Non
     if state.todo is not None:
         files["TODO.md"] = state.todo.render(state.title).encode()
     packed = await asyncio.to_thread(pack, {**files, RECEIPT: receipt.encode()})
-    return {
-        "blob": await ledger.put_blob(packed.data),
-        "sha256": packed.sha256,
-        "size_bytes": len(packed.data),
-        "file_count": packed.file_count,
-        "partial": True,
-    }
+    return {**packed.fields(await ledger.put_blob(packed.data)), "partial": True}
 
 
 def _files_of(bundle: bytes) -> dict[str, bytes]:

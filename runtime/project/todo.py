@@ -204,6 +204,10 @@ class Todo:
         named = (test for item in self.wanted() if wanted is None or item.id in wanted for test in item.tests)
         return tuple(dict.fromkeys(named))
 
+    def tests_with(self, *ids: str) -> tuple[str, ...]:
+        """Test files of everything that is done, and of these items too."""
+        return self.tests({*ids, *(item.id for item in self.items if item.done)})
+
     def render(self, title: str) -> str:
         """The text of `TODO.md`. Parts stand below their item, two spaces further in."""
         lines = [f"# TODO: {_one_line(title)}", ""]
@@ -267,6 +271,15 @@ class Todo:
     def _with(self, id: str, **changes: object) -> "Todo":
         items = tuple(replace(item, **changes) if item.id == id else item for item in self.items)  # type: ignore[arg-type]
         return replace(self, items=items)
+
+
+def added_tasks(edits: Iterable[TodoEdit], phase: str) -> list[dict[str, object]]:
+    """What an event tells of the items that edits add to a phase."""
+    return [
+        {"id": edit.id, "title": edit.title, "phase": phase, "depends": edit.depends}
+        for edit in edits
+        if edit.op == "add"
+    ]
 
 
 def _one_line(text: str) -> str:

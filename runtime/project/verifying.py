@@ -21,7 +21,7 @@ from runtime.project.prompts import Prompt
 from runtime.project.repository import ProjectRepository
 from runtime.project.schemas import Finding, TodoEdit, VerdictReply
 from runtime.project.state import FINAL_REVIEW, State
-from runtime.project.todo import Item, Todo
+from runtime.project.todo import Item, Todo, added_tasks
 from runtime.project.workbench import Workbench
 
 DETAIL_CHARACTERS_MAX = 4_000
@@ -188,7 +188,7 @@ class Verifying:
                     for each in weighed.findings
                 ],
                 "edits": [edit.model_dump(mode="json") for edit in edits],
-                "added": _added(edits, before.phases[asked.edits_phase - 1]),
+                "added": added_tasks(edits, before.phases[asked.edits_phase - 1]),
                 "reopened": [edit.id for edit in edits if edit.op == "reopen"],
                 "duration_ms": round((time.monotonic() - began_s) * 1_000),
                 **_cost(receipt, asked),
@@ -286,11 +286,3 @@ def _cost(receipt: Receipt, asked: Asked) -> dict[str, Any]:
         "output_tokens": sum(row.output_tokens for row in rows),
         "cost_pusd": sum(row.cost_pusd for row in rows),
     }
-
-
-def _added(edits: Sequence[TodoEdit], phase: str) -> list[dict[str, object]]:
-    return [
-        {"id": edit.id, "title": edit.title, "phase": phase, "depends": edit.depends}
-        for edit in edits
-        if edit.op == "add"
-    ]

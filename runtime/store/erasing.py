@@ -17,7 +17,7 @@ import duckdb
 
 from runtime.entity.reminders import OWNER_LEFT
 from runtime.errors import StoreUnavailableError
-from runtime.files import sync
+from runtime.files import remove
 from runtime.ids import BlobId, EntityId, UserId, kind_of, name_of
 from runtime.ledger.person_book import PersonBook
 from runtime.ledger.persons import PROJECT
@@ -114,17 +114,11 @@ class Erasing:
     async def _remove(self, pseudonym: str, file: str, named: set[str]) -> bool:
         folder, _, name = file.rpartition("/")
         if folder == INDEX:
-            await asyncio.to_thread(self._unlink, file)
+            await asyncio.to_thread(remove, self._database.data_dir / file)
         elif name not in named and not await self._blobs.remove(BlobId(name)):
             return False
         await self._database.write(lambda tx: tx.execute("drop_erasure_file", pseudonym=pseudonym, file=file))
         return True
-
-    def _unlink(self, file: str) -> None:
-        path = self._database.data_dir / file
-        path.unlink(missing_ok=True)
-        if path.parent.exists():
-            sync(path.parent)
 
     async def _rows(self, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         return await self._database.read(lambda connection: connection.execute(sql(query), values).fetchall())

@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from runtime.files import sync
+from runtime.files import remove
 from runtime.ids import BlobId, EntityId, ProjectId, UserId, project_entity, user_entity
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
@@ -51,18 +51,12 @@ class ProjectPurging:
             )
             for blob in sorted(blobs - kept):
                 await self._blobs.remove(BlobId(blob))
-        await asyncio.to_thread(self._unlink_index, project)
+        await asyncio.to_thread(remove, self._database.data_dir / INDEX / f"{project}.index")
         for each in (entity, user_entity(user)):
             await self._database.read_long(lambda connection, each=each: _drop(connection, each))  # type: ignore[misc]
         row = {"project": project, "user_id": user, "purged_at": self._clock(), "files": len(blobs)}
         await self._database.write(lambda tx: tx.execute("note_purged", **row))
         log.info("%s is purged; it named %d files", project, len(blobs))
-
-    def _unlink_index(self, project: ProjectId) -> None:
-        path = self._database.data_dir / INDEX / f"{project}.index"
-        path.unlink(missing_ok=True)
-        if path.parent.exists():
-            sync(path.parent)
 
 
 def _drop(connection: duckdb.DuckDBPyConnection, entity: EntityId) -> Any:

@@ -26,7 +26,6 @@ import pytest
 from cluster.simulator.server import Simulator
 from runtime.entity.journal import EventRecord
 from runtime.ids import LOCAL_ADMIN, EntityId, project_entity
-from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, Limits
@@ -40,6 +39,7 @@ from runtime.project.repository import Author, ProjectRepository
 from runtime.project.state import State
 from serve_apps.api_routes import create_app
 from tests.e2e.world import World
+from tests.no_engine import NoEngine
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
@@ -257,19 +257,6 @@ def test_48__the_message_states_cost_and_balance(delivered: Delivered) -> None:
     cost, balance = credits_text(delivered.view.spent_ucredits), credits_text(delivered.balance_ucredits)
     assert f"It cost {cost} credits; {balance} credits are left." in delivered.message()
     assert delivered.view.spent_ucredits + delivered.balance_ucredits == 100 * 10**6
-
-
-class NoEngine:
-    """Only checks are made here."""
-
-    async def start(self) -> None:
-        return None
-
-    async def stop(self) -> None:
-        return None
-
-    async def edit(self, request: EditRequest) -> EditOutcome:
-        raise AssertionError
 
 
 async def check(folder: Path, files: Mapping[str, str], command: str, limits: Limits) -> CheckReport:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import UnavailableError
-from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.packages.cache import PackageCache
 from runtime.implementer.packages.fetching import Fetcher
@@ -24,6 +23,7 @@ from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.scratch import remove_tree
 from runtime.implementer.work import CheckReport, CheckWork
 from runtime.project.repository import Author, ProjectRepository
+from tests.no_engine import NoEngine
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
@@ -44,15 +44,6 @@ LIBRARY = {
         "test('next', () => assert.equal(next(1), 2));\n"
     ),
 }
-
-
-class NoEngine:
-    async def start(self) -> None: ...
-
-    async def edit(self, request: EditRequest) -> EditOutcome:
-        raise AssertionError("nothing is edited here")
-
-    async def stop(self) -> None: ...
 
 
 class Place:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport
 from runtime.project.probe.browser import PROGRAMS, find_browser
 from runtime.project.proof import Proof, proof_of, readme_report, readme_work, start_work
 from runtime.project.repository import Author, ProjectRepository
+from tests.no_engine import NoEngine
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 needs_chromium = pytest.mark.skipif(find_browser() is None, reason="Chromium is not installed")
@@ -34,19 +34,6 @@ class Server(http.server.ThreadingHTTPServer):
 
 Server(("{host}", {port}), Handler).serve_forever()
 """
-
-
-class NoEngine:
-    """Only checks are made here."""
-
-    async def start(self) -> None:
-        return None
-
-    async def stop(self) -> None:
-        return None
-
-    async def edit(self, request: EditRequest) -> EditOutcome:
-        raise AssertionError
 
 
 def bundle(folder: Path, files: Mapping[str, str]) -> bytes:

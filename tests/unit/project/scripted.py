@@ -213,7 +213,7 @@ class Implementers:
         results = _results(work.commands, red=self.red(work))
         orders = [json.loads(data) for path, data in work.tools.items() if path.endswith("/order.json")]
         if orders and results[-1].passed:
-            results[-1] = replace(results[-1], output=_probed(orders[0]))
+            results[-1] = replace(results[-1], output=probed(orders[0]))
         return CheckReport(results=results)
 
 
@@ -251,7 +251,7 @@ def _results(commands: Sequence[str], *, red: bool, number: int = 0) -> list[Com
     ]
 
 
-def _probed(order: Mapping[str, Any]) -> str:
+def probed(order: Mapping[str, Any]) -> str:
     """What the probe says of a product that works."""
     if order["do"] == "start":
         return json.dumps({"kind": "command", "exit_status": 0})

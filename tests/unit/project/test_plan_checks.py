@@ -9,6 +9,7 @@ from runtime.errors import ReplyRejectedError
 from runtime.project.plan_checks import ancestors, checked_plan, parallel_owners, plan_faults, requirement_faults
 from runtime.project.schemas import Commands, PlanItem, PlanPhase, Requirement, RequirementsReply, StackReply, TodoReply
 from runtime.project.todo import Item, Todo
+from tests.unit.project import scripted
 
 COMMANDS = Commands(install="", build="", test="python3 -m unittest {tests}", run="python3 app.py --help")
 
@@ -18,16 +19,7 @@ def requirement(id: str = "R-01") -> Requirement:
 
 
 def item(id: str, *depends: str, **changes: object) -> PlanItem:
-    fields: dict[str, object] = {
-        "id": id,
-        "title": f"title of {id}",
-        "detail": "detail",
-        "depends": list(depends),
-        "files": [f"src/{id}.py", f"tests/test_{id}.py"],
-        "requirements": ["R-01"],
-        "tests": [f"tests/test_{id}.py"],
-    }
-    return PlanItem.model_validate({**fields, **changes})
+    return PlanItem.model_validate(scripted.item(id, *depends, **changes))
 
 
 def faults(*phases: list[PlanItem], requirements: tuple[str, ...] = ("R-01",), commands: Commands = COMMANDS) -> str:

@@ -379,7 +379,7 @@ def run(step):
         world.now = NOON + timedelta(hours=13)
         Database._commit = dying(Database._commit, dies)
         blobs.Blobs._remove = dying(blobs.Blobs._remove, dies)
-        erasing.Erasing._unlink = dying(erasing.Erasing._unlink, dies)
+        erasing.remove = dying(erasing.remove, dies)
         while not await world.store.erase_due():
             pass
 
