@@ -285,10 +285,10 @@ class Database:
                 _answer(group, [unavailable(error, self.data_dir)] * len(group))
                 self._disconnect()
             finally:
+                self._commits_s.append(time.perf_counter() - begun)
+                self.groups += 1
+                self.writes += len(group)
                 Batch.deliver(live)
-            self._commits_s.append(time.perf_counter() - begun)
-            self.groups += 1
-            self.writes += len(group)
 
     def _run(self, group: list[_Place]) -> None:
         """Answers every write of the group; one that the database refuses is run again in halves.

@@ -206,7 +206,10 @@ async def test_added_host__gets_its_share_under_load_and_stale_callers_follow(
         vitals = await until(
             system,
             lambda vitals: (
-                vitals.moving == 0 and "host-2" in hosts_of(vitals) and hosts_of(vitals)["host-2"].partitions > 0
+                vitals.moving == 0
+                and "host-2" in hosts_of(vitals)
+                and hosts_of(vitals)["host-2"].partitions > PARTITION_COUNT // 5
+                and sum(host.partitions for host in hosts_of(vitals).values()) == PARTITION_COUNT
             ),
         )
     hosts = hosts_of(vitals)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -54,9 +55,10 @@ class Scene:
     def haystack(self) -> Haystack:
         return Haystack(self.keys)
 
-    def run(self, *arguments: str, stdin: str = "", **variables: str) -> str:
+    def run(self, *arguments: str, stdin: str = "", succeeds: bool = True, **variables: str) -> str:
         ran = self.live.run(*arguments, stdin=stdin, **variables)
         self.said.append((ran.stdout + ran.stderr).encode())
+        assert (ran.returncode == 0) == succeeds, f"{arguments}: {ran.stdout}{ran.stderr}"
         return ran.stdout
 
     def post(self, path: str, body: Mapping[str, Any], token: str = "") -> httpx.Response:
@@ -189,11 +191,11 @@ def test_task_token__cannot_spend_more_than_its_task_may(scene: Scene, task_toke
 
 def test_task_token__is_worth_nothing_after_its_task(scene: Scene, task_token: str) -> None:
     (project,) = scene.live.client.projects()
-    scene.run("cancel", project.id)
+    scene.run("cancel", project.id, "--yes")
     deadline = time.monotonic() + 30.0
     body = {"model": GPT, "messages": [{"role": "user", "content": "synthetic"}], "max_tokens": 9}
-    while scene.post("/v1/chat/completions", body, task_token).status_code != 401:
-        assert time.monotonic() < deadline
+    while (answer := scene.post("/v1/chat/completions", body, task_token)).status_code != 401:
+        assert time.monotonic() < deadline, answer.text
         time.sleep(0.5)
 
 
@@ -239,9 +241,9 @@ def test_commands__show_no_key(scene: Scene) -> None:
     scene.run("status", "--json")
     scene.run("doctor", "--json")
     scene.run("tokens", "list", "--json")
-    scene.run("keys", "add", "grok", stdin=f"{scene.keys['grok']} and a space")
-    scene.run("keys", "disable", scene.keys["grok"])
-    scene.run("up", DEEPSEEK_API_KEYS_JSON=json.dumps([{"kex": scene.keys["deepseek 1"]}]))
+    scene.run("keys", "add", "grok", stdin=f"{scene.keys['grok']} and a space", succeeds=False)
+    scene.run("keys", "disable", scene.keys["grok"], succeeds=False)
+    scene.run("up", DEEPSEEK_API_KEYS_JSON=json.dumps([{"kex": scene.keys["deepseek 1"]}]), succeeds=False)
     said = b"\n".join(scene.said)
     # What was typed on a command line is the caller's own to repeat; nothing else is.
     assert scene.haystack.in_bytes(said.replace(scene.keys["grok"].encode(), b"")) == set()
@@ -281,15 +283,21 @@ def _folders(live: Live) -> list[Path]:
 
 
 def _named(live: Live, name: str) -> list[psutil.Process]:
-    return [process for process in owned(live.instance) if "".join(process.cmdline()).startswith(name)]
+    return [process for process, line in _command_lines(live) if line.startswith(name)]
 
 
 def _edit_engines(live: Live) -> list[psutil.Process]:
     return [
         process
-        for process in owned(live.instance)
-        if "aider_worker.py" in " ".join(process.cmdline()) and "bwrap" not in process.name()
+        for process, line in _command_lines(live)
+        if "aider_worker.py" in line and not Path(line.split()[0]).name.startswith("bwrap")
     ]
+
+
+def _command_lines(live: Live) -> Iterator[tuple[psutil.Process, str]]:
+    for process in owned(live.instance):
+        with suppress(psutil.NoSuchProcess):  # It ended meanwhile.
+            yield process, " ".join(process.cmdline())
 
 
 def _task_tokens(process: psutil.Process) -> set[str]:
