@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from ray.actor import ActorHandle
@@ -81,17 +82,20 @@ class KeyPoolActor:
         assert self._pool is not None
         return self._pool.states(time.monotonic())
 
-    async def add(self, endpoint: Endpoint, label: str, limits: str) -> str:
+    async def add(self, endpoint: Endpoint, label: str, limits: str, expires_at: datetime | None) -> str:
         """Seals and keeps a key, and uses it from now on. Its id."""
         data_dir = self._settings.data_dir
-        key_id = await office.add_key(self._ledger, data_dir, os.environ, endpoint, label, limits)
+        key_id = await office.add_key(self._ledger, data_dir, os.environ, endpoint, label, limits, expires_at)
         await self.reload()
         return key_id
 
     async def replace(self, found: Sequence[FoundKey]) -> None:
         """Makes these, of every provider, the keys that came from the environment. The pools are not told."""
         masters = await asyncio.to_thread(MasterKeys.load, self._settings.data_dir, os.environ)
-        await self._ledger.replace_keys([seal_key(each.endpoint, masters.newest, limits=each.limits) for each in found])
+        sealed = [
+            seal_key(each.endpoint, masters.newest, limits=each.limits, expires_at=each.expires_at) for each in found
+        ]
+        await self._ledger.replace_keys(sealed)
 
     async def rotate(self, new_master: bytes | None) -> Rotated:
         """Seals the keys of all providers anew. Any pool can do it; pools that run need not be told."""
@@ -171,10 +175,10 @@ class KeyPools:
         await call(lambda: pool.replace.remote(found), what=f"The key pool of {providers[0]}")
         await self.reload([*providers, *(name for name in await self._running() if name not in providers)])
 
-    async def add(self, endpoint: Endpoint, label: str, limits: str) -> str:
+    async def add(self, endpoint: Endpoint, label: str, limits: str, expires_at: datetime | None = None) -> str:
         pool = await self._pool(endpoint.provider)
         what = f"The key pool of {endpoint.provider}"
-        key_id: str = await call(lambda: pool.add.remote(endpoint, label, limits), what=what)
+        key_id: str = await call(lambda: pool.add.remote(endpoint, label, limits, expires_at), what=what)
         return key_id
 
     async def set_disabled(self, key_id: str, disabled: bool) -> None:

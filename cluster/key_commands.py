@@ -17,7 +17,14 @@ from cluster.wire import Answer
 from runtime.errors import BadInputError
 
 STDIN_CHARACTERS_MAX = 8_192
-_COLOURS = {"refused": "red", "unreadable": "red", "cooling": "yellow", "disabled": "dim", "withdrawn": "dim"}
+_COLOURS = {
+    "refused": "red",
+    "expired": "red",
+    "unreadable": "red",
+    "cooling": "yellow",
+    "disabled": "dim",
+    "withdrawn": "dim",
+}
 
 
 class KeyLine(Answer):
@@ -32,6 +39,7 @@ class KeyLine(Answer):
     tokens_last_minute: int = 0
     calls: int = 0
     last_used_at: datetime | None = None
+    expires_at: datetime | None = None
 
 
 class RotationLine(Answer):
@@ -109,6 +117,7 @@ def list_keys(terminal: Terminal, as_json: bool) -> None:
 @click.option("--tokens-per-minute", type=click.IntRange(1), help="Of each model, input and output together.")
 @click.option("--concurrency", type=click.IntRange(1), help="Calls of each model at once.")
 @click.option("--limits", "limits_json", default="", help='JSON, for limits by model: {"models": {"NAME": {...}}}.')
+@click.option("--expires-at", default="", help="Out of use from then on, as 2027-01-31T00:00:00Z.")
 @json_option
 @pass_terminal
 def add_key(
@@ -120,6 +129,7 @@ def add_key(
     tokens_per_minute: int | None,
     concurrency: int | None,
     limits_json: str,
+    expires_at: str,
     as_json: bool,
 ) -> None:
     """Adds a key of PROVIDER, which is asked for, or read from stdin where that is no terminal."""
@@ -130,7 +140,8 @@ def add_key(
     }
     limits = {**_limits(limits_json), **{name: value for name, value in stated.items() if value is not None}}
     body: dict[str, Any] = {"provider": provider, "key": _secret(f"Key of {provider}")}
-    body |= {name: value for name, value in (("base_url", base_url), ("label", label), ("limits", limits)) if value}
+    more = {"base_url": base_url, "label": label, "limits": limits, "expires_at": expires_at}
+    body |= {name: value for name, value in more.items() if value}
     added = terminal.client.ask(AddedKey, "POST", "keys", body)
     if as_json:
         print_json(added)
@@ -209,6 +220,8 @@ def _limits(text: str) -> dict[str, Any]:
 
 def _cells(line: KeyLine) -> list[str]:
     state = f"{line.state} {line.cooling_s:.0f} s" if line.state == "cooling" else line.state
+    if line.expires_at and line.state != "expired":
+        state += f" until {line.expires_at:%Y-%m-%d}"
     colour = _COLOURS.get(line.state)
     return [
         line.key_id,

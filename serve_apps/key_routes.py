@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import Field, StrictStr, TypeAdapter
+from pydantic import AwareDatetime, Field, StrictStr, TypeAdapter
 
 from runtime.catalogue.endpoints import MORE_SERVICES, SERVICES, Service, endpoint_of
 from runtime.catalogue.model import canonical_provider
@@ -31,6 +31,7 @@ class KeyBody(Body):
     base_url: Annotated[StrictStr, Field(max_length=500)] = ""
     label: Annotated[StrictStr, Field(max_length=255)] = ""
     limits: dict[str, Any] | None = None
+    expires_at: AwareDatetime | None = None
 
 
 class RotateBody(Body):
@@ -54,7 +55,7 @@ async def listed(office: TheOffice, admin: Admin) -> JSONResponse:
 
 @router.post("")
 async def add(request: Request, office: TheOffice, admin: Admin) -> JSONResponse:
-    """The same key again replaces its label, limits and address."""
+    """The same key again replaces its label, limits, expiry and address."""
     body = await read_body(request, KeyBody, BODY_BYTES_MAX)
     limits = json.dumps(body.limits) if body.limits else ""
     parse_quotas(limits)
@@ -62,7 +63,8 @@ async def add(request: Request, office: TheOffice, admin: Admin) -> JSONResponse
     if label == "environment" or not label.isprintable():
         raise BadInputError("This label cannot be used.", "Choose another one.")
     endpoint = endpoint_of(_service(body), body.key, body.base_url)
-    return JSONResponse({"key_id": await office.add(endpoint, label, limits), "provider": endpoint.provider})
+    key_id = await office.add(endpoint, label, limits, body.expires_at)
+    return JSONResponse({"key_id": key_id, "provider": endpoint.provider})
 
 
 @router.post("/rotate")

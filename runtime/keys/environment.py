@@ -2,17 +2,19 @@
 
 Per service: its own variable (`OPENAI_API_KEY`); a list, `OPENAI_API_KEYS_JSON`, which is JSON or the path of a file
 that holds it; and `OPENAI_KEY_LIMITS_JSON`, the limits of those of its keys that name none. `[{"key": "sk-...",
-"active": true, "label": "...", "limits": {"requests_per_minute": 500}}]`: all but `key` may be left out.
+"active": true, "label": "...", "limits": {"requests_per_minute": 500}, "expires_at": "2027-01-31T00:00:00Z"}]`: all but
+`key` may be left out.
 `GOOGLE_API_KEYS_JSON` and `GOOGLE_API_KEY` feed Gemini's pool. Source: spec/builder.md §16, spec/assistant.md §2.1.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
 
 from runtime.catalogue.endpoints import Endpoint, Service, configured, endpoint_of, services, variables
 from runtime.errors import BadInputError
@@ -30,6 +32,7 @@ class FoundKey:
 
     endpoint: Endpoint
     limits: str
+    expires_at: datetime | None = None
 
 
 def found_keys(environment: Mapping[str, str]) -> list[FoundKey]:
@@ -52,7 +55,7 @@ def found_keys(environment: Mapping[str, str]) -> list[FoundKey]:
             if not entry.active:
                 found.pop(name, None)
             else:
-                found[name] = FoundKey(endpoint=endpoint, limits=limits)
+                found[name] = FoundKey(endpoint=endpoint, limits=limits, expires_at=entry.expires_at)
     return list(found.values())
 
 
@@ -70,6 +73,7 @@ class _Entry(BaseModel):
     active: StrictBool = True
     label: Annotated[StrictStr, Field(max_length=255)] = ""
     limits: dict[str, Any] | None = None
+    expires_at: AwareDatetime | None = None
 
 
 _LIST = TypeAdapter(Annotated[list[_Entry], Field(max_length=KEYS_MAX)])

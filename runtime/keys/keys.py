@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Literal, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -29,6 +30,7 @@ class ProviderKey:
     base_url: str
     key: str = field(repr=False)
     quotas: KeyQuotas = KeyQuotas()
+    expires_at: datetime | None = None
 
     def lease(self, wish: "Wish", permit: int) -> "Lease":
         return Lease(
@@ -133,7 +135,13 @@ def key_id_of(provider: str, key: str) -> str:
     return f"{provider}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def seal_key(endpoint: Endpoint, master: bytes, label: str = "environment", limits: str = "") -> SealedKey:
+def seal_key(
+    endpoint: Endpoint,
+    master: bytes,
+    label: str = "environment",
+    limits: str = "",
+    expires_at: datetime | None = None,
+) -> SealedKey:
     """Key and address, in AES-256-GCM with a fresh nonce; bound to provider and fingerprint, so a sealed key cannot be
     passed off as another's. `master` is 32 bytes (API_KEY_ENCRYPTION_KEY).
 
@@ -143,7 +151,9 @@ def seal_key(endpoint: Endpoint, master: bytes, label: str = "environment", limi
     key_id = key_id_of(endpoint.provider, endpoint.key)
     plain = json.dumps({"key": endpoint.key, "base_url": endpoint.base_url}).encode()
     sealed = _sealed(plain, master, endpoint.provider, key_id)
-    return SealedKey(key_id=key_id, provider=endpoint.provider, label=label, sealed=sealed, limits=limits)
+    return SealedKey(
+        key_id=key_id, provider=endpoint.provider, label=label, sealed=sealed, limits=limits, expires_at=expires_at
+    )
 
 
 def open_key(sealed: SealedKey, *masters: bytes) -> ProviderKey:
@@ -155,6 +165,7 @@ def open_key(sealed: SealedKey, *masters: bytes) -> ProviderKey:
         base_url=plain["base_url"],
         key=plain["key"],
         quotas=parse_quotas(sealed.limits),
+        expires_at=sealed.expires_at,
     )
 
 

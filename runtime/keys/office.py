@@ -16,7 +16,7 @@ from runtime.keys.masters import MasterKeys, announce, fingerprint, settle
 from runtime.keys.pool import KeyState
 from runtime.ledger.port import KeyRotation, KeyUse, SealedKey
 
-KeyCondition = Literal["usable", "cooling", "refused", "disabled", "withdrawn", "unreadable", "idle"]
+KeyCondition = Literal["usable", "cooling", "refused", "expired", "disabled", "withdrawn", "unreadable", "idle"]
 """`withdrawn`: it came from the environment and is no longer there. `unreadable`: no known master key opens it. `idle`:
 its pool does not run, because nobody has asked for it yet."""
 
@@ -59,6 +59,7 @@ class KeyFacts:
     tokens_last_minute: int
     calls: int
     last_used_at: datetime | None
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +74,17 @@ class Rotated:
 
 
 async def add_key(
-    store: KeyStore, data_dir: Path, environment: Mapping[str, str], endpoint: Endpoint, label: str, limits: str
+    store: KeyStore,
+    data_dir: Path,
+    environment: Mapping[str, str],
+    endpoint: Endpoint,
+    label: str,
+    limits: str,
+    expires_at: datetime | None = None,
 ) -> str:
-    """Its id. Adding the same key again replaces label, limits and address, and switches it on."""
+    """Its id. Adding the same key again replaces label, limits, expiry and address, and switches it on."""
     masters = await asyncio.to_thread(MasterKeys.load, data_dir, environment)
-    await store.add_key(seal_key(endpoint, masters.newest, label, limits))
+    await store.add_key(seal_key(endpoint, masters.newest, label, limits, expires_at))
     return key_id_of(endpoint.provider, endpoint.key)
 
 
@@ -152,6 +159,7 @@ def _facts(key: SealedKey, use: KeyUse | None, state: KeyState | None, is_runnin
         tokens_last_minute=state.tokens_last_minute if state else 0,
         calls=use.calls if use else 0,
         last_used_at=use.last_used_at if use else None,
+        expires_at=key.expires_at,
     )
 
 
@@ -164,13 +172,15 @@ def _state(key: SealedKey, state: KeyState | None, is_running: bool) -> KeyCondi
         return "unreadable" if is_running else "idle"
     if state.refused:
         return "refused"
+    if state.expired:
+        return "expired"
     return "cooling" if state.cooling_s > 0 else "usable"
 
 
 class KeyOffice(Protocol):
     """What an operator does with keys. Implemented by `actors.key_pool.KeyPools`."""
 
-    async def add(self, endpoint: Endpoint, label: str, limits: str) -> str: ...
+    async def add(self, endpoint: Endpoint, label: str, limits: str, expires_at: datetime | None = None) -> str: ...
 
     async def set_disabled(self, key_id: str, disabled: bool) -> None: ...
 

@@ -28,6 +28,8 @@ REQUESTS_MAX = 500
 BLOCK_MAX = 512
 STOCKS_MAX = 200
 """Models; beyond, those that are not used are forgotten."""
+TURNS_MAX = 16
+"""Keys of one model whose turn is remembered while nothing of them is in stock."""
 AHEAD_UNLIMITED = 4
 """Permits that live longer than a second are asked for so many seconds of use ahead."""
 SCARCE_S = 0.5
@@ -85,7 +87,8 @@ class _Waiting:
 class _Stock:
     """Of one model: what is there, and what was used lately."""
 
-    blocks: deque[_Block] = field(default_factory=deque)
+    blocks: dict[str, deque[_Block]] = field(default_factory=dict)
+    """By key, the one first that was not used for longest."""
     left: int = 0
     second: int = 0
     used: int = 0
@@ -97,6 +100,17 @@ class _Stock:
     ask_again_at: float = 0.0
     scarce_s: float = SCARCE_S
     ahead: int = 1
+
+    def put(self, block: _Block) -> None:
+        key_id = block.key.key_id
+        if key_id not in self.blocks:
+            self.blocks = {key_id: deque(), **self.blocks}
+        self.blocks[key_id].append(block)
+        self.left += block.left
+
+    def has_used(self, key_id: str) -> None:
+        """It is the others' turn."""
+        self.blocks[key_id] = self.blocks.pop(key_id, deque())
 
 
 @dataclass(slots=True, eq=False)
@@ -211,7 +225,7 @@ class Permits:
     def _new_stock(self, model: str, now: float) -> _Stock:
         if len(self._stocks) >= STOCKS_MAX:
             for name, stock in list(self._stocks.items()):
-                if not stock.blocks and not stock.is_asked and now - stock.second > FETCH_S:
+                if not stock.left and not stock.is_asked and now - stock.second > FETCH_S:
                     del self._stocks[name]
         stock = self._stocks[model] = _Stock()
         return stock
@@ -227,19 +241,16 @@ class Permits:
             stock.tokens_top = wish.tokens_max
 
     def _pick(self, stock: _Stock, tokens: int, now: float) -> _Block | None:
-        """The next permit that is large enough, key by key."""
-        blocks = stock.blocks
-        for _ in range(len(blocks)):
-            block = blocks[0]
-            if now >= block.dies_at or not block.left:
-                self._discard(stock, block)
-                blocks.popleft()
-                continue
-            blocks.rotate(-1)
-            if not block.tokens_each or tokens <= block.tokens_each:
-                block.left -= 1
-                stock.left -= 1
-                return block
+        """A permit that is large enough, of the keys in turn."""
+        for key_id, blocks in stock.blocks.items():
+            while blocks and (now >= blocks[0].dies_at or not blocks[0].left):
+                self._discard(stock, blocks.popleft())
+            for block in blocks:
+                if block.left and now < block.dies_at and (not block.tokens_each or tokens <= block.tokens_each):
+                    block.left -= 1
+                    stock.left -= 1
+                    stock.has_used(key_id)
+                    return block
         return None
 
     def _discard(self, stock: _Stock, block: _Block) -> None:
@@ -252,10 +263,13 @@ class Permits:
 
     def _drop_stock(self, model: str, is_bad: Callable[[_Block], bool]) -> None:
         stock = self._stocks[model]
-        for block in stock.blocks:
-            if is_bad(block):
-                self._discard(stock, block)
-        stock.blocks = deque(block for block in stock.blocks if block.left)
+        for key_id, blocks in list(stock.blocks.items()):
+            for block in blocks:
+                if is_bad(block):
+                    self._discard(stock, block)
+            stock.blocks[key_id] = deque(block for block in blocks if block.left)
+            if not stock.blocks[key_id] and len(stock.blocks) > TURNS_MAX:
+                del stock.blocks[key_id]
 
     def _tell(self, block: _Block, outcome: KeyOutcome, now: float) -> None:
         key_id, model = block.key.key_id, block.model
@@ -453,8 +467,7 @@ class Permits:
                 self._hand_over(grant[1], block)
             else:
                 stock = self._stocks.get(block.model) or self._new_stock(block.model, asked_at)
-                stock.blocks.append(block)
-                stock.left += block.left
+                stock.put(block)
                 stock.ahead = AHEAD_UNLIMITED if block.is_long_lived else 1
         for number, error in answer.refusals:
             waiting = self._waiting.pop(number, None)
@@ -478,8 +491,10 @@ class Permits:
         waiting = self._waiting.pop(number, None)
         if waiting is None or waiting.answer.done():
             self._give_back(block)
-        else:
-            waiting.answer.set_result(block)
+            return
+        if stock := self._stocks.get(block.model):
+            stock.has_used(block.key.key_id)
+        waiting.answer.set_result(block)
 
     def _forget_closed(self, returns: Iterable[Return]) -> None:
         for id, over, _, dropped, _ in returns:

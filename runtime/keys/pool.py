@@ -18,6 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import ceil, inf
 from typing import Any
 
@@ -91,6 +92,7 @@ class KeyState:
     tokens_last_minute: int
     used: int
     """Calls that were reported since the pool began."""
+    expired: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -99,10 +101,16 @@ class _Key:
     index: int
     used: int
     is_refused: bool = False
+    is_expired: bool = False
+
+    @property
+    def is_out(self) -> bool:
+        return self.is_refused or self.is_expired
 
 
 class Pool:
-    """`call_s_max`: nobody is still calling so long after a permit's own time to live."""
+    """`call_s_max`: nobody is still calling so long after a permit's own time to live. `utc` is the clock of the dates
+    at which keys expire."""
 
     def __init__(
         self,
@@ -112,14 +120,18 @@ class Pool:
         call_s_max: float,
         note: Callable[[Note], None] = lambda note: None,
         first_id: int = 1,
+        utc: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.provider = provider
         self._cooldown_s = cooldown_s
         self._call_s_max = call_s_max
         self._note = note
+        self._utc = utc
         self._ids = itertools.count(first_id)
         self._keys: dict[str, _Key] = {}
         self._order: Sequence[_Key] = ()
+        self._expiring: list[_Key] = []
+        """Those that will expire, the soonest last."""
         self._windows: dict[tuple[str, str], Window] = {}
         self._turns: dict[str, int] = {}
         self._blocks: dict[int, Block] = {}
@@ -146,8 +158,10 @@ class Pool:
         for (key_id, model), window in self._windows.items():
             if key_id in self._keys:
                 window.quota = self._keys[key_id].key.quotas.of(model)
+        self._expiring = sorted((key for key in self._order if key.key.expires_at), key=_expiry, reverse=True)
         self._doubtful.update(self._lines)
         self._still_until.clear()
+        self._expire()
 
     def key(self, key_id: str) -> ProviderKey | None:
         known = self._keys.get(key_id)
@@ -169,6 +183,7 @@ class Pool:
         """
         if (session, id) in self._waiters:
             return
+        self._expire()
         deadline = now + wait_s
         self._check_hope(wish.model, wish.tokens_max, deadline, now)
         if len(self._waiters) >= WAITING_MAX:
@@ -193,6 +208,7 @@ class Pool:
     def take(self, session: str, model: str, permits: int, tokens_each: int, now: float) -> Sequence[Block]:
         """Up to so many permits in advance: none while anybody waits for the model, and never more than a share of
         what is left of a key."""
+        self._expire()
         line = self._lines.get(model)
         if permits <= 0 or line:
             return ()
@@ -217,6 +233,7 @@ class Pool:
         `next_change`."""
         if now >= self._sweep_at:
             self._sweep(now)
+        self._expire()
         grants: list[Block] = []
         for model, line in self._lines.items():
             if line and self._still_until.get(model, 0.0) <= now:
@@ -230,6 +247,8 @@ class Pool:
         for model, line in self._lines.items():
             if line:
                 change = min(change, self._still_until.get(model, now))
+        if self._expiring and self._waiters:
+            change = min(change, now + self._lasts_s(self._expiring[-1]))
         return change
 
     # Telling
@@ -317,12 +336,14 @@ class Pool:
     # Looking
 
     def vitals(self, now: float) -> KeyPoolVitals:
+        self._expire()
         cooling = {key_id for (key_id, _), window in self._windows.items() if window.cool_until > now}
+        out = [key_id for key_id, key in self._keys.items() if key.is_out]
         refused = tuple(key_id for key_id, key in self._keys.items() if key.is_refused)
         return KeyPoolVitals(
             provider=self.provider,
             keys=len(self._keys),
-            cooling=len(cooling.intersection(self._keys).union(refused)),
+            cooling=len(cooling.intersection(self._keys).union(out)),
             waiting=len(self._waiters),
             refused=refused,
             used_percent=self._used_percent(now),
@@ -330,7 +351,7 @@ class Pool:
 
     def _used_percent(self, now: float) -> int | None:
         """A model that some key was never asked for has room there."""
-        usable = {key_id for key_id, key in self._keys.items() if not key.is_refused}
+        usable = {key_id for key_id, key in self._keys.items() if not key.is_out}
         of_model: dict[str, list[Window]] = {}
         for (key_id, model), window in self._windows.items():
             if key_id in usable:
@@ -340,6 +361,7 @@ class Pool:
         return max((share for share in shares if share is not None), default=None)
 
     def states(self, now: float) -> Sequence[KeyState]:
+        self._expire()
         states = []
         for key_id, key in self._keys.items():
             windows = [window for (of, _), window in self._windows.items() if of == key_id]
@@ -356,6 +378,7 @@ class Pool:
                     calls_last_minute=sum(window.past for window in windows),
                     tokens_last_minute=sum(window.past_tokens for window in windows),
                     used=key.used,
+                    expired=key.is_expired,
                 )
             )
         return states
@@ -491,7 +514,7 @@ class Pool:
         return kept
 
     def _live(self, model: str) -> Collection[Window]:
-        return [self._window(key, model) for key in self._order if not key.is_refused]
+        return [self._window(key, model) for key in self._order if not key.is_out]
 
     def _by_turn(self, model: str) -> Iterable[_Key]:
         """Every usable key once, beginning after the one that was used last."""
@@ -499,7 +522,7 @@ class Pool:
         first = self._turns.get(model, 0)
         for index in range(first, first + len(order)):
             key = order[index % len(order)]
-            if not key.is_refused:
+            if not key.is_out:
                 yield key
 
     def _spare(self, window: Window, tokens_each: int, now: float) -> int:
@@ -514,7 +537,7 @@ class Pool:
         self, session: str, key: _Key, window: Window, model: str, permits: int, tokens_each: int, now: float
     ) -> Block:
         self._turns[model] = (key.index + 1) % len(self._order)
-        ttl_s = TTL_S if window.is_limited else TTL_UNLIMITED_S
+        ttl_s = min(TTL_S if window.is_limited else TTL_UNLIMITED_S, self._lasts_s(key))
         expires_at = now + ttl_s + self._call_s_max
         block = Block(next(self._ids), session, key.key.key_id, model, permits, tokens_each, expires_at)
         block.ttl_s, block.is_roomy = ttl_s, window.tokens_max is None
@@ -558,21 +581,41 @@ class Pool:
             raise no_provider(self.provider)
         soonest = inf
         for key in self._order:
-            if not key.is_refused:
+            if not key.is_out:
                 soonest = min(soonest, self._window(key, model).soonest(now, tokens))
                 if soonest <= deadline:
                     return
-        if all(key.is_refused for key in self._order):
-            raise ProviderError(
-                f"{self.provider} refuses every key it was given ({', '.join(self._keys)}).",
-                f"Check the key in {self.provider}'s console, export the right one, and run `masterbuilder up`.",
-            )
+        if all(key.is_out for key in self._order):
+            raise self._no_usable_key()
         if soonest == inf:
             raise UnavailableError(
                 f"The call may use {tokens:,} tokens, more than a key of {self.provider} may use in a minute.",
                 "Ask for a shorter answer (max_tokens), send less, or raise the key's limit.",
             )
         raise self._too_long(now, soonest, deadline - now)
+
+    def _no_usable_key(self) -> ProviderError:
+        if expired := [key.key.key_id for key in self._order if key.is_expired]:
+            return ProviderError(
+                f"No key of {self.provider} can be used any more: {', '.join(expired)} expired.",
+                f"Add a new one with `masterbuilder keys add {self.provider}`.",
+            )
+        return ProviderError(
+            f"{self.provider} refuses every key it was given ({', '.join(self._keys)}).",
+            f"Check the key in {self.provider}'s console, export the right one, and run `masterbuilder up`.",
+        )
+
+    def _expire(self) -> None:
+        """Takes those keys out whose time is over."""
+        while self._expiring and self._lasts_s(self._expiring[-1]) <= 0:
+            key = self._expiring.pop()
+            key.is_expired = True
+            self._doubtful.update(self._lines)
+            self._still_until.clear()
+            log.warning("the key %s of %s has expired", key.key.key_id, self.provider)
+
+    def _lasts_s(self, key: _Key) -> float:
+        return (_expiry(key) - self._utc()).total_seconds() if key.key.expires_at else inf
 
     def _too_long(self, now: float, soonest: float, wait_s: float) -> UnavailableError:
         for_s = f" for another {soonest - now:.0f} s" if soonest < inf else ""
@@ -651,3 +694,8 @@ def _opened(block: Block) -> Note:
     return (
         "opened", block.id, block.session, block.key_id, block.model, block.permits, block.tokens_each, block.expires_at
     )  # fmt: skip
+
+
+def _expiry(key: _Key) -> datetime:
+    assert key.key.expires_at is not None
+    return key.key.expires_at

@@ -57,7 +57,9 @@ class KeyBook(Book):
 
 
 def _key(row: tuple[Any, ...]) -> SealedKey:
-    return SealedKey(**dict(zip(SealedKey.__dataclass_fields__, row, strict=True)))
+    *values, expires_us = row
+    expires_at = at_us(expires_us) if expires_us is not None else None
+    return SealedKey(**dict(zip(SealedKey.__dataclass_fields__, (*values, expires_at), strict=True)))
 
 
 def _key_values(key: SealedKey) -> dict[str, Any]:

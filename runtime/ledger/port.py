@@ -421,6 +421,8 @@ class SealedKey:
     """An operator switched it off; it stays so whatever the environment says."""
     limits: str = ""
     """A JSON object, or empty. Not secret."""
+    expires_at: datetime | None = None
+    """From then on no call gets it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -681,7 +683,8 @@ class Ledger(Protocol):
 
     async def replace_keys(self, keys: Sequence[SealedKey]) -> None:
         """Makes these the keys that came from the environment: those missing are no longer active, those given are,
-        with what is now sealed and their limits. Keys under another label stay active, and nobody's `disabled` changes.
+        with what is now sealed, their limits and expiry. Keys under another label stay active, and nobody's `disabled`
+        changes.
         """
 
     async def keys(self, provider: str) -> Sequence[SealedKey]:

@@ -92,6 +92,15 @@ def key_readings(pools: Sequence[KeyPoolVitals]) -> list[Reading]:
                 text=f"{usable} of {pool.keys} keys of {pool.provider} are usable: `masterbuilder keys list` says why.",
             )
         )
+        readings += [
+            Reading(
+                condition=f"key-refused:{key_id}",
+                value=1,
+                threshold=1,
+                text=f"{pool.provider} refuses the key {key_id}: it is out of use until it is replaced or enabled.",
+            )
+            for key_id in pool.refused
+        ]
         if pool.used_percent is not None:
             readings.append(
                 Reading(

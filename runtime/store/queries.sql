@@ -261,16 +261,17 @@ ORDER BY t.created_at DESC, t.token_sha256
 UPDATE api_keys SET is_active = false WHERE is_active AND label = 'environment'
 
 -- name: put_environment_key
-INSERT INTO api_keys (key_id, provider, label, sealed, is_active, disabled, limits, created_at)
-VALUES ($key_id, $provider, $label, $sealed, true, false, $limits, $created_at)
-ON CONFLICT (provider, key_id) DO UPDATE SET sealed = excluded.sealed, limits = excluded.limits, is_active = true
+INSERT INTO api_keys (key_id, provider, label, sealed, is_active, disabled, limits, expires_at, created_at)
+VALUES ($key_id, $provider, $label, $sealed, true, false, $limits, $expires_at, $created_at)
+ON CONFLICT (provider, key_id) DO UPDATE
+SET sealed = excluded.sealed, limits = excluded.limits, expires_at = excluded.expires_at, is_active = true
 
 -- name: put_key
-INSERT INTO api_keys (key_id, provider, label, sealed, is_active, disabled, limits, created_at)
-VALUES ($key_id, $provider, $label, $sealed, $active, $disabled, $limits, $created_at)
+INSERT INTO api_keys (key_id, provider, label, sealed, is_active, disabled, limits, expires_at, created_at)
+VALUES ($key_id, $provider, $label, $sealed, $active, $disabled, $limits, $expires_at, $created_at)
 ON CONFLICT (provider, key_id) DO UPDATE
 SET label = excluded.label, sealed = excluded.sealed, is_active = excluded.is_active, disabled = excluded.disabled,
-    limits = excluded.limits
+    limits = excluded.limits, expires_at = excluded.expires_at
 
 -- name: disable_key
 UPDATE api_keys SET disabled = $disabled WHERE key_id = $key_id
@@ -289,12 +290,12 @@ VALUES ($rotated_at, $keys, $old_master, $new_master)
 SELECT epoch_us(rotated_at), keys, old_master, new_master FROM key_rotations ORDER BY rotated_at DESC
 
 -- name: keys_of_provider
-SELECT key_id, provider, label, sealed, is_active, disabled, limits FROM api_keys
+SELECT key_id, provider, label, sealed, is_active, disabled, limits, epoch_us(expires_at) FROM api_keys
 WHERE provider = $provider AND is_active AND NOT disabled
 ORDER BY created_at, key_id
 
 -- name: all_keys
-SELECT key_id, provider, label, sealed, is_active, disabled, limits FROM api_keys
+SELECT key_id, provider, label, sealed, is_active, disabled, limits, epoch_us(expires_at) FROM api_keys
 ORDER BY provider, created_at, key_id
 
 -- name: key_uses

@@ -518,7 +518,9 @@ class MemoryLedger:
                 self._keys[place] = replace(key, active=False)
         for key in keys:
             known = self._keys.get((key.provider, key.key_id), replace(key, disabled=False))
-            self._keys[key.provider, key.key_id] = replace(known, sealed=key.sealed, limits=key.limits, active=True)
+            self._keys[key.provider, key.key_id] = replace(
+                known, sealed=key.sealed, limits=key.limits, expires_at=key.expires_at, active=True
+            )
 
     async def keys(self, provider: str) -> Sequence[SealedKey]:
         return [key for key in self._keys.values() if key.provider == provider and key.active and not key.disabled]

@@ -1,4 +1,4 @@
-"""Lines 22-32, 46, 47, 68, 69 and 74-76 of spec/builder.md §18, over HTTP on one running service.
+"""Lines 21-32, 37, 46, 47, 68, 69 and 74-76 of spec/builder.md §18, over HTTP on one running service.
 
 Each user and model is a test's own. Behind the gateway stands the simulator, which answers as many tokens as it is
 asked for; it is also the payment provider, with its page and its signed webhooks. The two lines that need the service
@@ -30,6 +30,7 @@ from tests.e2e.live import Live
 
 SCENARIO = SCENARIOS / "expense_tracker"
 PICTURE = base64.b64encode(b"\x89PNG" * 50).decode()
+EMBEDDER = "openai/text-embedding-3-small"
 WATCHES_S_MAX = 90.0
 """Alerts are looked for every minute."""
 
@@ -371,6 +372,40 @@ def test_69__a_webhook_that_is_not_signed_is_rejected(shop: Shop) -> None:
     assert customer.wallet()["balance_credits"] == "7.00"
     assert customer.get(f"/api/v1/payments/orders/{order['order']}")["state"] == "pending"
     assert customer.confirms(order).status_code == 200, "signed well it is believed"
+
+
+@pytest.mark.timeout(600)
+def test_21__every_model_call_is_one_row_of_usage(shop: Shop, built: Built) -> None:
+    """All that this service did so far: the architect's calls, the edit engine's and customers', embeddings too."""
+    customer = shop.customer()
+    embedded = customer.http("POST", "/v1/embeddings", json={"model": EMBEDDER, "input": ["one text", "and another"]})
+    assert embedded.status_code == 200, embedded.text
+    customer.deductions(1)
+    served = shop.served()
+    rows = shop.report("usage", datetime.fromtimestamp(0).astimezone())
+    by_call = {row["call"]: row for row in rows}
+    assert len(by_call) == len(rows)
+    assert set(served) <= set(by_call)
+    assert {call for call, row in by_call.items() if row["outcome"] == "ok"} <= set(served)
+    for call, line in served.items():
+        if by_call[call]["outcome"] == "ok":
+            used = by_call[call]["input_tokens"], by_call[call]["output_tokens"]
+            assert used == (line["prompt_tokens"], line["completion_tokens"]), call
+    (embedding,) = [row for row in rows if row["user"] == customer.user]
+    assert (embedding["task_type"], served[embedding["call"]]["task"]) == ("code_embedding", "embeddings")
+    kinds = {row["task_type"] for row in rows if row["project"] == built.project}
+    assert {"clarification", "planning", "coding", "verification", "readme_generation"} <= kinds
+
+
+@pytest.mark.timeout(600)
+def test_37__a_verification_is_one_in_the_usage(shop: Shop, built: Built) -> None:
+    """Those calls, as their provider knows them by what they were asked, and no other."""
+    verified = {call for call, line in shop.served().items() if line["task"].startswith("verify.")}
+    rows = shop.report("usage", datetime.fromisoformat(built.events[0].at))
+    told = {row["call"] for row in rows if row["task_type"] == "verification"}
+    assert told == verified
+    cycles = [event for event in built.events if event.type == "verify.finished" and event.data["phase"]]
+    assert len(told) >= len(cycles) >= 2
 
 
 @pytest.mark.timeout(600)

@@ -1,7 +1,8 @@
-"""Lines 49-52, 65, 70-72 and 78 of spec/builder.md §18, and every way to steer a build, in one process."""
+"""Lines 49-52, 65, 70-73 and 78 of spec/builder.md §18, and every way to steer a build, in one process."""
 
 import asyncio
 import io
+import json
 import time
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,10 +25,12 @@ from runtime.implementer.implementer import Implementer
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import NewToken
 from runtime.project.messages import (
+    Answer,
     Approve,
     Cancel,
     Change,
     Describe,
+    OpenProject,
     Pause,
     ProjectView,
     PurgeAfter,
@@ -124,7 +127,7 @@ def merged(events: Sequence[EventRecord]) -> list[str]:
     return [event.data["task"] for event in events if event.type == "task.merged"]
 
 
-async def test_line_49__status_tells_tasks_done_and_credits_as_the_ledger_has_them(world: World) -> None:
+async def test_49__status_tells_tasks_done_and_credits_as_the_ledger_has_them(world: World) -> None:
     project = await order(world)
     await seen(world, project, "task.merged", 2)
     view = await tell(world, project, Describe())
@@ -138,15 +141,13 @@ async def test_line_49__status_tells_tasks_done_and_credits_as_the_ledger_has_th
     assert view.possible == ()
 
 
-async def test_line_50__status_of_no_project_says_so(world: World) -> None:
+async def test_50__status_of_no_project_says_so(world: World) -> None:
     with pytest.raises(NotFoundError, match="There is no project"):
         await tell(world, ProjectId("0f0e0d0c-0000-4000-8000-000000000000"), Describe())
 
 
 @pytest.mark.parametrize("event", ["step.started", "task.started", "task.merged"])
-async def test_lines_51_and_52__cancel_ends_all_spending_at_once_and_packs_what_exists(
-    world: World, event: str
-) -> None:
+async def test_51_and_52__cancel_ends_all_spending_at_once_and_packs_what_exists(world: World, event: str) -> None:
     project = await order(world)
     await seen(world, project, event)
     began = time.monotonic()
@@ -340,7 +341,7 @@ STEERED = {
 }  # fmt: skip
 
 
-async def test_line_65__another_user_reaches_nothing_by_guessing_the_id(world: World, bob: UserId) -> None:
+async def test_65__another_user_reaches_nothing_by_guessing_the_id(world: World, bob: UserId) -> None:
     project = await order(world)
     await seen(world, project, "plan.ready")
     async with at_the_door(world) as door:
@@ -396,7 +397,7 @@ def at_the_door(world: World) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api")
 
 
-async def test_line_70__a_restart_in_mid_implementation_goes_on_with_the_next_item(world: World) -> None:
+async def test_70__a_restart_in_mid_implementation_goes_on_with_the_next_item(world: World) -> None:
     project = await order(world)
     before = merged(await seen(world, project, "task.merged", 2))
     await world.crash_and_restart()
@@ -406,7 +407,7 @@ async def test_line_70__a_restart_in_mid_implementation_goes_on_with_the_next_it
     assert sorted(after) == ["T-001", "T-002", "T-003", "T-004"]
 
 
-async def test_lines_71_and_72__a_project_past_its_date_leaves_only_rows_of_money(world: World) -> None:
+async def test_71_and_72__a_project_past_its_date_leaves_only_rows_of_money(world: World) -> None:
     project = await order(world)
     events = await finished(world, project)
     view = await tell(world, project, Describe())
@@ -441,6 +442,40 @@ async def test_lines_71_and_72__a_project_past_its_date_leaves_only_rows_of_mone
     assert await order(world, key="two")
 
 
+async def test_73__an_export_has_the_owners_projects_conversations_and_transactions(world: World, bob: UserId) -> None:
+    """One project was delivered, another given up in the middle of its interview; of Bob's nothing is told."""
+    delivered = await order(world)
+    await finished(world, delivered)
+    begun = (await world.order(key="two", brief=small.BRIEF, answers={}, confirmed=False)).id
+    question = (await seen(world, begun, "project.question"))[-1].data["text"]
+    await tell(world, begun, Answer(key="a", text="For the night shift."))
+    await tell(world, begun, Cancel(key="stop"))
+    bobs = await world.host.ask(
+        user_entity(bob),
+        OpenProject(key="b", brief=small.BRIEF, answers={"audience": "Bob's own"}, max_ucredits=None, confirmed=False),
+    )
+    async with at_the_door(world) as door:
+        taken = await door.get("/api/v1/me/export", headers=bearer(LOCAL_ADMIN))
+        statement = (await door.get("/api/v1/credits/statement", headers=bearer(LOCAL_ADMIN))).json()["movements"]
+    assert taken.status_code == 200, taken.text
+    with zipfile.ZipFile(io.BytesIO(taken.content)) as archive:
+        files = {name: archive.read(name).decode() for name in archive.namelist()}
+    folders = {name.split("/")[1] for name in files if name.startswith("projects/")}
+    assert folders == {delivered, begun}
+    assert not any(word in text for word in (bobs.id, "Bob's own") for text in files.values())
+
+    shown = json.loads(files[f"projects/{delivered}/project.json"])
+    assert (shown["status"], shown["brief"], len(shown["tasks"])) == ("completed", small.BRIEF, 4)
+    said = json.loads(files[f"projects/{begun}/conversation.json"])
+    assert [(each["message_type"], each["content"]) for each in said[:3]] == [
+        ("user_message", small.BRIEF), ("bot_question", question), ("user_message", "For the night shift."),
+    ]  # fmt: skip
+    moves = {move["id"]: move["amount_ucredits"] for move in json.loads(files["statement.json"])}
+    assert moves == {move["id"]: move["amount_ucredits"] for move in statement}
+    balance = await world.store.books.balance(LOCAL_ADMIN)
+    assert sum(moves.values()) == balance.balance_ucredits < 100 * UCREDITS_PER_CREDIT
+
+
 async def _forward(world: World, project: ProjectId, to: datetime) -> None:
     """Delivers what is due by then, as the host does when that time comes."""
     for name, at in (("purge_warning", to - timedelta(days=3)), ("purge", to)):
@@ -459,7 +494,7 @@ async def test_purge__that_was_put_off_does_not_happen_yet(world: World) -> None
     assert (await tell(world, project, Describe())).status is Status.CANCELLED
 
 
-async def test_line_78__progress_tells_credits_with_each_verification_and_what_workers_do(world: World) -> None:
+async def test_78__progress_tells_credits_with_each_verification_and_what_workers_do(world: World) -> None:
     project = await order(world)
     doing = set()
     while (view := await tell(world, project, Describe())).status is not Status.COMPLETED:

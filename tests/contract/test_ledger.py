@@ -642,13 +642,14 @@ async def test_token__is_listed_and_revoked_by_its_id(world: World) -> None:
 
 
 async def test_keys_an_operator_added__stay_whatever_the_environment_says(world: World) -> None:
-    own = replace(a_key("own"), label="mine", limits='{"rpm": 5}')
+    own = replace(a_key("own"), label="mine", limits='{"rpm": 5}', expires_at=datetime(2027, 1, 31, tzinfo=UTC))
     await world.ledger.add_key(own)
+    assert await world.ledger.keys("openai") == [own]
     await world.ledger.replace_keys([a_key("env")])
     assert await world.ledger.set_key_disabled("env", True)
     assert not await world.ledger.set_key_disabled("unknown", True)
-    await world.ledger.replace_keys([a_key("env"), replace(own, label="environment", sealed=b"new", limits="")])
-    assert await world.ledger.keys("openai") == [replace(own, sealed=b"new", limits="")]
+    await world.ledger.replace_keys([a_key("env"), replace(own, label="environment", sealed=b"new", expires_at=None)])
+    assert await world.ledger.keys("openai") == [replace(own, sealed=b"new", expires_at=None)]
     await world.ledger.replace_keys([])
     known = {key.key_id: (key.label, key.active, key.disabled) for key in await world.ledger.all_keys()}
     assert known == {"env": ("environment", False, True), "own": ("mine", True, False)}

@@ -30,7 +30,7 @@ from runtime.implementer.implementer import Implementer
 from runtime.implementer.packages.cache import PackageCache
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork
-from runtime.keys.keys import provider_key, seal_key
+from runtime.keys.keys import KeyLeases, provider_key, seal_key
 from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Receipt
 from runtime.project.facts import project_facts
@@ -82,12 +82,15 @@ class World:
     async def open(self) -> None:
         await self.store.open()
         await self.store.books.open_wallet(LOCAL_ADMIN, True)
+        market = Market(Routes(CATALOGUE), source=self.store.books)
+        self.calls = ModelCalls(self.store.books, await self.leases(), market, self.settings)
+        await self.start_host()
+
+    async def leases(self) -> KeyLeases:
+        """Of the one key there is."""
         endpoint = Endpoint(provider="openai", base_url=self.simulator.base_url, key="sim-test")
         await self.store.books.replace_keys([seal_key(endpoint, self.secrets.api_key_encryption_key)])
-        ring = KeyRing([provider_key(endpoint)], cooldown_s=1.0)
-        market = Market(Routes(CATALOGUE), source=self.store.books)
-        self.calls = ModelCalls(self.store.books, ring, market, self.settings)
-        await self.start_host()
+        return KeyRing([provider_key(endpoint)], cooldown_s=1.0)
 
     async def close(self) -> None:
         await self.host.stop()

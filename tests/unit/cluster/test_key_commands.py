@@ -10,6 +10,7 @@ KEY = {
     "key_id": "openai-1", "provider": "openai", "label": "[red]mine", "state": "cooling", "limits": "",
     "cooling_s": 12.3,
     "in_flight": 1, "calls_last_minute": 2, "tokens_last_minute": 3, "calls": 4, "last_used_at": "2026-11-01T10:00:00Z",
+    "expires_at": "2027-01-31T00:00:00Z",
 }  # fmt: skip
 ROTATION = {"rotated_at": "2026-11-01T10:00:00Z", "keys": 1, "old_master": "aaaa", "new_master": "bbbb"}
 
@@ -32,20 +33,21 @@ def test_list__shows_every_key_and_the_last_rotation(run, door):
     door.says("GET /api/v1/admin/keys", {"keys": [KEY], "rotations": [ROTATION]})
     told = run("list")
     assert told.exit_code == 0
-    for text in ("openai-1", "[red]mine", "cooling 12 s", "2026-11-01 10:00", "aaaa -> bbbb"):
+    for text in ("openai-1", "[red]mine", "cooling 12 s until 2027-01-31", "2026-11-01 10:00", "aaaa -> bbbb"):
         assert text in told.output
 
 
 def test_add__reads_the_key_from_stdin_and_never_from_the_command_line(run, door):
     door.says("POST /api/v1/admin/keys", {"key_id": "openai-1", "provider": "openai"})
     limits = ("--requests-per-minute", "60", "--limits", '{"models": {"m": {"concurrency": 2}}}')
-    told = run("add", "openai", "--label", "mine", *limits, stdin="sk-secret\n")
+    told = run("add", "openai", "--label", "mine", *limits, "--expires-at", "2027-01-31T00:00:00Z", stdin="sk-secret\n")
     assert (told.exit_code, "sk-secret" in told.output) == (0, False)
     assert door.asked[0][2] == {
         "provider": "openai",
         "key": "sk-secret",
         "label": "mine",
         "limits": {"requests_per_minute": 60, "models": {"m": {"concurrency": 2}}},
+        "expires_at": "2027-01-31T00:00:00Z",
     }
     assert run("add", "openai", "sk-secret").exit_code == 2
     assert run("add", "openai", stdin="").exit_code == 2

@@ -7,6 +7,7 @@ import selectors
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,11 @@ class PoolProcess:
         return answer
 
 
-def key(name: str, **limits: int) -> ProviderKey:
+def key(name: str, expires_at: datetime | None = None, **limits: int) -> ProviderKey:
     quotas = parse_quotas(json.dumps(limits))
-    return ProviderKey(provider="openai", key_id=name, base_url="http://x/v1", key=f"sk-{name}", quotas=quotas)
+    return ProviderKey(
+        provider="openai", key_id=name, base_url="http://x/v1", key=f"sk-{name}", quotas=quotas, expires_at=expires_at
+    )
 
 
 def wish(user: str = "u", tokens: int = 10, model: str = "m", **fields: Any) -> Wish:

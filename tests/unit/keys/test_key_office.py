@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+from datetime import UTC, datetime
 
 import pytest
 
@@ -155,6 +156,7 @@ def test_import__finds_single_keys_lists_and_files_each_once(tmp_path):
         "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
         "OPENAI_API_KEYS_JSON": '[{"key": "sk-o1"}, {"key": "sk-o2", "limits": {"concurrency": 3}}]',
         "OPENAI_KEY_LIMITS_JSON": '{"requests_per_minute": 50}',
+        "GROQ_API_KEYS_JSON": '[{"key": "sk-q", "expires_at": "2027-01-31T00:00:00Z"}]',
         "GEMINI_API_KEY": "g1",
         "GOOGLE_API_KEYS_JSON": '[{"key": "g2", "active": true}, {"key": "g1", "active": true}]',
         "OPENROUTER_API_KEYS_JSON": str(file),
@@ -169,8 +171,11 @@ def test_import__finds_single_keys_lists_and_files_each_once(tmp_path):
             ("gemini", "g1", ""),
             ("gemini", "g2", ""),
             ("openrouter", "sk-r1", ""),
+            ("groq", "sk-q", ""),
         ]
     )
+    ends = {each.endpoint.key: each.expires_at for each in found_keys(environment) if each.expires_at}
+    assert ends == {"sk-q": datetime(2027, 1, 31, tzinfo=UTC)}
     assert {e.endpoint.base_url for e in found_keys(environment) if e.endpoint.provider == "openai"} == {
         "http://127.0.0.1:9/v1"
     }
@@ -181,6 +186,7 @@ def test_import__finds_single_keys_lists_and_files_each_once(tmp_path):
     "value",
     ["{}", "[{}]", '[{"key": 1}]', '[{"key": ""}]', '[{"key": "sk-secret", "colour": 1}]', "relative.json",
      "/does/not/exist", '[{"key": "sk-secret", "active": "yes"}]', '[{"key": "sk-secret", "limits": {"rpm": 1}}]',
+     '[{"key": "sk-secret", "expires_at": "2027-01-31T00:00:00"}]',
      '[{"key": "sk secret"}]', "["],
 )  # fmt: skip
 def test_import__of_a_list_that_cannot_be_read_names_the_variable_and_shows_no_key(value):

@@ -60,6 +60,15 @@ async def test_lease__carries_what_a_call_needs_and_takes_keys_in_turn(world):
     assert "sk-a" not in repr(leases)
 
 
+@in_world(key("a"), key("b"), key("c"))
+async def test_keys__take_turns_whether_permits_come_from_stock_or_from_the_pool(world):
+    used = []
+    for number in range(90):
+        used.append((await world.call()).key_id)
+        await asyncio.sleep(0.01 if number % 20 else 0.4)
+    assert [set(used[first : first + 3]) for first in range(0, 90, 3)] == [{"a", "b", "c"}] * 30
+
+
 @in_world(key("a"))
 async def test_stock__serves_calls_without_going_to_the_pool(world):
     for _ in range(200):

@@ -1,4 +1,5 @@
 import logging
+from datetime import UTC, datetime
 
 import pytest
 from key_world import key, wish
@@ -17,7 +18,8 @@ class Desk:
 
     def __init__(self, *keys, cooldown_s=60):
         self.notes = []
-        self.pool = Pool("openai", cooldown_s=cooldown_s, call_s_max=100, note=self.notes.append)
+        self.utc = datetime(2026, 11, 1, tzinfo=UTC)
+        self.pool = Pool("openai", cooldown_s=cooldown_s, call_s_max=100, note=self.notes.append, utc=lambda: self.utc)
         self.pool.set_keys(keys)
         self.ids = iter(range(1, 1_000_000))
 
@@ -114,6 +116,35 @@ def test_keys__are_used_in_turn_and_none_idles_while_another_is_full():
     for _ in range(7):
         desk.ask(0)
     assert [block.key_id for block in desk.grants(0)] == ["a", "b", "c", "b", "c", "b", "c"]
+
+
+def test_key__is_given_until_it_expires_and_what_was_given_in_advance_lasts_no_longer():
+    desk = Desk(key("a", expires_at=datetime(2026, 11, 1, 12, tzinfo=UTC)), key("b"))
+    desk.utc = datetime(2026, 11, 1, 11, 59, 59, tzinfo=UTC)
+    taken = desk.pool.take("s", "m", 4, 0, 0)
+    assert {block.key_id: block.ttl_s for block in taken} == {"a": 1.0, "b": 2.0}
+    desk.utc = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    assert [block.key_id for block in desk.pool.take("s", "m", 4, 0, 1)] == ["b"]
+    for _ in range(3):
+        desk.ask(1)
+    assert [block.key_id for block in desk.grants(1)] == ["b"] * 3
+    assert [state.expired for state in desk.pool.states(1)] == [True, False]
+    assert (desk.pool.vitals(1).cooling, desk.pool.vitals(1).refused) == (1, ())
+
+
+def test_wait__for_a_key_ends_when_the_key_expires():
+    desk = Desk(key("a", expires_at=datetime(2026, 11, 1, 12, tzinfo=UTC), concurrency=1))
+    desk.utc = datetime(2026, 11, 1, 11, 59, 50, tzinfo=UTC)
+    desk.ask(0)
+    desk.grants(0)
+    desk.ask(0)
+    assert desk.pool.tick(0) == ([], [])
+    assert desk.pool.next_change(0) == 10
+    desk.utc = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    ((_, error),) = desk.pool.tick(10)[1]
+    assert "a expired" in str(error)
+    with pytest.raises(ProviderError, match="a expired"):
+        desk.ask(10)
 
 
 def test_wait__that_would_be_in_vain_is_refused_at_once():

@@ -120,6 +120,13 @@ async def test_keys_of_a_provider__are_told_when_few_can_be_used_or_little_of_th
     assert await open_conditions(world) == []
 
 
+async def test_key_that_is_refused__is_told_by_itself_however_many_others_there_are(world: World) -> None:
+    pool = KeyPoolVitals(provider="openai", keys=5, cooling=1, waiting=0, refused=("openai-1",))
+    changes = await world.store.reports.watch(key_readings([pool]))
+    assert [reading.condition for reading in changes.raised] == ["key-refused:openai-1"]
+    assert "out of use until it is replaced or enabled" in changes.raised[0].text
+
+
 async def test_index_that_is_behind__is_told_until_it_came_to_the_newest_commit_or_the_project_is_over(
     world: World,
 ) -> None:

@@ -17,7 +17,7 @@ ADMIN = {"authorization": "Bearer bob-token"}
 ROUTES = [(method, route.path) for route in key_routes.router.routes for method in route.methods]
 FACTS = KeyFacts(
     key_id="openai-1", provider="openai", label="l", state="usable", limits="", cooling_s=0.0, in_flight=0,
-    calls_last_minute=1, tokens_last_minute=2, calls=3, last_used_at=datetime(2026, 11, 1, tzinfo=UTC),
+    expires_at=None, calls_last_minute=1, tokens_last_minute=2, calls=3, last_used_at=datetime(2026, 11, 1, tzinfo=UTC),
 )  # fmt: skip
 
 
@@ -25,8 +25,8 @@ class FakeOffice:
     def __init__(self):
         self.done = []
 
-    async def add(self, endpoint, label, limits):
-        self.done.append((endpoint.provider, endpoint.key, endpoint.base_url, label, limits))
+    async def add(self, endpoint, label, limits, expires_at):
+        self.done.append((endpoint.provider, endpoint.key, endpoint.base_url, label, limits, expires_at))
         return "openai-1"
 
     async def set_disabled(self, key_id, disabled):
@@ -79,10 +79,11 @@ async def test_add__seals_at_the_providers_own_address_or_another(keys, office):
     body = {"provider": "xAI", "key": " sk-1 ", "limits": {"requests_per_minute": 5}}
     assert (await keys.post(url, json=body, headers=ADMIN)).json() == {"key_id": "openai-1", "provider": "grok"}
     body = {"provider": "mine", "key": "sk-2", "base_url": "http://127.0.0.1:9/v1", "label": "lab"}
+    body["expires_at"] = "2027-01-31T00:00:00Z"
     assert (await keys.post(url, json=body, headers=ADMIN)).status_code == 200
     assert office.done == [
-        ("grok", "sk-1", "https://api.x.ai/v1", "added", '{"requests_per_minute": 5}'),
-        ("mine", "sk-2", "http://127.0.0.1:9/v1", "lab", ""),
+        ("grok", "sk-1", "https://api.x.ai/v1", "added", '{"requests_per_minute": 5}', None),
+        ("mine", "sk-2", "http://127.0.0.1:9/v1", "lab", "", datetime(2027, 1, 31, tzinfo=UTC)),
     ]
 
 
@@ -100,6 +101,7 @@ async def test_add__seals_at_the_providers_own_address_or_another(keys, office):
         {"provider": "openai", "key": "sk-secret", "base_url": "file:///etc/passwd"},
         {"provider": "openai", "key": "sk-secret", "label": "environment"},
         {"provider": "openai", "key": "sk-secret", "limits": {"requests_per_minute": -1}},
+        {"provider": "openai", "key": "sk-secret", "expires_at": "2027-01-31T00:00:00"},
         {"provider": "openai", "key": "sk-secret" * 1_000},
     ],
 )
