@@ -18,6 +18,7 @@ import pytest
 
 from actors import key_pool, ledger
 from actors.key_pool import KeyPoolActor, KeyPools
+from actors.ledger import LedgerHandle
 from cluster.simulator.server import Simulator
 from cluster.simulator.usage import fingerprint
 from runtime.catalogue.endpoints import Endpoint
@@ -111,7 +112,7 @@ class Keyed(World):
         call = new_call_id()
         order = CallOrder(call=call, user=LOCAL_ADMIN, task_type="chat", model=model)
         said = Message(role="user", parts=(Text(text="synthetic tokens=1"),))
-        await self.calls.complete(order, ChatRequest(system=(), messages=[said], output_tokens_max=16))
+        await self.calls.complete(order, ChatRequest(system=(), messages=(said,), output_tokens_max=16))
         (served,) = [line for id, line in self.served().items() if id.startswith(call)]
         return next((key for key in KEYS if fingerprint(key) == served["key"]), f"another one, on {served['wire']}")
 
@@ -143,7 +144,7 @@ async def keyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         engine = BlocksEngine(MeteredDoor(world))
         world.implementer = Implementer(sandbox=world.sandbox, engine=engine, scratch_dir=tmp_path / "scratch")
         monkeypatch.setattr(key_pool, "prepare_process", lambda: None)
-        monkeypatch.setattr(key_pool.LedgerHandle, "ensure", lambda settings: world.store.books)
+        monkeypatch.setattr(LedgerHandle, "ensure", lambda settings: world.store.books)
         for module in (key_pool, ledger):
             monkeypatch.setattr(module, "find", actors.find)
             monkeypatch.setattr(module, "names", actors.names)
@@ -212,7 +213,7 @@ async def test_61__a_refused_key_is_out_of_use_and_an_alert_says_so(keyed: Keyed
 
 async def _served(keyed: Keyed, key: str) -> bool:
     """Whether the newest call was its."""
-    return list(keyed.served().values())[-1]["key"] == fingerprint(key)
+    return bool(list(keyed.served().values())[-1]["key"] == fingerprint(key))
 
 
 async def _is(keyed: Keyed, key: str, condition: str) -> bool:
