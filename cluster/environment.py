@@ -14,6 +14,8 @@ _STATED = {"API_KEY_ENCRYPTION_KEY"}
 """Secrets that the service's own processes read from their environment."""
 
 BIND_HOOK = "cluster.replica_port.bind_to_node_address"
+PAYMENT_SECRET_VARIABLE = "SIMULATOR_PAYMENT_SECRET"
+"""With it the simulator signs what it tells of payments."""
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:

@@ -7,9 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster.environment import without_secrets
+from cluster.environment import PAYMENT_SECRET_VARIABLE, without_secrets
 from cluster.instance import MARK, Instance
-from cluster.simulator.payments import SECRET_VARIABLE
 from runtime.errors import UnavailableError
 
 _READY = "Simulator ready: "
@@ -50,7 +49,7 @@ class SimulatorProcess:
                     "--latency-ms", str(latency_ms), *(["--webhook-url", webhook_url] if webhook_url else []),
                 ],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-                env={**without_secrets(environment), MARK: instance.id, SECRET_VARIABLE: payment_secret},
+                env={**without_secrets(environment), MARK: instance.id, PAYMENT_SECRET_VARIABLE: payment_secret},
             )  # fmt: skip
         assert process.stdout is not None
         deadline = time.monotonic() + _START_S_MAX

@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
+from cluster.environment import PAYMENT_SECRET_VARIABLE
 from cluster.simulator.refusal import Refusal
 from runtime.payments.signed import CHECKOUT_FIELDS, TOLERANCE_S, checkout_signature, parse_secret, webhook_header
 
-SECRET_VARIABLE = "SIMULATOR_PAYMENT_SECRET"
 DELIVERY_S_MAX = 30.0
 FAULTS: Mapping[str, str] = {
     "": "Pay",
@@ -45,7 +45,8 @@ def payment_setup(webhook_url: str | None, environment: Mapping[str, str]) -> Pa
     if not webhook_url:
         return None
     return PaymentSetup(
-        webhook_url=webhook_url, secret=parse_secret(environment.get(SECRET_VARIABLE, ""), SECRET_VARIABLE)
+        webhook_url=webhook_url,
+        secret=parse_secret(environment.get(PAYMENT_SECRET_VARIABLE, ""), PAYMENT_SECRET_VARIABLE),
     )  # fmt: skip
 
 

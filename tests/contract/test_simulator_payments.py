@@ -10,7 +10,8 @@ import httpx
 import pytest
 from aiohttp import web
 
-from cluster.simulator.payments import SECRET_VARIABLE, payment_setup
+from cluster.environment import PAYMENT_SECRET_VARIABLE
+from cluster.simulator.payments import payment_setup
 from cluster.simulator.server import Simulator
 from runtime.config import Settings
 from runtime.errors import BadInputError
@@ -84,7 +85,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
         payments = payment_setup(
-            f"http://127.0.0.1:{port}/api/v1/payments/simulator/webhook", {SECRET_VARIABLE: SECRET}
+            f"http://127.0.0.1:{port}/api/v1/payments/simulator/webhook", {PAYMENT_SECRET_VARIABLE: SECRET}
         )
         try:
             async with (
@@ -160,5 +161,5 @@ async def test_simulator_without_a_webhook__has_no_page(tmp_path: Path) -> None:
 
 
 def test_simulator_without_a_secret__does_not_start() -> None:
-    with pytest.raises(BadInputError, match=SECRET_VARIABLE):
+    with pytest.raises(BadInputError, match=PAYMENT_SECRET_VARIABLE):
         payment_setup("http://127.0.0.1:8000/api/v1/payments/simulator/webhook", {})
