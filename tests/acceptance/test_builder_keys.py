@@ -107,6 +107,12 @@ class Keyed(World):
             answer = await client.post(f"{self.simulator.root_url}/simulator/faults", json=fault)
         assert answer.status_code == 200, answer.text
 
+    async def turned_away(self, key: str) -> int:
+        """Calls that the simulator refused for their key."""
+        async with httpx.AsyncClient() as client:
+            told = (await client.get(f"{self.simulator.root_url}/simulator/faults")).json()["waiting"]
+        return sum(each["taken"] for each in told if each["kind"] == "revoke_key" and each["key"] == key)
+
     async def asks(self, model: str = MODEL) -> str:
         """Makes one call; the key that served it, as the simulator saw it."""
         call = new_call_id()
@@ -207,8 +213,8 @@ async def test_61__a_refused_key_is_out_of_use_and_an_alert_says_so(keyed: Keyed
     keyed.actors.restart()
     assert ALPHA not in [await keyed.asks() for _ in range(6)]
     assert await keyed.condition(ALPHA) == "refused"
+    assert await keyed.turned_away(ALPHA) == 1
     await keyed.add(ALPHA)
-    await keyed.fault(kind="revoke_key", key=BETA)
     assert told not in await keyed.alerts(), "whoever gives it again has mended it"
 
 
