@@ -54,6 +54,7 @@ from runtime.ledger.port import (
     SealedKey,
     Settlement,
     Spending,
+    Spent,
     StoppedAccount,
     TokenRow,
     UserCall,
@@ -370,6 +371,9 @@ class LedgerHandle:
     async def settle(self, settlement: Settlement) -> Sequence[EscrowId]:
         data = pickle.dumps(settlement, 5)
         return await call(lambda: self._actor.settle.remote(data), what="The ledger")
+
+    async def spent(self, project: ProjectId) -> Spent:
+        return await self._ask(Ledger.spent, project)
 
     async def receipt(self, project: ProjectId) -> Receipt:
         return await self._ask(Ledger.receipt, project)

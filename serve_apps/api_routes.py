@@ -256,7 +256,8 @@ async def _listed(system: System, head: Head) -> dict[str, Any]:
     try:
         return project_json(await system.entities.ask(head.entity, Describe()))
     except QuarantinedError as error:
-        return set_aside_json(head, await system.ledger.receipt(ProjectId(name_of(head.entity))), str(error))
+        project = ProjectId(name_of(head.entity))
+        return set_aside_json(head, project, await system.ledger.spent(project), str(error))
 
 
 async def _tell(system: System, user: Identity, project: str, message: ProjectMessage) -> JSONResponse:

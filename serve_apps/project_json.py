@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runtime.entity.journal import Head
+from runtime.ids import ProjectId
 from runtime.ledger.money import credits_text, usd_text
-from runtime.ledger.port import Receipt
+from runtime.ledger.port import Spent
 from runtime.project.messages import ChangeView, Doing, ProjectView
 
 
@@ -111,16 +112,16 @@ def _change(change: ChangeView) -> dict[str, Any]:
     }
 
 
-def set_aside_json(head: Head, receipt: Receipt, why: str) -> dict[str, Any]:
+def set_aside_json(head: Head, project: ProjectId, spent: Spent, why: str) -> dict[str, Any]:
     """A project in quarantine: what is known without asking it. What is not known is left out."""
     return {
-        "id": receipt.project,
+        "id": project,
         "title": str(head.data.get("title", "")),
         "status": "quarantined",
-        "spent_credits": credits_text(receipt.net_ucredits),
-        "spent_ucredits": receipt.net_ucredits,
-        "spent_usd": usd_text(receipt.total_cost_pusd),
-        "spent_pusd": receipt.total_cost_pusd,
+        "spent_credits": credits_text(spent.net_ucredits),
+        "spent_ucredits": spent.net_ucredits,
+        "spent_usd": usd_text(spent.total_cost_pusd),
+        "spent_pusd": spent.total_cost_pusd,
         "failure_reason": why,
         "updated_at": head.updated_at.isoformat(),
         "last_seq": head.last_seq,

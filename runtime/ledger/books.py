@@ -30,6 +30,7 @@ from runtime.ledger.port import (
     Receipt,
     Return,
     Settlement,
+    Spent,
     StoppedAccount,
 )
 from runtime.ledger.recall import Recall
@@ -201,6 +202,10 @@ class Books(KeyBook, ModelBook, OrderBook, PersonBook, TokenBook):
             [call_of(row) for row in calls],
             {call: (amount, reason, at_us(at)) for call, amount, reason, at in refunds},
         )
+
+    async def spent(self, project: ProjectId) -> Spent:
+        ((ucredits, cost_pusd, refunded_ucredits),) = await self._rows("spent_on_project", {"project": project})
+        return Spent(total_cost_pusd=cost_pusd, total_ucredits=ucredits, refunded_ucredits=refunded_ucredits)
 
     async def add_token(self, token: NewToken) -> None:
         """Raises BadInputError for a token that cannot be one, ConflictError for somebody who is being erased."""

@@ -327,22 +327,28 @@ class RefundRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Spent:
+    """A project's sums so far: what was charged, what that cost the platform, and what was given back."""
+
+    total_cost_pusd: int
+    total_ucredits: int
+    refunded_ucredits: int
+
+    @property
+    def net_ucredits(self) -> int:
+        """What the project really cost its user so far."""
+        return self.total_ucredits - self.refunded_ucredits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt(Spent):
     """A project's account. `charged` are the user's; `losses` are the platform's and cost the user nothing."""
 
     project: ProjectId
     charged: Sequence[CallRow]
     losses: Sequence[CallRow]
     pending: Sequence[CallRow]
-    total_cost_pusd: int
-    total_ucredits: int
-    refunded_ucredits: int
     refunds: Sequence[RefundRow] = ()
-
-    @property
-    def net_ucredits(self) -> int:
-        """What the project really cost its user so far."""
-        return self.total_ucredits - self.refunded_ucredits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -665,6 +671,9 @@ class Ledger(Protocol):
 
     async def receipt(self, project: ProjectId) -> Receipt:
         """Calls under an escrow appear when they are settled."""
+
+    async def spent(self, project: ProjectId) -> Spent:
+        """The sums of the receipt, for much less than the receipt: a build is asked for them all the time."""
 
     async def set_role(self, user: UserId, role: Role) -> None:
         """Raises NotFoundError for a user nobody registered."""

@@ -111,7 +111,7 @@ class Building:
         return await self._workshop.ledger.receipt(self._activation.state.id)
 
     async def spent_ucredits(self) -> int:
-        return (await self.receipt()).total_ucredits
+        return (await self._workshop.ledger.spent(self._activation.state.id)).total_ucredits
 
     async def _land(self, item: Item) -> None:
         """Attempts until the item's commit is on main, or the item is given up or struck by its owner."""

@@ -175,8 +175,8 @@ class Project(Entity[State]):
             case _:
                 raise ConflictError(f"A project does not understand {type(message).__name__}.")
         await self.wake()
-        receipt = await self._workshop.ledger.receipt(self.state.id)
-        view = self.state.view(receipt.net_ucredits, receipt.total_cost_pusd)
+        spent = await self._workshop.ledger.spent(self.state.id)
+        view = self.state.view(spent.net_ucredits, spent.total_cost_pusd)
         return replace(view, activity=self._activity.told(), possible=possible(self.state))
 
     async def _begin(self, message: Begin) -> None:
@@ -384,7 +384,7 @@ class Project(Entity[State]):
 
         Raises WishOpenError where it would be completed and a change was asked for meanwhile.
         """
-        receipt = await self._workshop.ledger.receipt(self.state.id)
+        spent = await self._workshop.ledger.spent(self.state.id)
         purge_at = self._purging.due(datetime.now(UTC))
 
         def moves(state: State) -> Moves:
@@ -398,7 +398,7 @@ class Project(Entity[State]):
             {
                 "status": status,
                 "reason": reason,
-                "spent_ucredits": receipt.net_ucredits,
+                "spent_ucredits": spent.net_ucredits,
                 "purge_at": purge_at.isoformat(),
             },
             moves,

@@ -65,6 +65,7 @@ from runtime.ledger.port import (
     SealedKey,
     Settlement,
     Spending,
+    Spent,
     StoppedAccount,
     TokenRow,
     UserCall,
@@ -434,6 +435,14 @@ class MemoryLedger:
             if settlement.process_ended and escrow.draw.process == settlement.process:
                 self._take_back(Return(escrow=name, granted_ucredits=0, ends=True))
         return ()
+
+    async def spent(self, project: ProjectId) -> Spent:
+        receipt = await self.receipt(project)
+        return Spent(
+            total_cost_pusd=receipt.total_cost_pusd,
+            total_ucredits=receipt.total_ucredits,
+            refunded_ucredits=receipt.refunded_ucredits,
+        )
 
     async def receipt(self, project: ProjectId) -> Receipt:
         rows = [(self._row(call), self._cost(call) - call.bound_pusd) for call in self._of_project(project)]

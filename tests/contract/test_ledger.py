@@ -31,6 +31,7 @@ from runtime.ledger.port import (
     Return,
     SealedKey,
     Settlement,
+    Spent,
     TokenTerms,
 )
 from runtime.store.blobs import Blobs
@@ -515,6 +516,8 @@ async def test_usage_above_a_calls_own_bound__is_the_platforms_loss_and_shows_in
         ("failed", "provider_failed"): (0, 0),
     }
     assert receipt.total_ucredits == 150_000 + 7 * 150
+    sums = Spent(total_ucredits=150_000 + 7 * 150, total_cost_pusd=1_007 * 10**6, refunded_ucredits=0)
+    assert await world.ledger.spent(PROJECT) == sums
 
 
 async def test_return__gives_back_once_and_never_what_was_used(world: World) -> None:

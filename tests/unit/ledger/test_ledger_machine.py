@@ -5,7 +5,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -33,10 +33,12 @@ from runtime.ledger.port import (
     NewToken,
     Payer,
     Purchase,
+    Receipt,
     Repayment,
     Return,
     Role,
     Settlement,
+    Spent,
     TokenTerms,
 )
 from runtime.store import transaction
@@ -307,6 +309,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert receipt.total_ucredits == expected.total_ucredits
             assert sorted(map(repr, receipt.refunds)) == sorted(map(repr, expected.refunds))
             assert receipt.net_ucredits == expected.net_ucredits >= 0
+            assert self.run(self.books.spent(project)) == sums_of(receipt)
         spent, expected_spent = (
             {row.token_id: row.spent_ucredits for row in self.run(which.tokens(None))}
             for which in (self.books, self.model)
@@ -381,6 +384,10 @@ def movements(statement: Any) -> list[Any]:
     """But for grants and charges, which the model does not list."""
     listed = [each for each in statement if each.type not in ("usage_deduction", "initial_grant")]
     return sorted((each.id, each.type, each.amount_ucredits, each.text) for each in listed)
+
+
+def sums_of(receipt: Receipt) -> Spent:
+    return Spent(**{each.name: getattr(receipt, each.name) for each in fields(Spent)})
 
 
 def by_call(rows: Any) -> list[Any]:
