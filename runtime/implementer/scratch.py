@@ -6,7 +6,7 @@ Both run ordinary tools, because generated code can nest folders deeper than Pyt
 import asyncio
 import os
 import secrets
-import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,13 +64,9 @@ async def add_tree(source: Path, target: Path) -> None:
 
     Raises UnavailableError when the disk does not take it.
     """
-    copy = ("cp", "-a", "--no-clobber", "--reflink=auto", "--", f"{source}/.", str(target))
-    process = await asyncio.create_subprocess_exec(
-        *copy, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}
-    )
-    _, said = await process.communicate()
+    _, said = await _ended("cp", "-a", "--no-clobber", "--reflink=auto", "--", f"{source}/.", str(target))
     # Some versions take a file that is left as it is for a failure.
-    faults = [line for line in said.decode(errors="replace").splitlines() if "not replacing" not in line]
+    faults = [line for line in said.splitlines() if "not replacing" not in line]
     if faults:
         raise UnavailableError(
             f"Files cannot be copied for a check: {faults[-1][-200:]}.", "See whether its disk is full."
@@ -84,16 +80,18 @@ async def tree_bytes(folder: Path) -> int:
 
 
 async def _run(*command: str) -> str:
-    program = shutil.which(command[0]) or command[0]
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *command[1:],
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+    printed, _ = await _ended(*command)
+    return printed
+
+
+async def _ended(*command: str) -> tuple[str, str]:
+    """What it wrote, and its errors, in English. Not asyncio's subprocess: uvloop forks, which takes this process, with
+    all it has loaded, longer than the command itself.
+    """
+    done = await asyncio.to_thread(
+        subprocess.run, command, stdin=subprocess.DEVNULL, capture_output=True, env={**os.environ, "LC_ALL": "C"}
     )
-    printed, _ = await process.communicate()
-    return printed.decode(errors="replace")
+    return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
 def _abandoned(root: Path) -> list[Path]:
