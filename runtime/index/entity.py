@@ -23,6 +23,9 @@ from runtime.store.seal import Seal
 
 log = logging.getLogger(__name__)
 
+PLAN = "TODO.md"
+"""Every merge ticks it, and it answers no question about code: it is not searched."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateIndex:
@@ -124,6 +127,8 @@ def _ms_since(began_s: float) -> int:
 
 
 def _files_of(bundle: bytes) -> dict[str, bytes]:
-    """Blocking. The tracked files of the bundle's main branch."""
+    """Blocking. The tracked files of the bundle's main branch, but for its plan."""
     with tempfile.TemporaryDirectory(prefix="mb-index-") as folder:
-        return ProjectRepository.from_bundle(Path(folder) / "repository", bundle).contents()
+        files = ProjectRepository.from_bundle(Path(folder) / "repository", bundle).contents()
+    files.pop(PLAN, None)
+    return files

@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -67,9 +66,9 @@ class Watch:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._looks: list[tuple[float, Counter[str]]] = []
+        self._looks: list[tuple[float, dict[str, float]]] = []
         """Unix seconds, and CPU seconds so far by the name of the process."""
-        self._ended: Counter[str] = Counter()
+        self._ended: dict[str, float] = {}
         self._living: dict[int, _Used] = {}
         self.memory_bytes_max = 0
         self._stop = threading.Event()
@@ -82,10 +81,10 @@ class Watch:
         self._thread.join()
         self._look()
 
-    def spent(self, since_s: float, until_s: float) -> Counter[str]:
+    def spent(self, since_s: float, until_s: float) -> dict[str, float]:
         """CPU seconds by name between two Unix times, from the looks nearest to them."""
         first, last = (min(self._looks, key=lambda look: abs(look[0] - at_s))[1] for at_s in (since_s, until_s))
-        return last - first
+        return {name: seconds - first.get(name, 0.0) for name, seconds in last.items()}
 
     def _run(self) -> None:
         while not self._stop.wait(SAMPLE_EVERY_S):
@@ -104,11 +103,11 @@ class Watch:
             living[process.pid] = _Used(name, parent, used_s)
         for pid, used in self._living.items():
             if pid not in living and (used.parent not in living or living[used.parent].name == RAYLET):
-                self._ended[used.name] += used.seconds
+                self._ended[used.name] = self._ended.get(used.name, 0.0) + used.seconds
         self._living = living
-        look = Counter(self._ended)
+        look = dict(self._ended)
         for used in living.values():
-            look[used.name] += used.seconds
+            look[used.name] = look.get(used.name, 0.0) + used.seconds
         self._looks.append((time.time(), look))
         self.memory_bytes_max = max(self.memory_bytes_max, memory)
 
@@ -193,18 +192,21 @@ def measure_makespan(folder: Path, engine: str, order: BuildOrder, workers: int)
     took_s = makespan_s(tasks)
     began_s = min(_unix_s(event) for event in built.events if event.type == "task.started")
     spent = watch.spent(began_s, began_s + took_s)
+    total_s = sum(spent.values())
     rays_s = sum(seconds for name, seconds in spent.items() if any(each in name for each in _RAYS_OWN))
-    bound = bounds(order, tasks, workers=workers, cpu_s=spent.total(), cores=cores)
+    bound = bounds(order, tasks, workers=workers, cpu_s=total_s, cores=cores)
     which, least_s = bound.largest
     ratio = took_s / least_s
-    elsewhere = max(0.0, 1 - spent.total() / busy_s) * busy_s / (built.seconds * cores)
+    elsewhere = max(0.0, 1 - total_s / busy_s) * busy_s / (built.seconds * cores)
     yield figure(
         "builder", f"makespan of {order.tasks} tasks, {workers} workers, {engine}", round(took_s, 2), "s",
         against=f"{_told(bound)}; largest is {which}; other work took {elsewhere:.0%} of the machine",
         ratio=round(ratio, 3), target=MAKESPAN_RATIO_MAX, holds=ratio <= MAKESPAN_RATIO_MAX,
     )  # fmt: skip
-    per_task_s = (spent.total() - rays_s) / order.tasks
-    most = ", ".join(f"{name} {seconds / order.tasks:.3f}" for name, seconds in spent.most_common(8))
+    per_task_s = (total_s - rays_s) / order.tasks
+    most = ", ".join(
+        f"{name} {seconds / order.tasks:.3f}" for name, seconds in sorted(spent.items(), key=lambda each: -each[1])[:8]
+    )
     yield figure(
         "builder", f"own CPU per task, {workers} workers, {engine}", round(per_task_s, 3), "s",
         against=f"from the first task's start to the last merge; Ray's own {rays_s / order.tasks:.3f} s; {most}",

@@ -1,4 +1,4 @@
-"""What an index tells of its own work: one figure a commit, and nothing that could spoil the index."""
+"""A project's index: what of a commit is searched, and what it tells of its own work."""
 
 from pathlib import Path
 
@@ -39,13 +39,23 @@ class Reports:
 def commit(tmp_path: Path) -> tuple[str, bytes]:
     author = Author(name="Ann", email="ann@example.com")
     repository = ProjectRepository.init(tmp_path / "repository", author)
-    made = repository.write_and_commit({"cart.py": "def total():\n    return 1\n"}, "cart", author)
+    made = repository.write_and_commit(
+        {"cart.py": "def total():\n    return 1\n", "TODO.md": "- [ ] T-001 the total of a cart\n"}, "cart", author
+    )
     return made, repository.bundle()
 
 
 def index(folder: Path, bundle: bytes, reports: Reports) -> IndexEntity:
     entity = index_entity(ProjectId("p1"))
     return IndexEntity(entity, Blobs(bundle), NoEmbedder(), folder, Seal(bytes(32)), reports)  # type: ignore[arg-type]
+
+
+async def test_plan__is_not_searched(tmp_path: Path, commit: tuple[str, bytes]) -> None:
+    entity = index(tmp_path, commit[1], Reports())
+    await entity.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE))
+    hits = await entity.receive(SearchIndex(owner=ANN, query="total of a cart", limit=9))
+    assert isinstance(hits, list)
+    assert {hit.path for hit in hits} == {"cart.py"}
 
 
 async def test_figures__are_told_once_a_commit_with_the_questions_since_the_last(
