@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from runtime.errors import NotFoundError
 from runtime.implementer.artifacts import read_artifacts
 from runtime.implementer.engine import EditEngine, EditOutcome, EditRequest
 from runtime.implementer.linting import syntax_checks
@@ -52,7 +51,7 @@ class Implementer:
         BadInputError (the bundle or a path). Repeating it makes the edit anew.
         """
         async with self._scratch.subfolder("edit") as folder:
-            repository = await asyncio.to_thread(ProjectRepository.from_bundle, folder / "clone", work.bundle)
+            repository = await asyncio.to_thread(_clone, folder / "clone", work.bundle)
             request = await asyncio.to_thread(_request, repository, work)
             outcome = await self._engine.edit(request)
             kept = {path: content for path, content in outcome.files.items() if path in request.files}
@@ -79,7 +78,7 @@ class Implementer:
     async def check(self, work: CheckWork) -> CheckReport:
         """Raises SandboxUnavailableError, BadInputError (the bundle), UnavailableError (packages cannot be fetched)."""
         async with self._scratch.subfolder("check") as folder:
-            repository = await asyncio.to_thread(ProjectRepository.from_bundle, folder / "clone", work.bundle)
+            repository = await asyncio.to_thread(_clone, folder / "clone", work.bundle)
             report = await self._run_all(
                 work.commands,
                 repository,
@@ -135,7 +134,7 @@ class Implementer:
     async def _manifests(self, repository: ProjectRepository) -> Manifests:
         """Raises ManifestRefusedError."""
         paths = [path for path in await asyncio.to_thread(repository.files) if is_read(path)]
-        tree = await asyncio.to_thread(lambda: {path: repository.read(path) for path in paths})
+        tree = await asyncio.to_thread(repository.contents, paths)
         registries = await self._packages.registries(paths) if self._packages is not None else ()
         return Manifests.read(tree, registries=(DEFAULT_REGISTRY, *registries))
 
@@ -182,18 +181,17 @@ def _not_begun(command: str, total_s: float) -> CommandResult:
     return CommandResult(command=command, exit_status=124, duration_s=0.0, output=text, timed_out=True)
 
 
-def _request(repository: ProjectRepository, work: EditWork) -> EditRequest:
-    def content(path: str) -> bytes | None:
-        try:
-            return repository.read(path)
-        except NotFoundError:
-            return None
+def _clone(folder: Path, bundle: bytes) -> ProjectRepository:
+    """Without its files in the folder: the engine is given some, and the checks a copy."""
+    return ProjectRepository.from_bundle(folder, bundle, writes_files=False)
 
-    read_only = {path: content(path) for path in work.read_only if path not in work.files}
+
+def _request(repository: ProjectRepository, work: EditWork) -> EditRequest:
+    there = repository.contents({*work.files, *work.read_only})
     return EditRequest(
         instruction=work.instruction,
-        files={path: content(path) for path in work.files},
-        read_only={path: data for path, data in read_only.items() if data is not None},
+        files={path: there.get(path) for path in work.files},
+        read_only={path: there[path] for path in work.read_only if path in there and path not in work.files},
         model=work.model,
         gateway_url=work.gateway_url,
         token=work.token,

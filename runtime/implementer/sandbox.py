@@ -15,7 +15,7 @@ from runtime.implementer.bubblewrap import View
 from runtime.implementer.cgroup import Cgroup, sweep
 from runtime.implementer.confined import ConfinedProcess, data_descriptor, setup_failure
 from runtime.implementer.output import BoundedOutput
-from runtime.implementer.scratch import give_tree
+from runtime.implementer.scratch import give_trees
 from runtime.implementer.work import CommandResult, Limits
 
 _CHUNK_BYTES = 64 << 10
@@ -112,9 +112,9 @@ class Sandbox:
         bwrap = self._program()
         uid = bubblewrap.pick_uid()
         if os.geteuid() == 0:
-            for folder in (view.workdir, *view.writable.values()):
-                if folder is not None:
-                    await give_tree(folder, uid)
+            workdir = [view.workdir] if view.workdir is not None else []
+            if folders := [*workdir, *view.writable.values()]:
+                await give_trees(folders, uid)
         cgroup = await asyncio.to_thread(
             Cgroup.make, memory_bytes=limits.memory_bytes, process_count=limits.process_count
         )

@@ -7,7 +7,7 @@ import asyncio
 import os
 import secrets
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -49,9 +49,9 @@ async def remove_tree(folder: Path) -> None:
     await _run("rm", "-rf", "--", str(folder))
 
 
-async def give_tree(folder: Path, uid: int) -> None:
-    """Makes `uid` the owner of the folder and everything in it; symbolic links are not followed."""
-    await _run("chown", "-hR", f"{uid}:{uid}", "--", str(folder))
+async def give_trees(folders: Sequence[Path], uid: int) -> None:
+    """Makes `uid` the owner of the folders and everything in them; symbolic links are not followed."""
+    await _run("chown", "-hR", f"{uid}:{uid}", "--", *map(str, folders))
 
 
 async def open_tree(folder: Path) -> None:

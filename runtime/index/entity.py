@@ -129,6 +129,7 @@ def _ms_since(began_s: float) -> int:
 def _files_of(bundle: bytes) -> dict[str, bytes]:
     """Blocking. The tracked files of the bundle's main branch, but for its plan."""
     with tempfile.TemporaryDirectory(prefix="mb-index-") as folder:
-        files = ProjectRepository.from_bundle(Path(folder) / "repository", bundle).contents()
+        repository = ProjectRepository.from_bundle(Path(folder) / "repository", bundle, writes_files=False)
+        files = repository.contents()
     files.pop(PLAN, None)
     return files

@@ -11,11 +11,11 @@ import struct
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import IO, NamedTuple, Self, cast
 
 from git.cmd import Git
 
@@ -32,12 +32,10 @@ _CONFIG = {
     "core.protectHFS": "true",
     "core.protectNTFS": "true",
     "commit.gpgSign": "false",
-    "fetch.fsckObjects": "true",
     "gc.auto": "0",
     "index.version": "2",
     "maintenance.auto": "false",
     "protocol.allow": "never",
-    "protocol.file.allow": "always",
 }
 KEPT = "rewound"
 """Branches under this name hold what main was before it went back."""
@@ -53,6 +51,7 @@ _INDEX_BYTES_MAX = 256 << 10
 """Up to this size, some 2,000 files, reading the index here is quicker than a process that does it."""
 _TRAILER = re.compile(r"^([A-Za-z][A-Za-z0-9-]*): (.+)$")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_BUNDLED = re.compile(rf"{_MAIN}|refs/heads/{KEPT}/[\w.-]+")
 
 
 class MergeConflictError(ConflictError):
@@ -104,17 +103,24 @@ class ProjectRepository:
         return cls(folder)
 
     @classmethod
-    def from_bundle(cls, folder: Path, bundle: bytes) -> Self:
-        """Makes the folder and a clone in it. Raises BadInputError for a bundle that is broken or holds links."""
+    def from_bundle(cls, folder: Path, bundle: bytes, *, writes_files: bool = True) -> Self:
+        """Makes the folder and a clone in it. Raises BadInputError for a bundle that is broken or holds links.
+
+        Without its files in the folder the clone costs a third, and is as good for all but `read`.
+        """
         repository = cls._empty(folder)
-        with tempfile.NamedTemporaryFile(dir=repository.folder / ".git", suffix=".bundle") as file:
-            file.write(bundle)
-            file.flush()
-            fetched = (_MAIN, f"refs/heads/{KEPT}/*:refs/heads/{KEPT}/*")
-            status, _, errors = repository._run("fetch", "--quiet", "--no-tags", file.name, *fetched)
+        refs, pack = _parts(bundle)
+        with _stdin(pack) as stdin:
+            status, _, errors = repository._run("index-pack", "--stdin", "--strict", stdin=stdin)
         if status != 0:
-            raise BadInputError(f"The bundle cannot be read: {_last_line(errors)}.", "Use an intact bundle.")
-        repository._must("reset", "--quiet", "--hard", "FETCH_HEAD")
+            raise _broken(_last_line(errors))
+        for name, commit in refs.items():
+            path = repository.folder / ".git" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{commit}\n")
+        status, _, errors = repository._run("read-tree", "--reset", *(["-u"] if writes_files else []), "HEAD")
+        if status != 0:
+            raise _broken(_last_line(errors))
         repository._refuse_links()
         return repository
 
@@ -139,11 +145,24 @@ class ProjectRepository:
 
     def files(self) -> list[str]:
         """Tracked paths, sorted; what is applied or written but not yet committed counts."""
-        return [path for _, path in self._entries()]
+        return [entry.path for entry in self._entries()]
 
-    def contents(self) -> dict[str, bytes]:
-        """Every tracked file, as `read` gives it."""
-        return {path: self.read(path) for path in self.files()}
+    def contents(self, paths: Collection[str] | None = None) -> dict[str, bytes]:
+        """Every tracked file, or those of `paths` that are tracked, as staged."""
+        entries = [entry for entry in self._entries() if paths is None or entry.path in paths]
+        if not entries:
+            return {}
+        with _stdin("".join(f"{entry.blob}\n" for entry in entries).encode()) as stdin:
+            told = memoryview(self._must("cat-file", "--batch", "--buffer", stdin=stdin))
+        contents: dict[str, bytes] = {}
+        for entry in entries:
+            # `<id> blob <size>`, a line end, the content, a line end.
+            header = bytes(told[:100]).split(b"\n", 1)[0]
+            start = len(header) + 1
+            end = start + int(header.split()[2])
+            contents[entry.path] = bytes(told[start:end])
+            told = told[end + 1 :]
+        return contents
 
     def read(self, path: str) -> bytes:
         """A file as it is in the tree now. Raises NotFoundError, BadInputError for a path out of the tree."""
@@ -222,11 +241,7 @@ class ProjectRepository:
             raise
 
     def diff_from(self, base: str) -> bytes:
-        """All that differs from commit `base`, new and binary files included; empty when nothing does.
-
-        Stages the tree. What `.gitignore` names is left out unless `write` put it there.
-        """
-        self._must("add", "--all")
+        """All that is staged and differs from commit `base`, binary files included; empty when nothing does."""
         return self._must(
             *("diff", "--cached", "--binary", "--full-index", "--no-renames", "--no-color"),
             *("--no-ext-diff", "--no-textconv", _commit_name(base), "--"),
@@ -255,11 +270,11 @@ class ProjectRepository:
         moment = max(seconds, 315_619_200)  # a ZIP knows no time before 1980
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as package:
-            for mode, path in self._entries():
-                info = zipfile.ZipInfo(f"{prefix}/{path}", date_time=_zip_time(moment))
-                info.external_attr = int(mode, 8) << 16
+            for entry in self._entries():
+                info = zipfile.ZipInfo(f"{prefix}/{entry.path}", date_time=_zip_time(moment))
+                info.external_attr = int(entry.mode, 8) << 16
                 info.compress_type = zipfile.ZIP_DEFLATED
-                package.writestr(info, self.read(path))
+                package.writestr(info, self.read(entry.path))
         return archive.getvalue()
 
     @classmethod
@@ -271,21 +286,27 @@ class ProjectRepository:
             (git / name).write_text(text)
         return cls(folder)
 
-    def _entries(self) -> list[tuple[str, str]]:
-        """(mode, path) of every tracked file, as the paths' bytes sort."""
+    def _entries(self) -> "list[_Entry]":
+        """Of every tracked file, as the paths' bytes sort."""
         index = self.folder / ".git" / "index"
         if index.exists() and index.stat().st_size <= _INDEX_BYTES_MAX:
             entries = _index_entries(index.read_bytes())
             if entries is not None:
                 return entries
         lines = self._must("ls-files", "--stage", "-z").split(b"\0")
-        return [(line.split(b" ", 1)[0].decode(), os.fsdecode(line.split(b"\t", 1)[1])) for line in lines if line]
+        entries = []
+        for line in filter(None, lines):
+            facts, path = line.split(b"\t", 1)
+            mode, blob, _ = facts.decode().split()
+            entries.append(_Entry(mode, blob, os.fsdecode(path)))
+        return entries
 
     def _refuse_links(self) -> None:
-        for mode, path in self._entries():
-            if mode not in _PLAIN_MODES:
+        for entry in self._entries():
+            if entry.mode not in _PLAIN_MODES:
                 raise BadInputError(
-                    f"{path} is a link or a submodule; a project holds plain files only.", "Use a plain file instead."
+                    f"{entry.path} is a link or a submodule; a project holds plain files only.",
+                    "Use a plain file instead.",
                 )
 
     def _target(self, path: str) -> Path:
@@ -339,17 +360,43 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _index_entries(data: bytes) -> list[tuple[str, str]] | None:
-    """(mode, path) of an index of version 2; None for another version. Source: git's index-format(5)."""
+class _Entry(NamedTuple):
+    mode: str
+    blob: str
+    path: str
+
+
+def _parts(bundle: bytes) -> tuple[dict[str, str], bytes]:
+    """Name -> commit of its branches, and its pack. Source: git's bundle-format(5), version 2 without prerequisites.
+
+    Raises BadInputError where it is none of ours.
+    """
+    head, _, pack = bundle.partition(b"\n\n")
+    signature, *lines = head.decode(errors="replace").split("\n")
+    refs = {name: commit for line in lines for commit, _, name in (line.partition(" "),)}
+    if signature != "# v2 git bundle" or _MAIN not in refs:
+        raise _broken("it is no git bundle of a main branch")
+    for name, commit in refs.items():
+        if not _BUNDLED.fullmatch(name) or not is_plain_path(name) or not _COMMIT.fullmatch(commit):
+            raise _broken(f"it holds {commit} {name}")
+    return refs, pack
+
+
+def _broken(why: str) -> BadInputError:
+    return BadInputError(f"The bundle cannot be read: {why}.", "Use an intact bundle.")
+
+
+def _index_entries(data: bytes) -> list[_Entry] | None:
+    """Of an index of version 2; None for another version. Source: git's index-format(5)."""
     signature, version, count = struct.unpack_from(">4sII", data)
     if (signature, version) != (b"DIRC", 2):
         return None
-    entries: list[tuple[str, str]] = []
+    entries: list[_Entry] = []
     at = 12
     for _ in range(count):
         (mode,) = struct.unpack_from(">I", data, at + 24)
         end = data.index(b"\0", at + 62)
-        entries.append((f"{mode:06o}", os.fsdecode(data[at + 62 : end])))
+        entries.append(_Entry(f"{mode:06o}", data[at + 40 : at + 60].hex(), os.fsdecode(data[at + 62 : end])))
         # An entry is padded with 1 to 8 zeros to a multiple of eight.
         at += (end - at + 8) // 8 * 8
     return entries

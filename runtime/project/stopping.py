@@ -32,4 +32,4 @@ async def pack_what_exists(state: State, ledger: Ledger) -> dict[str, Any] | Non
 
 def _files_of(bundle: bytes) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="mb-stopped-") as folder:
-        return ProjectRepository.from_bundle(Path(folder) / "main", bundle).contents()
+        return ProjectRepository.from_bundle(Path(folder) / "main", bundle, writes_files=False).contents()

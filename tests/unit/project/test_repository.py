@@ -2,6 +2,7 @@ import io
 import os
 import subprocess
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,47 @@ def test_kept_branch__is_in_every_later_bundle_and_not_on_main(repository: Proje
     assert copy._must("rev-parse", "refs/heads/rewound/1").decode().strip() == later
 
 
-def test_from_bundle__refuses_what_is_not_a_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError):
-        ProjectRepository.from_bundle(tmp_path / "copy", b"not a bundle")
+def test_clone_without_files__gives_takes_and_compares_what_one_with_files_does(
+    repository: ProjectRepository, tmp_path: Path
+) -> None:
+    bare = ProjectRepository.from_bundle(tmp_path / "bare", repository.bundle(), writes_files=False)
+    assert [path.name for path in bare.folder.iterdir()] == [".git"]
+    assert (bare.head, bare.files()) == (repository.head, repository.files())
+    assert bare.contents() == repository.contents() == {"a.txt": b"one\ntwo\nthree\n", "src/b.py": b"b = 1\n"}
+    assert bare.contents({"src/b.py", "nowhere"}) == {"src/b.py": b"b = 1\n"}
+    for each in (bare, repository):
+        each.write({"a.txt": None, "new/ö.bin": b"\0\n\n1", "src/b.py": "b = 2\n"})
+    assert bare.diff_from(bare.head) == repository.diff_from(repository.head) != b""
+    assert bare.contents() == {"new/ö.bin": b"\0\n\n1", "src/b.py": b"b = 2\n"}
+    bare.copy_tree(tmp_path / "copy")
+    assert (tmp_path / "copy" / "new" / "ö.bin").read_bytes() == b"\0\n\n1"
+
+
+def _with_ref(bundle: bytes, line: str) -> bytes:
+    return bundle.replace(b"\n\n", f"\n{line}\n\n".encode(), 1)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda bundle: b"not a bundle",
+        lambda bundle: b"",
+        lambda bundle: bundle[:-30],
+        lambda bundle: bundle[:200] + bytes([bundle[200] ^ 1]) + bundle[201:],
+        lambda bundle: bundle.replace(b"refs/heads/main", b"refs/heads/other"),
+        lambda bundle: _with_ref(bundle, f"{'a' * 40} refs/heads/../../config"),
+        lambda bundle: _with_ref(bundle, f"{'a' * 40} refs/heads/rewound/.."),
+        lambda bundle: _with_ref(bundle, "-" + "a" * 40),
+        lambda bundle: bundle.replace(bundle.split()[4], b"a" * 40),
+        lambda bundle: bundle.replace(b"# v2", b"# v9"),
+    ],
+    ids=["text", "empty", "cut off", "a bit", "no main", "path", "dots", "asks for more", "no such commit", "version"],
+)
+def test_from_bundle__refuses_what_is_not_whole_or_not_ours(
+    repository: ProjectRepository, tmp_path: Path, broken: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(BadInputError, match="bundle cannot be read"):
+        ProjectRepository.from_bundle(tmp_path / "copy", broken(repository.bundle()))
 
 
 def test_from_bundle__refuses_a_tree_with_a_symbolic_link(tmp_path: Path) -> None:
