@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 
 import psutil
 from pydantic import ValidationError
@@ -197,10 +198,12 @@ def measure_makespan(folder: Path, engine: str, order: BuildOrder, workers: int)
     bound = bounds(order, tasks, workers=workers, cpu_s=total_s, cores=cores)
     which, least_s = bound.largest
     ratio = took_s / least_s
+    waits = f"a task waits {median(task.waited_s for task in tasks):.2f} s beside the model, merging takes "
+    waits += f"{median(task.merging_s for task in tasks):.2f} s"
     elsewhere = max(0.0, 1 - total_s / busy_s) * busy_s / (built.seconds * cores)
     yield figure(
         "builder", f"makespan of {order.tasks} tasks, {workers} workers, {engine}", round(took_s, 2), "s",
-        against=f"{_told(bound)}; largest is {which}; other work took {elsewhere:.0%} of the machine",
+        against=f"{_told(bound)}; largest is {which}; {waits}; other work took {elsewhere:.0%} of the machine",
         ratio=round(ratio, 3), target=MAKESPAN_RATIO_MAX, holds=ratio <= MAKESPAN_RATIO_MAX,
     )  # fmt: skip
     per_task_s = (total_s - rays_s) / order.tasks
