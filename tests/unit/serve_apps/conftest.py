@@ -22,7 +22,7 @@ from runtime.errors import NotFoundError, QuarantinedError
 from runtime.ids import EntityId, ProjectId, RunId, UserId, project_entity, user_entity
 from runtime.keys.keys import ProviderKey
 from runtime.keys.ring import KeyRing
-from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Mismatch, Person, Receipt
+from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Mismatch, Person, Receipt, Spent
 from runtime.project.messages import Describe, OpenProject, PackageView, ProjectView, Status, TaskView
 from runtime.providers.calls import ModelCalls
 from runtime.store.keeping import BackupReport, CompactReport
@@ -165,6 +165,9 @@ class FakeLedger:
     async def get_blob(self, blob: str) -> bytes:
         assert blob == "b" * 64
         return PACKAGE
+
+    async def spent(self, project: ProjectId) -> Spent:
+        return await self.receipt(project)
 
     async def receipt(self, project: ProjectId) -> Receipt:
         row = CallRow(
