@@ -446,7 +446,7 @@ async def test_holds_repeated_after_a_restart__are_found_in_one_more_try(
     monkeypatch.setattr(Database, "_commit", counted)
     await asyncio.gather(*map(store.books.hold, [*old, *new]))
     assert (await store.books.balance(USER)).held_ucredits == 2 * before.held_ucredits
-    assert sum(tries) == 2 * len([*old, *new])
+    assert 16 < sum(tries) <= 2 * 16, "one more try of each group that holds repeats, and no halves"
     assert not await store.check()
 
 
