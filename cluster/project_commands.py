@@ -15,7 +15,7 @@ from rich.markup import escape
 from cluster.client import ConnectionLostError
 from cluster.follow import Followed, Story, View, follow
 from cluster.terminal import FAILED, OK, REFUSED, Terminal, pass_terminal, print_json
-from cluster.wire import DownloadLink, Package, Project
+from cluster.wire import DownloadLink, KnownGap, Package, Project
 from runtime.errors import BadInputError, NotFoundError, TooLargeError
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.delivery import Delivery, delivery_text
@@ -370,10 +370,14 @@ def _announce(terminal: Terminal, project: Project, package: Package) -> None:
             balance_credits=terminal.client.me().balance_credits,
             how_to_fetch=f"masterbuilder package {project.id}",
             how_to_rate=f"masterbuilder feedback {project.id} SCORE",
-            gaps=[f"{gap.task}: {' '.join(gap.reason.split())[:200]} (given back)" for gap in project.known_gaps],
+            gaps=[_gap_text(gap) for gap in project.known_gaps],
         )
     )
     terminal.console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _gap_text(gap: KnownGap) -> str:
+    return f"{gap.task}: {' '.join(gap.reason.split())[:200]}{' (given back)' if gap.refunded else ''}"
 
 
 def _situation(project: Project) -> str:

@@ -71,6 +71,7 @@ class DownloadLink(Answer):
 class KnownGap(Answer):
     task: str
     reason: str
+    refunded: bool = True
 
 
 class Project(Answer):

@@ -46,7 +46,10 @@ def project_json(view: ProjectView) -> dict[str, Any]:
         "tasks_total": sum(task.state != "struck" for task in view.tasks),
         "current_todo_markdown": view.current_todo_markdown,
         "codebase_index_status": view.index_status,
-        "known_gaps": [{"task": task, "reason": reason} for task, reason in view.known_gaps.items()],
+        "known_gaps": [
+            {"task": task, "reason": reason, "refunded": task in view.known_gaps}
+            for task, reason in {**view.known_gaps, **view.skipped}.items()
+        ],
         "phase": view.phase,
         "phases": list(view.phases),
         "asks": view.asks,

@@ -98,12 +98,17 @@ class Steps(Generic[State]):
         return run
 
     async def finish(self, step: str, run: RunId, result: Mapping[str, Any], moves: Moves = NO_MOVES) -> None:
+        """A run that was ended from outside meanwhile moves no money any more."""
         finished = {"step": step, "run": run, "result": dict(result)}
-        await self._activation.emit("step.finished", f"{run}/done", finished, lambda state: moves)
+        await self._activation.emit("step.finished", f"{run}/done", finished, self._while_open(step, run, moves))
 
     async def fail(self, step: str, run: RunId, reason: str, moves: Moves = NO_MOVES) -> None:
+        """As `finish`."""
         failed = {"step": step, "run": run, "reason": reason}
-        await self._activation.emit("step.failed", f"{run}/failed", failed, lambda state: moves)
+        await self._activation.emit("step.failed", f"{run}/failed", failed, self._while_open(step, run, moves))
+
+    def _while_open(self, step: str, run: RunId, moves: Moves) -> Callable[[State], Moves]:
+        return lambda state: moves if self._log(state).open.get(step) == run else NO_MOVES
 
 
 def _without(open_runs: Mapping[str, RunId], step: str) -> Mapping[str, RunId]:

@@ -23,7 +23,7 @@ from runtime.project.gaps import Gaps
 from runtime.project.merging import Change, MergeQueue
 from runtime.project.repeats import Tried, Way, change_mark, failure_mark, way_on
 from runtime.project.schedule import next_items
-from runtime.project.state import Attempt, State
+from runtime.project.state import Attempt, State, edit_step
 from runtime.project.steps import PaidSteps
 from runtime.project.todo import Item, Todo
 from runtime.project.workbench import Workbench
@@ -80,7 +80,7 @@ class Building:
                     if len(running) < self._settings.max_parallel_implementers and (
                         started < self._settings.verify_every_n_items
                     ):
-                        running[item.id] = asyncio.create_task(self._land(item), name=item.id)
+                        running[item.id] = asyncio.create_task(self._land_unless_skipped(item), name=item.id)
                         started += 1
                 if not running:
                     break
@@ -113,6 +113,19 @@ class Building:
     async def spent_ucredits(self) -> int:
         return (await self._workshop.ledger.spent(self._activation.state.id)).total_ucredits
 
+    async def _land_unless_skipped(self, item: Item) -> None:
+        """What is under way for an item that its owner skips is broken off, so that its worker is free."""
+        landing = asyncio.create_task(self._land(item), name=f"land {item.id}")
+        skipped = asyncio.create_task(self._activation.changed(lambda: item.id in self._activation.state.skipped))
+        try:
+            await asyncio.wait((landing, skipped), return_when=asyncio.FIRST_COMPLETED)
+            if landing.done():
+                landing.result()
+        finally:
+            for each in (landing, skipped):
+                each.cancel()
+            await asyncio.gather(landing, skipped, return_exceptions=True)
+
     async def _land(self, item: Item) -> None:
         """Attempts until the item's commit is on main, or the item is given up or struck by its owner."""
         while self.todo.item(item.id).struck is None:
@@ -142,7 +155,7 @@ class Building:
                 {"task": item.id, "attempt": number - 1, "what": way.repeated, "next_model": model},
             )
         result = await self._steps.run(
-            f"code/{item.id}/{number}",
+            edit_step(item.id, number),
             lambda run: self._edit(item, number, run, model, failures[-1] if failures else ""),
             task=item.id,
             attempt=number,
@@ -200,7 +213,7 @@ class Building:
         return way_on(tried, settings.max_fix_rounds, has_stronger=has_stronger)
 
     def _change(self, item: Item, number: int) -> str:
-        return str(self._activation.state.steps.results.get(f"code/{item.id}/{number}", {}).get("change", ""))
+        return str(self._activation.state.steps.results.get(edit_step(item.id, number), {}).get("change", ""))
 
     def _failures_in_a_row(self, item: Item, number: int) -> list[str]:
         """Why the attempts just before this one did not land, oldest first."""

@@ -168,6 +168,7 @@ class Finishing:
             files_scanned=len(files),
             dependencies=dependencies(files, licences),
             gaps=state.gaps,
+            skipped=state.skipped,
         )
 
     async def _commands_as_built(self) -> str:

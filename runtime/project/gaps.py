@@ -1,4 +1,5 @@
-"""What could not be made to pass: a must-have ends the project, anything less is a known gap that costs nothing.
+"""What is not going to be built: what could not be made to pass costs nothing, and ends the project where a must-have
+needs it; what the owner skipped is listed beside it.
 
 Source: DESIGN §11, "What failed".
 """
@@ -18,6 +19,8 @@ from runtime.project.workbench import PRODUCT_AUTHOR, Workbench, in_thread
 
 GAPS_FILE = "docs/known_gaps.md"
 REASON_CHARACTERS_MAX = 600
+GIVEN_BACK = "What it cost was given back."
+NOT_GIVEN_BACK = "What was charged for it until then stays charged."
 REFUNDED_BY = UserId("masterbuilder")
 
 
@@ -50,7 +53,7 @@ class Gaps:
                 gaps = {**self._state.gaps, **given_up}
                 files = {
                     "TODO.md": after.render(self._state.title),
-                    GAPS_FILE: known_gaps_document(after, gaps, requirements),
+                    GAPS_FILE: known_gaps_document(after, gaps, self._state.skipped, requirements),
                 }
                 commit = await in_thread(_commit, repository, files, given_up)
                 kept = await self._workbench.keep(commit, await in_thread(repository.bundle))
@@ -65,6 +68,16 @@ class Gaps:
         if not after.wanted():
             await self.fail("No task of the plan could be made to pass.")
         await self.refund()
+
+    async def write_down(self) -> None:
+        """Has `TODO.md` and the list of gaps say what was struck since the last commit."""
+        state = self._state
+        files = {"TODO.md": state.plan.render(state.title)}
+        if state.gaps or state.skipped:
+            requirements = self._architect.subject().requirements
+            files[GAPS_FILE] = known_gaps_document(state.plan, state.gaps, state.skipped, requirements)
+        committed = await self._workbench.commit_files(files, "todo: what is not going to be built")
+        await self._activation.emit("repository.committed", f"repository/{committed.commit}", committed.fields())
 
     async def fail(self, reason: str) -> None:
         """Gives back what the verification loop cost beyond the quote, then raises RefusedError with the reason."""
@@ -105,19 +118,16 @@ class Gaps:
         return self._activation.state
 
 
-def known_gaps_document(todo: Todo, gaps: Mapping[str, str], requirements: Sequence[Requirement]) -> str:
+def known_gaps_document(
+    todo: Todo, gaps: Mapping[str, str], skipped: Mapping[str, str], requirements: Sequence[Requirement]
+) -> str:
     """The text of `docs/known_gaps.md`."""
-    lines = [
-        "# Known gaps",
-        "",
-        "These tasks could not be made to pass their checks. What they would have added is missing from the project, "
-        "and what they cost was given back.",
-        "",
-    ]
+    lines = ["# Known gaps", "", "What these tasks would have added is missing from the project.", ""]
     by_id = {each.id: each for each in requirements}
-    for id, reason in gaps.items():
+    for id, reason in {**gaps, **skipped}.items():
         item = todo.item(id)
         lines += [f"## {id} {' '.join(item.title.split())}", "", f"Why: {' '.join(reason.split())}", ""]
+        lines += [GIVEN_BACK if id in gaps else NOT_GIVEN_BACK, ""]
         lines += [f"- {each}: {' '.join(by_id[each].text.split())}" for each in item.requirements if each in by_id]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from runtime.entity.activation import Activation
-from runtime.errors import BadInputError
+from runtime.entity.journal import NO_MOVES, Moves
+from runtime.errors import BadInputError, ConflictError
 from runtime.implementer.work import CheckReport, CheckWork
 from runtime.project import prompts
 from runtime.project.repository import MergeConflictError, ProjectRepository
@@ -30,6 +32,10 @@ class Change:
     patch: bytes
     base: str
     """The commit that it was made and checked on; empty when that is not known."""
+
+
+class NotWantedError(ConflictError):
+    """The change cannot land: its item was struck while it was being merged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,19 +99,27 @@ class MergeQueue:
             finally:
                 spending.cancel()
             ticked = self._activation.state.plan.ticked(item.id)
-            await self._activation.emit(
-                "task.merged",
-                f"task/{item.id}/{change.attempt}/merged",
-                {
-                    **committed.fields(),
-                    "task": item.id,
-                    "title": item.title,
-                    "attempt": change.attempt,
-                    "done": ticked.done_count(),
-                    "total": len(ticked.wanted()),
-                    "spent_ucredits": spent_ucredits,
-                },
-            )
+
+            def moves(state: State) -> Moves:
+                if state.plan.item(item.id).struck is not None:
+                    raise NotWantedError(f"{item.id} was struck in the last moment.")
+                return NO_MOVES
+
+            with suppress(NotWantedError):
+                await self._activation.emit(
+                    "task.merged",
+                    f"task/{item.id}/{change.attempt}/merged",
+                    {
+                        **committed.fields(),
+                        "task": item.id,
+                        "title": item.title,
+                        "attempt": change.attempt,
+                        "done": ticked.done_count(),
+                        "total": len(ticked.wanted()),
+                        "spent_ucredits": spent_ucredits,
+                    },
+                    moves,
+                )
         log.info("merged %s as %s", item.id, commit[:10])
         return None
 

@@ -120,7 +120,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skip:
-    """Strikes an open task; its requirements become known gaps. `with_dependents` strikes those that need it too."""
+    """Strikes an open task; its requirements become known gaps. `with_dependents` strikes those that need it too.
+
+    What was charged for it stays charged; an attempt that is under way is broken off and not charged.
+    """
 
     key: str
     task: str
@@ -269,6 +272,8 @@ class ProjectView:
     """`TODO.md` as it is in the repository, byte for byte; None before its first commit."""
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     """Item id -> why it could not be made to pass: it is not in the package, and its cost was given back."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Item id -> that its owner skipped it, and why: it is not in the package; what it cost until then stays charged."""
     index_status: IndexedStatus = "not_indexed"
     """From then on its package is there; of a project that was stopped what existed is packed."""
     phase: int = 0

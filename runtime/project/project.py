@@ -301,8 +301,8 @@ class Project(Entity[State]):
         attending = asyncio.create_task(changing.attend(), name=f"{self._entity} changes")
         try:
             while True:
-                await self._build_phases(building, verifying, changing, gates, workbench)
-                await self._review(building, verifying, finishing, workbench)
+                await self._build_phases(building, verifying, changing, gates, gaps)
+                await self._review(building, verifying, finishing, gaps)
                 if await changing.settle(before_waiting=self._await_answer):
                     continue
                 await self._package(finishing)
@@ -316,7 +316,7 @@ class Project(Entity[State]):
             await asyncio.gather(attending, return_exceptions=True)
 
     async def _build_phases(
-        self, building: Building, verifying: Verifying, changing: Changing, gates: Gates, workbench: Workbench
+        self, building: Building, verifying: Verifying, changing: Changing, gates: Gates, gaps: Gaps
     ) -> None:
         """Phase after phase, those too that a change adds meanwhile; the plan changes between two rounds of work."""
         phase = 1
@@ -329,19 +329,17 @@ class Project(Entity[State]):
             name = f"phase {phase}: {building.todo.phases[phase - 1]}"
             await self._enter(Status.IMPLEMENTING, name)
             await building.implement(phase)
-            await self._keep_todo(workbench)
+            await gaps.write_down()
             if any(item.done for item in building.todo.in_phase(phase)):
                 await self._enter(Status.VERIFYING, name)
                 await verifying.verify_phase(phase)
 
-    async def _review(
-        self, building: Building, verifying: Verifying, finishing: Finishing, workbench: Workbench
-    ) -> None:
+    async def _review(self, building: Building, verifying: Verifying, finishing: Finishing, gaps: Gaps) -> None:
         while not verifying.passed(FINAL_REVIEW):
             while not building.all_done():
                 await self._enter(Status.IMPLEMENTING, "what the final review found")
                 await building.implement(len(building.todo.phases))
-                await self._keep_todo(workbench)
+            await gaps.write_down()
             await self._enter(Status.VERIFYING, "final review")
             await verifying.review(await finishing.prove())
 
@@ -354,14 +352,6 @@ class Project(Entity[State]):
 
     async def _await_answer(self) -> None:
         await self._enter(Status.AWAITING_APPROVAL, "everything else is done; a change waits for your answer")
-
-    async def _keep_todo(self, workbench: Workbench) -> None:
-        """Has the file say what was struck since the last commit."""
-        if self.state.todo is not None:
-            committed = await workbench.commit_files(
-                {"TODO.md": self.state.todo.render(self.state.title)}, "todo: skip"
-            )
-            await self.activation.emit("repository.committed", f"repository/{committed.commit}", committed.fields())
 
     async def _enter(self, status: Status, text: str) -> None:
         """Tells the new status, unless it is the present one; a paused project waits before it."""

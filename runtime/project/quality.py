@@ -25,6 +25,8 @@ class Quality:
     dependencies: Sequence[Dependency]
     gaps: Mapping[str, str]
     """Item id -> why it is not in the delivery; its cost was given back."""
+    skipped: Mapping[str, str]
+    """Item id -> that its owner skipped it, and why."""
 
     def figures(self) -> dict[str, object]:
         """For the event that ends the final pass."""
@@ -38,7 +40,7 @@ class Quality:
             "no_picture": self.started.no_picture,
             "readme_commands": [command for command, _ in self.readme],
             "readme_exempt": list(self.exempt),
-            "known_gaps": list(self.gaps),
+            "known_gaps": [*self.gaps, *self.skipped],
             "secrets_found": 0,
             "files_scanned": self.files_scanned,
             "dependencies": len(self.dependencies),
@@ -83,9 +85,9 @@ def quality_report(quality: Quality) -> str:
     if quality.exempt:
         lines += ["Not executed, because a clone, a container or a deployment needs more than a sandbox:", ""]
         lines += [*(f"- {_code(command)}" for command in quality.exempt), ""]
-    if quality.gaps:
-        lines += ["## Known gaps", "", "Not in this delivery; what they cost was given back:", ""]
-        lines += [*(f"- {item}: {_cell(why)}" for item, why in quality.gaps.items()), ""]
+    if gaps := {**quality.gaps, **quality.skipped}:
+        lines += ["## Known gaps", "", "Not in this delivery; `docs/known_gaps.md` says more:", ""]
+        lines += [*(f"- {item}: {_cell(why)}" for item, why in gaps.items()), ""]
     care = sum(each.needs_care for each in quality.dependencies)
     lines += [
         "## Secrets, dependencies and licences",

@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime.entity.journal import EventRecord
 from runtime.entity.steps import StepLog
-from runtime.ids import BlobId, ProjectId, UserId, name_of
+from runtime.ids import BlobId, ProjectId, RunId, UserId, name_of
 from runtime.ledger.money import credits_text
 from runtime.project.messages import ChangeView, Gate, IndexedStatus, PackageView, ProjectView, Status, TaskView
 from runtime.project.schemas import PlanChangeReply, Requirement, StackReply, TodoEdit, TodoReply
@@ -18,6 +18,7 @@ FINAL_REVIEW = 0
 """The phase number under which the final review's verdicts are counted."""
 OF_THE_WHOLE = ("docs/deployment", "docs/api/final", "docs/readme")
 """Steps whose results speak of the finished whole."""
+SKIPPED = "skipped by the owner"
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -146,6 +147,8 @@ class State:
     """What the newest verdict that failed objected to, or was objected to."""
     gaps: Mapping[str, str] = field(default_factory=dict)
     """Item id -> why it could not be made to pass."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Item id -> that its owner skipped it, and why."""
 
     evidence: Mapping[str, str] = field(default_factory=dict)
     """Test file -> what its last run on the finished tree showed."""
@@ -323,7 +326,7 @@ class State:
             case "task.retried":
                 return seen._with_fresh_count(data["task"])
             case "task.skipped":
-                return seen._with_todo(seen.plan.struck(dict.fromkeys(data["tasks"], data["reason"])))
+                return seen._without_skipped(data["tasks"], data["reason"])
             case "project.rewind":
                 asked = replace(seen, rewind_to=data["phase"], gate=None, gate_text="")
                 asked = replace(asked, status=Status.IMPLEMENTING, resume_to=None, pause_text="", paused_by_owner=False)
@@ -359,6 +362,7 @@ class State:
             last_seq=self.last_seq,
             current_todo_markdown=self.todo_markdown,
             known_gaps=self.gaps,
+            skipped=self.skipped,
             index_status=self.index_status,
             phase=self.phase,
             phases=self.todo.phases if self.todo else (),
@@ -435,6 +439,10 @@ class State:
         assert self.stack is not None, "there is no stack yet"
         return self.stack
 
+    def runs_for(self, tasks: Collection[str]) -> Mapping[str, RunId]:
+        """The open runs of these items' attempts, by step."""
+        return {step: run for step, run in self.steps.open.items() if edited_item(step) in tasks}
+
     @property
     def paused(self) -> bool:
         return self.status in (Status.PAUSED, Status.PAUSED_NO_CREDITS, Status.PAUSED_QUOTE)
@@ -488,8 +496,17 @@ class State:
             case _:
                 return self
 
-    def _with_todo(self, todo: Todo) -> "State":
-        return replace(self, todo=todo)
+    def _without_skipped(self, tasks: Sequence[str], reason: str) -> "State":
+        """What is under way for them is broken off."""
+        why = SKIPPED if reason == SKIPPED else f"{SKIPPED}: {reason}"
+        cut_off = self.runs_for(tasks)
+        still_open = {step: run for step, run in self.steps.open.items() if step not in cut_off}
+        return replace(
+            self,
+            todo=self.plan.struck(dict.fromkeys(tasks, reason)),
+            skipped={**self.skipped, **dict.fromkeys(tasks, why)},
+            steps=replace(self.steps, open=still_open),
+        )
 
     def _bases_before(self, task: str) -> Mapping[int, Base]:
         """With the base of the task's phase, if it is the first that is merged there."""
@@ -510,6 +527,7 @@ class State:
                 plan_round=self.plan_round + 1,
                 plan_wish=text,
                 documented=False,
+                skipped={},
                 refusals={},
                 steps=self.steps.without("plan/", "docs/api"),
             )
@@ -604,6 +622,17 @@ class State:
         if tries and tries[-1].outcome is None and not self.status.terminal:
             return "running"
         return "failed" if tries and self.status is Status.FAILED else "open"
+
+
+def edit_step(item: str, attempt: int) -> str:
+    """The name of the step that is one attempt at an item."""
+    return f"code/{item}/{attempt}"
+
+
+def edited_item(step: str) -> str | None:
+    """Which item a step is an attempt at, if it is one."""
+    kind, _, rest = step.partition("/")
+    return rest.partition("/")[0] if kind == "code" else None
 
 
 def _first_line(brief: str) -> str:

@@ -21,7 +21,7 @@ from runtime.project.messages import (
     Skip,
     Status,
 )
-from runtime.project.state import State
+from runtime.project.state import SKIPPED, State
 from runtime.project.todo import Item
 
 WISHES_MAX = 10
@@ -140,15 +140,18 @@ class Steering:
                 "Skip them together with it (with_dependents), or skip none.",
             )
         struck = [item.id, *dependents]
-        gaps = self._state.plan.struck(dict.fromkeys(struck, "x")).unmet()
+        after = self._state.plan.struck(dict.fromkeys(struck, SKIPPED))
+        if not after.wanted():
+            raise ConflictError("Nothing would be left to build.", "`cancel` ends the project.")
         await self._activation.emit(
             "task.skipped",
             message.key,
             {
                 "tasks": struck,
-                "reason": message.reason.strip() or "skipped by the owner",
-                "gaps": [gap for gap in gaps if gap not in self._state.plan.unmet()],
+                "reason": message.reason.strip() or SKIPPED,
+                "gaps": [gap for gap in after.unmet() if gap not in self._state.plan.unmet()],
             },
+            lambda state: Moves(abandon=tuple(state.runs_for(struck).values())),
         )
         if self._state.status is Status.PAUSED and not self._state.paused_by_owner:
             await self._go_on(f"{message.key}/resume", f"goes on without {item.id}")

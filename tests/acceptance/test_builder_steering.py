@@ -22,6 +22,7 @@ from runtime.errors import ConflictError, NotFoundError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, project_entity, user_entity
 from runtime.implementer.blocks_engine import BlocksEngine
 from runtime.implementer.implementer import Implementer
+from runtime.implementer.work import EditResult, EditWork
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import NewToken
 from runtime.project.messages import (
@@ -267,8 +268,47 @@ async def test_skip__strikes_a_task_and_its_requirement_becomes_a_known_gap(worl
     }
     events = await finished(world, project)
     assert sorted(merged(events)) == ["T-001", "T-002"]
-    todo = (await package(world, project))["TODO.md"]
-    assert "T-003 ~~Function subtract~~ (struck: not needed)" in todo
+    files = await package(world, project)
+    assert "T-003 ~~Function subtract~~ (struck: not needed)" in files["TODO.md"]
+    gaps = files["docs/known_gaps.md"]
+    assert "## T-003 Function subtract\n\nWhy: skipped by the owner: not needed\n" in gaps
+    assert "- R-02: It multiplies, subtracts and negates." in gaps
+    assert "- T-004: skipped by the owner" in files["docs/quality_report.md"]
+    assert not (await world.store.books.receipt(project)).refunds
+
+
+async def test_skip__of_a_task_at_work_breaks_it_off_and_charges_nothing_more_for_it(world: World) -> None:
+    project = await order(world)
+    edits = world.implementer.edit
+    at_work, ended = asyncio.Event(), asyncio.Event()
+
+    async def edit(work: EditWork) -> EditResult:
+        if f"id={small.FLAWED} " not in work.instruction or "attempt=1" in work.instruction:
+            return await edits(work)
+        try:
+            await edits(work)
+            at_work.set()
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+        raise AssertionError("nobody waits so long")
+
+    world.implementer.edit = edit  # type: ignore[method-assign]
+    await at_work.wait()
+    charged = [row.call for row in (await world.store.books.receipt(project)).charged if row.task == small.FLAWED]
+    await tell(world, project, Skip(key="s", task=small.FLAWED, reason="", with_dependents=True))
+    await ended.wait()
+    await finished(world, project)
+    receipt = await world.store.books.receipt(project)
+    assert [row.call for row in receipt.charged if row.task == small.FLAWED] == charged != []
+    assert [row.task for row in receipt.losses] == [small.FLAWED]
+
+
+async def test_skip__of_all_that_is_left_is_refused(world: World) -> None:
+    project = await order(world, gates=("plan",))
+    await seen(world, project, "gate.opened")
+    with pytest.raises(ConflictError, match="Nothing would be left to build"):
+        await tell(world, project, Skip(key="s", task="T-001", reason="", with_dependents=True))
 
 
 async def test_retry__begins_a_failed_task_again_with_a_fresh_count(world: World) -> None:

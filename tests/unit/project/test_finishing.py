@@ -259,10 +259,12 @@ async def test_proof_of_before__is_read_without_what_it_did_not_know(desk: Desk)
 
 
 async def test_known_gaps__are_listed_in_the_report_and_in_the_event(desk: Desk) -> None:
-    desk.state = replace(desk.state, gaps={"T-007": "its test stays red"})
+    skipped = {"T-008": "skipped by the owner"}
+    desk.state = replace(desk.state, gaps={"T-007": "its test stays red"}, skipped=skipped)
     await finished(desk)
-    assert desk.event("qa.finished")["known_gaps"] == ["T-007"]
-    assert "- T-007: its test stays red" in desk.files["docs/quality_report.md"].decode()
+    assert desk.event("qa.finished")["known_gaps"] == ["T-007", "T-008"]
+    report = desk.files["docs/quality_report.md"].decode()
+    assert "- T-007: its test stays red\n- T-008: skipped by the owner\n" in report
 
 
 async def test_files_like_env__are_left_out_with_a_notice(desk: Desk) -> None:
