@@ -173,9 +173,12 @@ class Client:
             response = self._http.post(f"{_path(project)}/link")
         return _parsed(DownloadLink, response)
 
-    def save_package(self, project: str, path: Path) -> int:
-        """Writes the ZIP to `path`, whole or not at all, and returns its size in bytes."""
-        return self._save(f"{_path(project)}/package", path)
+    def save_package(self, project: str, path: Path, *, unfinished: bool = False) -> int:
+        """Writes the ZIP to `path`, whole or not at all, and returns its size in bytes.
+
+        With `unfinished`, of a project that has none, what was merged until now.
+        """
+        return self._save(f"{_path(project)}/package{'?unfinished=true' if unfinished else ''}", path)
 
     def save_repository(self, project: str, path: Path) -> int:
         """The same with the git bundle of what is built so far."""

@@ -152,27 +152,41 @@ def receipt(terminal: Terminal, project_id: str, form: str, as_json: bool) -> No
 @click.option(
     "--git", "as_repository", is_flag=True, help="The git repository, as a bundle; also of a build under way."
 )
+@click.option("--unfinished", is_flag=True, help="Of a project without a package, what was merged until now.")
 @click.option("--link", "as_link", is_flag=True, help="Print a link that needs no token and expires.")
 @json_option
 @pass_terminal
 def package(
-    terminal: Terminal, project_id: str, output: Path | None, as_repository: bool, as_link: bool, as_json: bool
+    terminal: Terminal,
+    project_id: str,
+    output: Path | None,
+    as_repository: bool,
+    unfinished: bool,
+    as_link: bool,
+    as_json: bool,
 ) -> None:
-    """Fetches a finished project's ZIP."""
+    """Fetches a project's ZIP: of one that failed or was cancelled, what was merged until then."""
     if as_link:
-        if output or as_repository:
-            raise BadInputError("--link is for the ZIP and writes no file.", "Leave --output and --git out.")
+        if output or as_repository or unfinished:
+            raise BadInputError("--link is for the ZIP and writes no file.", "Leave the other options out.")
         _print_link(terminal.client.link(project_id), as_json)
         return
-    path = output or Path(f"{project_id}{'.bundle' if as_repository else '.zip'}")
-    save = terminal.client.save_repository if as_repository else terminal.client.save_package
-    size_bytes = save(project_id, path)
+    if as_repository:
+        path = output or Path(f"{project_id}.bundle")
+        size_bytes = terminal.client.save_repository(project_id, path)
+    else:
+        path = output or Path(f"{project_id}{_mark(terminal.client.project(project_id))}.zip")
+        size_bytes = terminal.client.save_package(project_id, path, unfinished=unfinished)
     if as_json:
         print_json({"path": str(path), "size_bytes": size_bytes})
     else:
         click.echo(f"{path} ({size_bytes} bytes)")
         if as_repository:
             click.echo(f"git clone -b main {path}")
+
+
+def _mark(project: Project) -> str:
+    return "-unfinished" if project.package is None or project.package.partial else ""
 
 
 def _print_link(link: DownloadLink, as_json: bool) -> None:
@@ -339,7 +353,10 @@ def _say_how_to_go_on(terminal: Terminal, project: Project) -> None:
             f"  agree    masterbuilder confirm {project.id}",
             f"  change   masterbuilder confirm {project.id} --change TEXT",
         ],
-        "paused": [f"  go on    masterbuilder resume {project.id} --max-credits N"],
+        "paused": [
+            f"  go on    masterbuilder resume {project.id} --max-credits N",
+            f"  exists   masterbuilder package {project.id} --unfinished",
+        ],
         "approval": [
             f"  agree    masterbuilder approve {project.id}",
             f"  change   masterbuilder reject {project.id} TEXT",
@@ -348,7 +365,10 @@ def _say_how_to_go_on(terminal: Terminal, project: Project) -> None:
             f"  ZIP      masterbuilder package {project.id}",
             f"  receipt  masterbuilder receipt {project.id}",
         ],
-        "ended": [f"  receipt  masterbuilder receipt {project.id}"],
+        "ended": [
+            *([f"  exists   masterbuilder package {project.id}"] if project.package else []),
+            f"  receipt  masterbuilder receipt {project.id}",
+        ],
         "running": [f"  watch    masterbuilder logs {project.id} --follow"],
     }[_situation(project)]
     if project.status == "failed" and project.failure_reason:

@@ -10,16 +10,22 @@ from runtime.errors import ConflictError, ExpiredError, ForbiddenError, NotFound
 from runtime.ids import ProjectId, project_entity
 from runtime.project.links import Link, check_link, make_link
 from runtime.project.messages import Describe, PackageView, ProjectView
+from runtime.project.stopping import pack_what_exists
 from serve_apps.auth import TheSystem, User
 from serve_apps.owned import owned
 from serve_apps.system import System
 
 router = APIRouter()
 
+_NO_COMMIT_YET = "It is there from the end of the planning on."
+
 
 @router.get("/api/v1/projects/{project}/package")
-async def project_package(project: str, system: TheSystem, user: User) -> Response:
+async def project_package(project: str, system: TheSystem, user: User, unfinished: bool = False) -> Response:
+    """With `unfinished`, of a project without a package, what was merged until now, packed for this answer alone."""
     view = await owned(system, user, project)
+    if view.package is None and unfinished:
+        return await _unfinished(system, view)
     return await _packed(system, view, _package_of(view))
 
 
@@ -66,7 +72,7 @@ async def project_repository(project: str, system: TheSystem, user: User) -> Res
     if view.bundle is None:
         raise ConflictError(
             f"There is no repository yet: the project is {view.status.value}.",
-            "It is there from the end of the planning on.",
+            _NO_COMMIT_YET,
         )
     headers = {"content-disposition": f'attachment; filename="{_file_name(view)}.bundle"'}
     bundle = await system.ledger.get_blob(view.bundle)
@@ -76,22 +82,40 @@ async def project_repository(project: str, system: TheSystem, user: User) -> Res
 def _package_of(view: ProjectView) -> PackageView:
     if view.package is None:
         raise ConflictError(
-            f"The package is not ready: the project is {view.status.value}.", "Follow the events until package.ready."
+            f"The package is not ready: the project is {view.status.value}.",
+            "Follow the events until package.ready, or fetch what exists: `masterbuilder package PROJECT --unfinished` "
+            "(?unfinished=true).",
         )
     return view.package
 
 
 async def _packed(system: System, view: ProjectView, package: PackageView) -> Response:
-    headers = {
-        "x-sha256": package.sha256,
-        "content-disposition": f'attachment; filename="{_file_name(view)}.zip"',
-        "cache-control": "private, no-store",
-        "referrer-policy": "no-referrer",
-    }
     try:
         data = await system.ledger.get_blob(package.blob)
     except NotFoundError:
         raise ExpiredError("This package was removed.", "Build the project again.") from None
+    return _zip(view, data, package.sha256, "-unfinished" if package.partial else "")
+
+
+async def _unfinished(system: System, view: ProjectView) -> Response:
+    asks = f" and asks: {view.question}" if view.question else ""
+    stands = view.failure_reason or f"When it was fetched it was {view.status.value.replace('_', ' ')}{asks}."
+    try:
+        packed = await pack_what_exists(view, stands, system.ledger)
+    except NotFoundError:
+        raise ExpiredError("What was built was removed.", "Build the project again.") from None
+    if packed is None:
+        raise ConflictError(f"Nothing is built yet: the project is {view.status.value}.", _NO_COMMIT_YET)
+    return _zip(view, packed.data, packed.sha256, "-unfinished")
+
+
+def _zip(view: ProjectView, data: bytes, sha256: str, mark: str) -> Response:
+    headers = {
+        "x-sha256": sha256,
+        "content-disposition": f'attachment; filename="{_file_name(view)}{mark}.zip"',
+        "cache-control": "private, no-store",
+        "referrer-policy": "no-referrer",
+    }
     return Response(data, media_type="application/zip", headers=headers)
 
 

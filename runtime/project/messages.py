@@ -273,7 +273,7 @@ class ProjectView:
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     """Item id -> why it could not be made to pass: it is not in the package, and its cost was given back."""
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """Item id -> that its owner skipped it, and why: it is not in the package; what it cost until then stays charged."""
+    """Item id -> that its owner skipped it, and why: it is not in the package; what it cost stays charged."""
     index_status: IndexedStatus = "not_indexed"
     """From then on its package is there; of a project that was stopped what existed is packed."""
     phase: int = 0

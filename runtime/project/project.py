@@ -175,9 +175,11 @@ class Project(Entity[State]):
             case _:
                 raise ConflictError(f"A project does not understand {type(message).__name__}.")
         await self.wake()
+        return replace(await self._view(), activity=self._activity.told(), possible=possible(self.state))
+
+    async def _view(self) -> ProjectView:
         spent = await self._workshop.ledger.spent(self.state.id)
-        view = self.state.view(spent.net_ucredits, spent.total_cost_pusd)
-        return replace(view, activity=self._activity.told(), possible=possible(self.state))
+        return self.state.view(spent.net_ucredits, spent.total_cost_pusd)
 
     async def _begin(self, message: Begin) -> None:
         order = message.order
@@ -223,14 +225,27 @@ class Project(Entity[State]):
             await self._conclude_cancel()
 
     async def _conclude_cancel(self) -> None:
+        await self._pack_what_exists("It was cancelled by its owner.")
+        await self._end(Status.CANCELLED, "cancelled by its owner", "cancelled")
+
+    async def _conclude_failure(self, reason: str) -> None:
+        await self._pack_what_exists(f"It failed: {reason}")
+        await self._end(Status.FAILED, reason, "finished")
+
+    async def _pack_what_exists(self, why: str) -> None:
         """What cannot be packed is told and is no reason to go on living."""
+        if self.state.package is not None:
+            return
+        ledger, key = self._workshop.ledger, f"package/{self.state.packages + 1}"
         try:
-            if self.state.package is None and (packed := await pack_what_exists(self.state, self._workshop.ledger)):
-                await self.activation.emit("package.ready", "package/stopped", packed)
+            if packed := await pack_what_exists(await self._view(), why, ledger):
+                blob = await ledger.put_blob(packed.data)
+                await self.activation.emit("package.ready", key, {**packed.fields(blob), "partial": True})
+        except StaleWriterError:
+            raise
         except MasterbuilderError as error:
             text = f"What exists could not be packed: {error.message}"
             await self.activation.emit("project.notice", "package/stopped/failed", {"text": text})
-        await self._end(Status.CANCELLED, "cancelled by its owner", "cancelled")
 
     async def _rewind(self, message: Rewind, steering: Steering) -> None:
         if self.activation.has(message.key):
@@ -264,7 +279,7 @@ class Project(Entity[State]):
         except StaleWriterError:
             raise
         except RefusedError as error:
-            await self._end(Status.FAILED, str(error), "finished")
+            await self._conclude_failure(str(error))
         except UnavailableError as error:
             await self._pause(f"{error} Then resume the project.")
         except Exception:
@@ -344,7 +359,7 @@ class Project(Entity[State]):
             await verifying.review(await finishing.prove())
 
     async def _package(self, finishing: Finishing) -> None:
-        if self.state.package is None:
+        if self.state.package is None or self.state.package.partial:
             await self._enter(Status.README_GENERATION, "deployment guide, README, traceability")
             await finishing.write_documents()
             await self._enter(Status.PACKAGING, "packaging")

@@ -1,6 +1,7 @@
 """Lines 49-52, 65, 70-73 and 78 of spec/builder.md §18, and every way to steer a build, in one process."""
 
 import asyncio
+import hashlib
 import io
 import json
 import time
@@ -118,7 +119,10 @@ async def agree(world: World, project: ProjectId) -> None:
 async def package(world: World, project: ProjectId) -> dict[str, str]:
     view = await tell(world, project, Describe())
     assert view.package is not None
-    data = await world.store.books.get_blob(view.package.blob)
+    return unpacked(await world.store.books.get_blob(view.package.blob))
+
+
+def unpacked(data: bytes) -> dict[str, str]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         return {name.removeprefix("generated_project/"): archive.read(name).decode() for name in names}
@@ -168,6 +172,7 @@ async def test_51_and_52__cancel_ends_all_spending_at_once_and_packs_what_exists
     assert view.package.partial
     files = await package(world, project)
     assert "RECEIPT.txt" in files
+    assert "It was cancelled by its owner." in files["UNFINISHED.md"]
     assert ("add.py" in files) == (event == "task.merged")
     assert "- [x] T-001" in files["TODO.md"] if event == "task.merged" else "- [ ] T-001" in files["TODO.md"]
     assert (await tell(world, project, Cancel(key="stop"))).status is Status.CANCELLED
@@ -407,6 +412,33 @@ async def test_65__another_user_reaches_nothing_by_guessing_the_id(world: World,
         assert (stopped["status"], stopped["possible"]) == ("cancelled", [])
         fetched = await door.get(f"{path}/package", headers=bearer(LOCAL_ADMIN))
         assert fetched.headers["x-sha256"] == stopped["package"]["sha256"]
+
+
+async def test_paused_project__gives_what_exists_to_who_asks_for_unfinished_work(world: World, bob: UserId) -> None:
+    project = await order(world)
+    path = f"/api/v1/projects/{project}/package?unfinished=true"
+    async with at_the_door(world) as door:
+        nothing = await door.get(path, headers=bearer(LOCAL_ADMIN))
+        assert nothing.status_code == 409
+        assert "Nothing is built yet" in nothing.json()["error"]["message"]
+        await seen(world, project, "task.merged")
+        await tell(world, project, Pause(key="p"))
+        assert (await door.get(path, headers=bearer(bob))).status_code == 404
+        refused = await door.get(path.partition("?")[0], headers=bearer(LOCAL_ADMIN))
+        assert "?unfinished=true" in refused.json()["error"]["next"]
+        fetched = await door.get(path, headers=bearer(LOCAL_ADMIN))
+    assert fetched.headers["content-disposition"] == 'attachment; filename="calculator-unfinished.zip"'
+    assert fetched.headers["x-sha256"] == hashlib.sha256(fetched.content).hexdigest()
+    files = unpacked(fetched.content)
+    assert "When it was fetched it was paused and asks: Paused by you." in files["UNFINISHED.md"]
+    assert "- T-004 Function negate" in files["UNFINISHED.md"]
+    assert {"add.py", "TODO.md", "RECEIPT.txt"} <= set(files)
+    await tell(world, project, Resume(key="r"))
+    await finished(world, project)
+    async with at_the_door(world) as door:
+        whole = await door.get(path, headers=bearer(LOCAL_ADMIN))
+    assert whole.headers["content-disposition"] == 'attachment; filename="calculator.zip"'
+    assert "UNFINISHED.md" not in unpacked(whole.content)
 
 
 @pytest.fixture

@@ -322,6 +322,10 @@ def test_package_that_arrives_damaged__is_not_written(run: Run, door: FakeDoor, 
 
 def test_package__as_a_repository_or_as_a_link(run: Run, door: FakeDoor, tmp_path: Path) -> None:
     door.routes["GET /api/v1/projects/p1/repository"] = (200, {"Content-Length": "6"}, b"bundle")
+    door.routes["GET /api/v1/projects/p1/package"] = (200, {"Content-Length": "2"}, b"PK")
+    door.says("GET /api/v1/projects/p1", PROJECT)
+    result = run("package", "p1", "--unfinished")
+    assert (result.output, door.asked[-1][1]) == ("p1-unfinished.zip (2 bytes)\n", "unfinished=true")
     result = run("package", "p1", "--git")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "p1.bundle").read_bytes() == b"bundle"

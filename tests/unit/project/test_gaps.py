@@ -1,10 +1,15 @@
 """What cannot be made to pass: a must-have ends the project, anything less is listed and given back."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runtime.errors import UnavailableError
-from runtime.project.messages import Confirm, Resume, Status
+from runtime.project import project
+from runtime.project.messages import Confirm, Describe, Resume, Status
 from tests.unit.project.scripted import PROJECT, Scripted, item, passes, plan, requirement
 
 WANTED = {"title": "Thing", "summary": "s", "requirements": [requirement("R-01"), requirement("R-02", "should")]}
@@ -76,6 +81,44 @@ async def test_must_have__that_cannot_be_met_ends_the_project_with_the_reason(tm
     assert "T-001 title of T-001 could not be made to pass in 4 attempts" in end["reason"]
     assert "FAIL: it broke" in end["reason"]
     assert "must-have R-01" in end["reason"]
+
+
+async def test_failed_project__gives_what_exists_and_says_what_is_missing(tmp_path: Path) -> None:
+    todo = plan([item("T-001"), item("T-002", **EXTRA)], [item("T-003")])
+    build = await build_with(tmp_path, {"T-002", "T-003"}, **{"plan.todo": [todo]})
+    await build.until("project.finished")
+    view = await build.tell(Describe())
+    assert (view.status, view.completed_at) == (Status.FAILED, None)
+    assert view.package is not None
+    assert view.package.partial
+    files = unpacked(await build.ledger.get_blob(view.package.blob))
+    assert {"src/T-001.py", "TODO.md", "RECEIPT.txt", "docs/known_gaps.md"} <= set(files)
+    told = files["UNFINISHED.md"]
+    assert "This is not a finished project. It failed: T-003 title of T-003 could not be made to pass" in told
+    assert "1 of 2 tasks are in it." in told
+    assert "- T-002 title of T-002: could not be made to pass" in told
+    assert "Requirements that these tasks served: R-02." in told
+    assert "## Not built yet\n\n- T-003 title of T-003\n" in told
+
+
+async def test_failed_project__that_cannot_be_packed_fails_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*asked: Any) -> None:
+        raise UnavailableError("The disk does not answer.")
+
+    monkeypatch.setattr(project, "pack_what_exists", away)
+    build = await build_with(tmp_path, {"T-001"})
+    events = await build.until("project.finished")
+    assert events[-1].data["status"] == "failed"
+    assert "What exists could not be packed: The disk does not answer." in [
+        event.data["text"] for event in events if event.type == "project.notice"
+    ]
+
+
+def unpacked(data: bytes) -> dict[str, str]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name.partition("/")[2]: archive.read(name).decode() for name in archive.namelist()}
 
 
 async def test_failed_project__pays_nothing_of_its_verification_loop_beyond_the_quote(tmp_path: Path) -> None:
