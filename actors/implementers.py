@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.actor import ActorHandle
 
+from actors.entities import EntitiesHandle
 from actors.handles import ActorGoneError, call, ensure, once
 from runtime.config import Settings
 from runtime.entity.vitals import PoolVitals
@@ -20,6 +21,8 @@ from runtime.implementer.packages.cache import PackageCache
 from runtime.implementer.roster import Roster
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
+from runtime.project.waits import telling_project
+from runtime.providers.waiting import telling
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class ImplementerPoolActor:
         self._roster: Roster[ActorHandle[Any]] = Roster(
             per_build_max=settings.max_parallel_implementers, checks_max=min(cores, self._size)
         )
+        self._entities = EntitiesHandle()
         self._hiring: asyncio.Task[None] | None = None
         self._hired = 0
         self._mending: dict[ActorHandle[Any], asyncio.Task[None]] = {}
@@ -83,9 +87,10 @@ class ImplementerPoolActor:
 
     async def edit(self, work: EditWork) -> EditResult:
         await self.prepare()
-        async with self._roster.editor(work.project) as implementer:
-            result: EditResult = await self._send(implementer, lambda: implementer.edit.remote(work))
-            return result
+        with telling(telling_project(lambda: self._entities, work.run)):
+            async with self._roster.editor(work.project) as implementer:
+                result: EditResult = await self._send(implementer, lambda: implementer.edit.remote(work))
+                return result
 
     async def check(self, work: CheckWork) -> CheckReport:
         await self.prepare()

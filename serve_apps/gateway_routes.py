@@ -11,7 +11,7 @@ import secrets
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -19,9 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.catalogue.model import Model
 from runtime.errors import BadInputError, MasterbuilderError, NotFoundError, OverloadedError, TooLargeError
-from runtime.ids import CallId, new_call_id
+from runtime.ids import CallId, RunId, new_call_id
+from runtime.project.waits import telling_project
 from runtime.providers.order import CallOrder
 from runtime.providers.splice import WIRES, Path, Spliced, Wire, splice
+from runtime.providers.waiting import telling
 from serve_apps import gateway_answers as answers
 from serve_apps.auth import TOKEN_CHARACTERS_MAX
 from serve_apps.door import REQUEST_ID, log_unforeseen
@@ -109,7 +111,7 @@ class ModelDoor:
     async def _call(self, exchange: "Exchange") -> None:
         bearer = await self._bearer(exchange)
         self._tokens.admit(bearer)
-        with self._bodies.share() as share:
+        with self._bodies.share() as share, self._telling(bearer.identity.run):
             asked = splice(await exchange.body(share), _path(exchange.path))
             order = _order(bearer, asked)
             if asked.streams:
@@ -118,6 +120,10 @@ class ModelDoor:
             async with exchange.presence():
                 forwarded = await self._calls.forward(order, asked, exchange.cut_to)
         await exchange.reply(forwarded.body)
+
+    def _telling(self, run: RunId | None) -> AbstractContextManager[None]:
+        """A build hears what its calls wait for."""
+        return nullcontext() if run is None else telling(telling_project(lambda: self._system.entities, run))
 
     async def _stream(self, exchange: "Exchange", order: CallOrder, asked: Spliced) -> None:
         streaming = self._calls.forward_stream(order, asked, exchange.cut_to)

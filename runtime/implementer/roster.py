@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from runtime.entity.vitals import PoolVitals, WaitingBuild
 from runtime.implementer.turns import Turns
+from runtime.providers.waiting import waiting
 
 W = TypeVar("W", bound=Hashable)
 
@@ -72,7 +73,8 @@ class Roster(Generic[W]):
         self._deal()
         try:
             # Shielded: a caller that gives up either had its turn, or still stands in the line.
-            return await asyncio.shield(turn)
+            with waiting("a free implementer"):
+                return await asyncio.shield(turn)
         except asyncio.CancelledError:
             if not turn.done():
                 turns.drop(build, turn)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from runtime.ids import RunId
 from runtime.implementer.packages.package import Package
 
 Cause = Literal["edits", "gateway", "engine"]
@@ -98,6 +99,8 @@ class EditWork:
     """Base URL of the gateway with `/v1`."""
     token: str
     checks: Sequence[str]
+    run: RunId = RunId("")
+    """What it is done for: it is told what the work waits for."""
     project: str = ""
     """Whose turn it is; projects take turns."""
     install: str = ""

@@ -260,6 +260,7 @@ class Building:
                 gateway_url=self._settings.gateway_url,
                 token=token,
                 checks=checks,
+                run=run,
                 install=self._activation.state.chosen_stack.commands.install,
             )
         )

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from runtime.ids import BlobId, ProjectId, UserId
+from runtime.ids import BlobId, ProjectId, RunId, UserId
 
 IndexedStatus = Literal["not_indexed", "indexing", "indexed", "error"]
 """Source: spec/builder.md §3.2, `codebase_index_status`."""
@@ -185,6 +185,18 @@ class SetPurgePeriod:
     days: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerWaits:
+    """From whoever works for a run: what it waits for, or, with an empty `what`, that it waits no more.
+
+    Nothing of it is kept: it is told with what is done at this moment.
+    """
+
+    run: RunId
+    what: str
+    retry_in_s: float | None = None
+
+
 Steering = Pause | Resume | Cancel | Change | Retry | Skip | Approve | Reject | Rewind
 ProjectMessage = Describe | Answer | Confirm | Steering
 
@@ -196,7 +208,8 @@ class Doing:
     task: str
     attempt: int
     what: str
-    """`editing`, `checking`, `merging`, `waiting for a worker`, `asking the architect`, `waiting: <for what>`."""
+    """`editing and checking`, `merging`, `asking the architect`, `waiting: <for what>`: `a free implementer`, `a free key of
+    openai`, ..."""
     since: datetime
     retry_at: datetime | None = None
     """When what is waited for is tried again."""

@@ -49,11 +49,12 @@ from runtime.project.messages import (
     Rewind,
     Skip,
     Status,
+    WorkerWaits,
 )
 from runtime.project.planning import Planning
 from runtime.project.purging import PURGE, PURGE_WARNING, Purging, reminders
 from runtime.project.rewinding import Rewinding
-from runtime.project.state import FINAL_REVIEW, State
+from runtime.project.state import FINAL_REVIEW, State, edited_item
 from runtime.project.steering import Steering, possible, refuse_unless_possible
 from runtime.project.steps import PaidSteps
 from runtime.project.stopping import pack_what_exists
@@ -84,7 +85,7 @@ class Project(Entity[State]):
     """Interviews, plans, builds, verifies and delivers, as one task that replays its finished steps after a crash."""
 
     kind = "project"
-    read_only = (Describe,)
+    read_only = (Describe, WorkerWaits)
     after_end = frozenset({"project.purge_due", "project.purged", "project.notice"})
 
     def __init__(self, entity: EntityId, workshop: Workshop) -> None:
@@ -170,6 +171,8 @@ class Project(Entity[State]):
                 await self._purging.warn(message)
             case Reminded(name=name) if name == PURGE:
                 await self._purging.purge(message)
+            case WorkerWaits():
+                self._hear(message)
             case Describe():
                 pass
             case _:
@@ -180,6 +183,11 @@ class Project(Entity[State]):
     async def _view(self) -> ProjectView:
         spent = await self._workshop.ledger.spent(self.state.id)
         return self.state.view(spent.net_ucredits, spent.total_cost_pusd)
+
+    def _hear(self, message: WorkerWaits) -> None:
+        step = next((step for step, run in self.state.steps.open.items() if run == message.run), "")
+        if edited := edited_item(step):
+            self._activity.waits(*edited, message.what, message.retry_in_s)
 
     async def _begin(self, message: Begin) -> None:
         order = message.order

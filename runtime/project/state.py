@@ -441,7 +441,11 @@ class State:
 
     def runs_for(self, tasks: Collection[str]) -> Mapping[str, RunId]:
         """The open runs of these items' attempts, by step."""
-        return {step: run for step, run in self.steps.open.items() if edited_item(step) in tasks}
+        return {
+            step: run
+            for step, run in self.steps.open.items()
+            if (edited := edited_item(step)) is not None and edited[0] in tasks
+        }
 
     @property
     def paused(self) -> bool:
@@ -629,10 +633,10 @@ def edit_step(item: str, attempt: int) -> str:
     return f"code/{item}/{attempt}"
 
 
-def edited_item(step: str) -> str | None:
-    """Which item a step is an attempt at, if it is one."""
-    kind, _, rest = step.partition("/")
-    return rest.partition("/")[0] if kind == "code" else None
+def edited_item(step: str) -> tuple[str, int] | None:
+    """Which item a step is an attempt at, and the attempt's number, if it is one."""
+    kind, *rest = step.split("/")
+    return (rest[0], int(rest[1])) if kind == "code" else None
 
 
 def _first_line(brief: str) -> str:

@@ -40,6 +40,7 @@ from runtime.project.workshop import Workshop
 from runtime.providers.calls import ModelCalls
 from runtime.providers.chat import ChatRequest, Message, Text
 from runtime.providers.order import CallOrder
+from runtime.providers.waiting import waiting
 from runtime.session.session import UserSession
 from runtime.store.store import Store
 from runtime.tokens import token_hash
@@ -216,9 +217,13 @@ class InProcess:
         return None
 
     async def edit(self, work: EditWork) -> EditResult:
-        async with self._turns:
+        with waiting("a free implementer"):
+            await self._turns.acquire()
+        try:
             await self._world.implementer.start()
             return await self._world.implementer.edit(work)
+        finally:
+            self._turns.release()
 
     async def check(self, work: CheckWork) -> CheckReport:
         async with self._turns:

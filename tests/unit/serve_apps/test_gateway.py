@@ -27,12 +27,15 @@ from runtime.errors import (
 )
 from runtime.ids import ProjectId, RunId, UserId
 from runtime.ledger.port import Identity, TokenTerms
+from runtime.project import waits
+from runtime.project.messages import WorkerWaits
 from runtime.providers.calls import OnCut
 from runtime.providers.failures import OutageError
 from runtime.providers.forward import Forwarded
 from runtime.providers.order import CallOrder
 from runtime.providers.splice import Spliced
 from runtime.providers.usage import Usage
+from runtime.providers.waiting import waiting
 from runtime.tokens import token_hash
 from serve_apps import gateway_routes
 from serve_apps.gateway_routes import create_app
@@ -83,6 +86,8 @@ class Calls:
         self.pieces: list[bytes | Exception | None] = [piece("hel"), piece("lo", "stop"), b"data: [DONE]\n\n"]
         self.asked: list[tuple[CallOrder, Spliced]] = []
         self.closed = asyncio.Event()
+        self.key = asyncio.Event()
+        """Until it is set, a call without a reply waits for a key."""
         self.to: int | None = None
 
     async def forward(self, order: CallOrder, asked: Spliced, on_cut: OnCut) -> Forwarded:
@@ -91,7 +96,9 @@ class Calls:
             on_cut(self.to)
         try:
             if self.reply is None:
-                await asyncio.Event().wait()
+                with waiting("a free key of openai", 30.0):
+                    await self.key.wait()
+                return Forwarded(body=b"{}", usage=USAGE)
         finally:
             self.closed.set()
         if isinstance(self.reply, Exception):
@@ -184,6 +191,25 @@ async def test_answer__that_was_cut_to_what_the_wallet_pays_for_says_so_in_its_h
     system.calls.to = 300
     cut = await door.post("/chat/completions", json=HELLO | {"stream": stream, "max_tokens": 500})
     assert (cut.status_code, cut.headers["x-max-tokens"]) == (200, "300")
+
+
+async def test_wait_for_a_key__of_a_builds_call_is_told_to_its_project(door, system, monkeypatch):
+    monkeypatch.setattr(waits, "TOLD_AFTER_S", 0.0)
+    system.calls.reply = None
+    told: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def ask(entity, message):
+        await told.put((entity, message))
+
+    system.entities = SimpleNamespace(ask=ask)
+    bearer = {"authorization": "Bearer task-token"}
+    calling = asyncio.create_task(door.post("/chat/completions", json=HELLO, headers=bearer))
+    assert await told.get() == ("project:p", WorkerWaits(run=RUN, what="a free key of openai", retry_in_s=30.0))
+    system.calls.key.set()
+    assert await told.get() == ("project:p", WorkerWaits(run=RUN, what=""))
+    assert (await calling).status_code == 200
+    await door.post("/chat/completions", json=HELLO)
+    assert told.empty(), "who calls for themselves has no project to hear of it"
 
 
 async def test_answer__is_the_providers_byte_for_byte(door, system):
