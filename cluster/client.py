@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,9 @@ _KEEPING_S_MAX = 3_600.0
 """Checking and copying take as long as there is data."""
 _HEARTBEAT_S_MAX = 40.0
 """The service sends at least a comment every 15 s; silence for longer means the connection is dead."""
+
+_LOOKS_MAX = 10
+_LOOK_AGAIN_S = 0.3
 
 
 class ConnectionLostError(UnavailableError):
@@ -159,6 +163,15 @@ class Client:
         with self._reaching():
             response = self._http.post(f"{_path(project)}/feedback", json={"score": score, "text": text})
         return _parsed(Judged, response)
+
+    def moved_on(self, project: Project) -> Project:
+        """The project when its work has taken an answer up, or, where that takes more than seconds, as it is."""
+        for _ in range(_LOOKS_MAX):
+            if not project.moves_on:
+                break
+            time.sleep(_LOOK_AGAIN_S)
+            project = self.project(project.id)
+        return project
 
     def receipt_text(self, project: str, form: str) -> str:
         """`form` is `json`, `text` or `csv`."""

@@ -215,7 +215,8 @@ def answer(terminal: Terminal, project_id: str, text: str, as_json: bool) -> Non
 @pass_terminal
 def confirm(terminal: Terminal, project_id: str, change: str | None, as_json: bool) -> None:
     """Agrees to a project's scope and quote, or asks for a change."""
-    print_project(terminal.client.confirm(project_id, accept=change is None, change=change or ""), as_json)
+    answered = terminal.client.confirm(project_id, accept=change is None, change=change or "")
+    print_project(terminal.client.moved_on(answered), as_json)
 
 
 @click.command()

@@ -43,16 +43,21 @@ def cancel(terminal: Terminal, project_id: str, yes: bool, as_json: bool) -> Non
     now = terminal.client.project(project_id)
     if not yes and not now.finished:
         if not terminal.interactive():
-            raise BadInputError(
-                f"This stops {project_id} for ever; {now.spent_credits} credits stay charged.", "Add --yes."
-            )
-        click.confirm(f"Stop it for ever? {now.spent_credits} credits stay charged.", abort=True)
+            raise BadInputError(f"This stops {project_id} for ever.", "Add --yes.", _charged(now))
+        click.confirm(f"{_charged(now)} Stop it for ever?", abort=True)
     stopped = terminal.client.steer(project_id, "cancel")
     print_project(stopped, as_json)
     if not as_json:
-        click.echo(f"Charged: {stopped.spent_credits} credits. Nothing more is spent; what was held is released.")
+        click.echo(f"{_charged(stopped)} Nothing more is spent; what was held is released.")
         if stopped.package:
             click.echo(f"What exists: masterbuilder package {stopped.id}")
+
+
+def _charged(project: Project) -> str:
+    if not project.spent_ucredits:
+        return "Nothing was charged."
+    amount = "Less than 0.01" if project.spent_credits == "0.00" else project.spent_credits
+    return f"{amount} credits were charged and stay charged."
 
 
 @click.command()
@@ -95,7 +100,8 @@ def skip(terminal: Terminal, project_id: str, task: str, reason: str, with_depen
 @pass_terminal
 def approve(terminal: Terminal, project_id: str, about: str, as_json: bool) -> None:
     """Says yes to what a project asks: its scope and quote, a gate, or the price of a change."""
-    print_project(terminal.client.steer(project_id, "approve", {"about": about}), as_json)
+    approved = terminal.client.steer(project_id, "approve", {"about": about})
+    print_project(terminal.client.moved_on(approved), as_json)
 
 
 @click.command()

@@ -117,6 +117,11 @@ class Project(Answer):
     def asks_for_confirmation(self) -> bool:
         return self.status == "confirming_scope"
 
+    @property
+    def moves_on(self) -> bool:
+        """It was answered a moment ago, and its status does not say so yet."""
+        return self.status in ("confirming_scope", "awaiting_approval") and self.asks is None
+
 
 class Projects(Answer):
     projects: list[Project]

@@ -208,8 +208,8 @@ class Doing:
     task: str
     attempt: int
     what: str
-    """`editing and checking`, `merging`, `asking the architect`, `waiting: <for what>`: `a free implementer`, `a free key of
-    openai`, ..."""
+    """`editing and checking`, `merging`, `asking the architect`, `waiting: <for what>`, as a free implementer or a
+    free key of openai."""
     since: datetime
     retry_at: datetime | None = None
     """When what is waited for is tried again."""

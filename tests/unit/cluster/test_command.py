@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fake_door import PROJECT, FakeDoor, Run, error_answer, event, json_answer, stream_answer
 
+from cluster import client
 from cluster.ports import free_ports
 
 DONE = {**PROJECT, "status": "completed", "tasks_done": 12, "last_seq": 3}
@@ -281,10 +282,46 @@ def test_cancel__asks_first_and_says_what_was_charged(run: Run, door: FakeDoor) 
     door.says("POST /api/v1/projects/p1/cancel", {**PROJECT, "status": "cancelled"})
     refused = run("cancel", "p1")
     assert refused.exit_code == 2
-    assert "1.50 credits stay charged" in refused.stderr
+    assert "p1 for ever. 1.50 credits were charged and stay charged." in refused.stderr
+    assert "Nothing was charged" not in refused.stderr
     assert [route for route, *_ in door.asked] == ["GET /api/v1/projects/p1"]
     done = run("cancel", "p1", "--yes")
-    assert (done.exit_code, "Charged: 1.50 credits" in done.stdout) == (0, True)
+    assert (done.exit_code, "1.50 credits were charged and stay charged. Nothing more" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("spent_ucredits", "said"),
+    [(0, "Nothing was charged."), (2_100, "Less than 0.01 credits were charged and stay charged.")],
+)
+def test_cancel__says_what_little_was_charged_and_once(
+    run: Run, door: FakeDoor, spent_ucredits: int, said: str
+) -> None:
+    little = {**PROJECT, "spent_credits": "0.00", "spent_ucredits": spent_ucredits}
+    door.says("GET /api/v1/projects/p1", little)
+    door.says("POST /api/v1/projects/p1/cancel", {**little, "status": "cancelled"})
+    refused, done = run("cancel", "p1").stderr, run("cancel", "p1", "--yes").stdout
+    assert said in refused
+    assert said in done
+    assert "charged" not in (refused + done).replace(said, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "old"), [(("approve", "p1"), "awaiting_approval"), (("confirm", "p1"), "confirming_scope")]
+)
+def test_approve__prints_the_status_after_it(
+    run: Run, door: FakeDoor, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], old: str
+) -> None:
+    monkeypatch.setattr(client, "_LOOK_AGAIN_S", 0.0)
+    door.says(f"POST /api/v1/projects/p1/{arguments[0]}", {**PROJECT, "status": old})
+    door.routes["GET /api/v1/projects/p1"] = lambda count: json_answer(
+        {**PROJECT, "status": old if count < 3 else "implementing"}
+    )
+    assert run(*arguments).stdout == "p1: implementing\n"
+    door.says("GET /api/v1/projects/p1", {**PROJECT, "status": old})
+    assert run(*arguments).stdout.startswith(f"p1: {old.replace('_', ' ')}"), "it does not wait for ever"
+    asks = {**PROJECT, "status": old, "asks": "phase/2/1", "question": "Go on?"}
+    door.says(f"POST /api/v1/projects/p1/{arguments[0]}", asks)
+    assert "asks: Go on?" in run(*arguments).stdout, "there is something new to answer"
 
 
 def test_status_of_a_project__tells_what_each_worker_does_and_what_it_cost(run: Run, door: FakeDoor) -> None:
