@@ -77,10 +77,7 @@ class AiderEngine:
                 if not keep:
                     await self._end_worker()
             return EditOutcome(
-                files={
-                    path: None if content is None else base64.b64decode(content)
-                    for path, content in reply["files"].items()
-                },
+                files={} if reply["error"] else _decoded(reply["files"]),
                 error=reply["error"],
                 cause=reply["cause"],
                 gateway_status=reply["gateway_status"],
@@ -113,6 +110,10 @@ class AiderEngine:
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.end()
+
+
+def _decoded(files: Mapping[str, str | None]) -> Mapping[str, bytes | None]:
+    return {path: None if content is None else base64.b64decode(content) for path, content in files.items()}
 
 
 class _WorkerDiedError(Exception):

@@ -31,7 +31,8 @@ class EditOutcome:
     """`files` holds what the engine wrote, None for what it removed, and nothing it left alone; the caller decides
     which of it to keep. A renamed file is one that was removed and one that was written.
 
-    `error` is empty, or says why the work was not finished; there can be an error and files.
+    `error` is empty, or says why the work was not finished; then there are no files, so that half of an edit is never
+    taken for the whole.
     """
 
     files: Mapping[str, bytes | None]

@@ -231,6 +231,32 @@ async def test_engine__gives_up_on_edits_that_never_fit(engine: EditEngine, gate
     assert 1 < len(gateway.bodies) <= CALLS_MAX
 
 
+@pytest.mark.parametrize(
+    "second", [None, refusal(402, "The wallet cannot cover this call."), completion("x", "length")]
+)
+async def test_engine__that_did_not_finish_has_changed_nothing(
+    engine: EditEngine, gateway: EditGateway, second: web.Response | None
+) -> None:
+    # given a reply of which a half fits, and a second one that never does, is refused, or is cut off
+    half = completion(
+        "<<<<<<< DELETE src/dead.py\n\n"
+        + edit_block("src/new.py", "", "n = 0\n")
+        + edit_block("src/app.py", "no such line\n", "a = 2\n")
+    )
+    gateway.replies = [half] if second is None else [half, second]
+    # when
+    outcome = await engine.edit(
+        gateway.request(files={"src/app.py": b"a = 1\n", "src/new.py": None, "src/dead.py": b"x\n"})
+    )
+    # then
+    assert outcome.error
+    assert outcome.files == {}
+    # and nothing of it is there for the next one
+    gateway.replies = [TWO]
+    gateway.bodies.clear()
+    assert (await engine.edit(gateway.request())).files == {"src/app.py": b"a = 2\n"}
+
+
 @pytest.mark.parametrize("text", ["src/app.py\n```\n<<<<<<< SEARCH\na", edit_block("src/app.py", "a = 1\n", "a = 2\n")])
 async def test_engine__applies_nothing_of_a_reply_that_was_cut_off(
     engine: EditEngine, gateway: EditGateway, text: str
