@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from runtime.errors import UnavailableError
-from runtime.project import project
-from runtime.project.messages import Confirm, Describe, Resume, Status
+from runtime.ledger.money import UCREDITS_PER_CREDIT
+from runtime.project import interview, project
+from runtime.project.messages import Describe, Resume, Status
 from tests.unit.project.scripted import PROJECT, Scripted, item, passes, plan, requirement
 
 WANTED = {"title": "Thing", "summary": "s", "requirements": [requirement("R-01"), requirement("R-02", "should")]}
@@ -19,6 +20,13 @@ REPLIES: dict[str, Any] = {
     "plan.todo": [plan([item("T-001"), item("T-002", **EXTRA), item("T-003", "T-002", **EXTRA)])],
     "verify.phase": [passes("T-001")],
     "qa.review": [passes("T-001")],
+}
+
+FAILS = {
+    "verdict": "fail",
+    "items": [{"id": "T-001", "verdict": "fail", "reason": "it is wrong"}],
+    "findings": [],
+    "todo_edits": [],
 }
 
 
@@ -121,20 +129,48 @@ def unpacked(data: bytes) -> dict[str, str]:
         return {name.partition("/")[2]: archive.read(name).decode() for name in archive.namelist()}
 
 
-async def test_failed_project__pays_nothing_of_its_verification_loop_beyond_the_quote(tmp_path: Path) -> None:
-    build = Scripted(tmp_path, REPLIES)
-    build.implementers.bad = {"T-001"}
-    await build.start(confirmed=False)
-    quoted = next(e for e in await build.until("project.quoted") if e.type == "project.quoted").data
-    view = await build.tell(Confirm(key="yes", accept=True))
-    assert view.quote_ucredits == quoted["quote_ucredits"]
-    await build.until("project.finished")
+@pytest.mark.parametrize("quote_credits", [1, 9])
+async def test_failed_project__pays_nothing_of_its_verification_loop_beyond_the_quote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quote_credits: int
+) -> None:
+    # given a quote below what planning costs, or between that and the whole, and a refund that is cut off
+    quote = quote_credits * UCREDITS_PER_CREDIT
+    monkeypatch.setattr(interview, "quote_ucredits", lambda *known: quote)
+    build = Scripted(tmp_path, {**REPLIES, "verify.phase": [FAILS]}, quote_ceiling_factor=100)
+    real, failures = build.ledger.refund_call, iter([None, UnavailableError("away"), None])
+
+    async def refund_call(refund: Any) -> int:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return await real(refund)
+
+    build.ledger.refund_call = refund_call  # type: ignore[method-assign]
+    # when its only must-have fails one verification after the other
+    await build.start()
+    await build.until_status(Status.PAUSED)
+    await build.tell(Resume(key="on"))
+    end = (await build.until("project.finished"))[-1].data
+    # then the newest calls of the loop are given back, as many as it takes, each once, and never those before it
+    assert end["status"] == "failed"
     receipt = await build.ledger.receipt(PROJECT)
-    loop = [row for row in receipt.charged if row.task_type == "coding" and row.attempt > 1]
-    refunded = {row.call for row in receipt.refunds}
-    assert loop
-    if receipt.net_ucredits > quoted["quote_ucredits"]:
-        assert {row.call for row in loop} <= refunded
+    assert end["spent_ucredits"] == receipt.net_ucredits
+    loop = [
+        row
+        for row in receipt.charged
+        if row.task_type == "verification" or (row.task_type == "coding" and row.attempt > 1)
+    ]
+    newest_first = [row.call for row in sorted(loop, key=lambda row: row.at, reverse=True)]
+    refunded = {row.call: row.amount_ucredits for row in receipt.refunds}
+    assert len(refunded) == len(receipt.refunds) >= 2
+    assert set(refunded) == set(newest_first[: len(refunded)])
+    if quote_credits == 1:
+        assert set(refunded) == {row.call for row in loop}
+        assert receipt.net_ucredits > quote, "planning and first attempts are owed all the same"
+    else:
+        assert 0 < len(refunded) < len(loop)
+        assert receipt.net_ucredits <= quote
+        assert receipt.net_ucredits + refunded[newest_first[len(refunded) - 1]] > quote
+    assert not await build.ledger.mismatches()
 
 
 async def test_phase__that_fails_again_and_again_gives_up_the_items_that_failed(tmp_path: Path) -> None:
