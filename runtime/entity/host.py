@@ -77,7 +77,9 @@ class Host:
         limits: Limits = Limits(),
         node: str = "",
         journaled: bool = True,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`now` says which reminders are due."""
         self.queued = 0
         self.working = 0
         self.reading: set[asyncio.Task[None]] = set()
@@ -88,6 +90,7 @@ class Host:
         self._factories = factories
         self._limits = limits
         self._journaled = journaled
+        self._now = now
         self._owned: dict[int, int] = {} if journaled else dict.fromkeys(range(PARTITION_COUNT), NO_EPOCH)
         self._residents: dict[EntityId, Resident] = {}
         self._to_wake: set[EntityId] = set()
@@ -328,7 +331,7 @@ class Host:
     async def _remind(self) -> None:
         if not self._journaled or not self._owned:
             return
-        for due in await self._journal.due(tuple(self._owned), datetime.now(UTC), REMINDERS_AT_ONCE):
+        for due in await self._journal.due(tuple(self._owned), self._now(), REMINDERS_AT_ONCE):
             reminder = due.reminder
             delivery = (due.entity, reminder.name)
             if delivery not in self._delivering and due.entity not in self._quarantine:

@@ -16,13 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from cluster.simulator.server import Simulator
 from runtime.entity.journal import EventRecord
 from runtime.entity.reminders import Reminded
 from runtime.errors import ConflictError, NotFoundError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, project_entity, user_entity
-from runtime.implementer.blocks_engine import BlocksEngine
-from runtime.implementer.implementer import Implementer
 from runtime.implementer.work import EditResult, EditWork
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import NewToken
@@ -48,21 +45,13 @@ from runtime.project.repository import ProjectRepository
 from runtime.tokens import token_hash
 from serve_apps.api_routes import create_app
 from tests.e2e import small
-from tests.e2e.world import Crash, Here, MeteredDoor, World
+from tests.e2e.world import Crash, Here, World
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    scenarios = small.write(tmp_path / "scenarios")
-    usage_file = tmp_path / "usage.jsonl"
-    async with Simulator(usage_file=usage_file, latency_ms=20, scenarios=scenarios) as simulator:
-        world = World(tmp_path, simulator, usage_file)
-        world.sandbox = small.ReadingSandbox()
-        engine = BlocksEngine(MeteredDoor(world))
-        world.implementer = Implementer(sandbox=world.sandbox, engine=engine, scratch_dir=tmp_path / "scratch")
-        await world.open()
+    async with small.playing(tmp_path) as world:
         yield world
-        await world.close()
 
 
 async def order(world: World, **changes: Any) -> ProjectId:

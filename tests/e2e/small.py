@@ -1,13 +1,18 @@
 """A scenario that is built in seconds: a calculator of four tasks in two phases, and a wish for a fifth midway."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster.simulator.server import Simulator
+from runtime.implementer.blocks_engine import BlocksEngine
+from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import NO_FILES, NOTHING, Sandbox
 from runtime.implementer.work import CommandResult, Limits
 from runtime.project.schemas import TOPICS
+from tests.e2e.world import MeteredDoor, World
 from tests.unit.project.scripted import probed
 
 BRIEF = "A calculator for integers: it adds, multiplies and subtracts on the command line."
@@ -20,6 +25,20 @@ README = "# Calculator\n\n## Overview\n\nIt counts.\n\n## Features\n\nSums.\n" +
 )
 FLAWED = "T-003"
 """Its first attempt does not pass."""
+
+
+@asynccontextmanager
+async def playing(folder: Path) -> AsyncIterator[World]:
+    """A world in which it is built."""
+    usage_file = folder / "usage.jsonl"
+    async with Simulator(usage_file=usage_file, latency_ms=20, scenarios=write(folder / "scenarios")) as simulator:
+        world = World(folder, simulator, usage_file)
+        world.sandbox = ReadingSandbox()
+        engine = BlocksEngine(MeteredDoor(world))
+        world.implementer = Implementer(sandbox=world.sandbox, engine=engine, scratch_dir=folder / "scratch")
+        await world.open()
+        yield world
+        await world.close()
 
 
 def write(folder: Path, *, flawed_attempts: int = 1) -> Path:

@@ -6,6 +6,7 @@ A crash is a host that is dropped where it stands: nothing of it runs on, and a 
 import asyncio
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,13 @@ class World:
         self.incarnations = 0
         self.appends = 0
         self.crash_at = 0
+        self.crash_before: bool | None = None
+        """Whether it dies before that append is on disk; None: before or after, by turns."""
         self.red_checks = 0
         """So many checks from now on come back red, whatever the tree holds."""
         self.crashed = asyncio.Event()
+        self.ahead = timedelta()
+        """How far the hosts' clock is ahead."""
         self.entities = Here(self)
         self.host: Host
         self.calls: ModelCalls
@@ -120,6 +125,7 @@ class World:
             incarnation=str(incarnation),
             journal=journal,
             factories={"project": lambda entity: Project(entity, workshop), "user": session},
+            now=lambda: datetime.now(UTC) + self.ahead,
         )
         await self.host.acquire_all()
 
@@ -174,7 +180,7 @@ class CrashingJournal:
         self._refuse_the_dead()
         world.appends += 1
         dies = world.crash_at and world.appends >= world.crash_at
-        if dies and world.appends % 2:
+        if dies and (world.appends % 2 if world.crash_before is None else world.crash_before):
             world.crashed.set()
         self._refuse_the_dead()
         seq = await self._inner.append(append)
