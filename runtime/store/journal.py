@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ class StoreJournal:
         self._lines = _Lines()
         self.refused_stale = 0
         """Appends that the fence refused since it was made."""
+        self._claims = 0
+        self._made = secrets.token_hex(8)
 
     async def claim(self, claim: Claim) -> Mapping[int, int]:
         if not all(0 <= partition < PARTITION_COUNT for partition in claim.partitions):
@@ -53,10 +56,18 @@ class StoreJournal:
             epochs = {number: claim_partition(tx, claim, number, seen) for number, seen in claim.partitions.items()}
             return {number: epoch for number, epoch in epochs.items() if epoch is not None}
 
-        (granted,) = await self._database.write_many([act], wanted_by_claim(claim))
+        try:
+            (granted,) = await self._database.write_many([act], wanted_by_claim(claim))
+        finally:
+            self._claims += 1
         if isinstance(granted, Exception):
             raise granted
         return granted
+
+    @property
+    def ownerships_mark(self) -> str:
+        """Another one after every claim: while it is the same, so are the ownerships that were read after it."""
+        return f"{self._made}/{self._claims}"
 
     async def ownerships(self) -> Sequence[Ownership]:
         rows = await self._database.read(lambda connection: connection.execute(sql("ownerships")).fetchall())

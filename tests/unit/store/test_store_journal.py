@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from runtime.entity.journal import Claim
 from runtime.errors import StoreUnavailableError
 from runtime.ids import EntityId
+from runtime.store.journal import StoreJournal
 
 ENTITY = EntityId("counter:1")
 
@@ -22,6 +24,19 @@ async def test_refused_appends__are_counted_and_a_few_of_them_logged(store, an_a
     assert "counter:1" in refused[0]
     assert "epoch of its partition is 1, not 7" in refused[0]
     assert "last event is number 1, not 5" in refused[1]
+
+
+async def test_mark_of_ownerships__is_another_after_each_claim_and_each_start(store) -> None:
+    seen = [store.journal.ownerships_mark]
+    assert store.journal.ownerships_mark == seen[0]
+    await store.journal.claim(Claim(host="h", incarnation="i", partitions={3: 0}))
+    seen.append(store.journal.ownerships_mark)
+    await store.journal.ownerships()
+    assert store.journal.ownerships_mark == seen[1]
+    await store.journal.claim(Claim(host="other", incarnation="i", partitions={3: 9}))  # Refused, perhaps.
+    seen.append(store.journal.ownerships_mark)
+    seen.append(StoreJournal(store._database).ownerships_mark)
+    assert len(set(seen)) == 4
 
 
 async def test_vitals__count_what_was_written(store, an_append) -> None:
