@@ -141,6 +141,8 @@ class Story:
     def _checked(self, data: dict[str, Any]) -> Iterator[str]:
         if not data.get("passed"):
             yield f"  [red]✗ {escape(self._name(data))}{_attempt(data)}: {escape(_why(data.get('summary')))}[/]"
+        if discarded := data.get("discarded"):
+            yield f"      [yellow]left out, for the task does not own it:[/] {escape(_short(', '.join(discarded)))}"
 
     def _merged(self, data: dict[str, Any]) -> Iterator[str]:
         self.done, self.total = int(data.get("done", self.done)), int(data.get("total", self.total))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runtime.implementer.artifacts import read_artifacts
 from runtime.implementer.engine import EditEngine, EditOutcome, EditRequest
+from runtime.implementer.inspection import Change, faults_of
 from runtime.implementer.linting import syntax_checks
 from runtime.implementer.packages.cache import Offer, PackageCache
 from runtime.implementer.packages.manifests import Manifests, is_read
@@ -18,6 +19,7 @@ from runtime.implementer.packages.refusal import ManifestRefusedError
 from runtime.implementer.packages.workplace import Workplace, tree_of
 from runtime.implementer.sandbox import NO_FILES, Sandbox
 from runtime.implementer.scratch import Scratch
+from runtime.implementer.test_runs import hollow
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork, Limits
 from runtime.project.repository import ProjectRepository
 
@@ -46,7 +48,8 @@ class Implementer:
     async def edit(self, work: EditWork) -> EditResult:
         """Lets the engine edit, keeps its changes of `work.files` only, and checks the result.
 
-        Without a change no check is run. The engine's own failures are told in `engine_log`. Raises
+        Without a change, and for one that `inspection` finds fault with, no check is run. The engine's own failures
+        are told in `engine_log`. Raises
         SandboxUnavailableError, EngineUnavailableError, UnavailableError (packages cannot be fetched now),
         BadInputError (the bundle or a path). Repeating it makes the edit anew.
         """
@@ -57,8 +60,11 @@ class Implementer:
             kept = {path: content for path, content in outcome.files.items() if path in request.files}
             patch = await asyncio.to_thread(_patch, repository, kept)
             checks = CheckReport(results=())
-            if patch:
-                there = await asyncio.to_thread(repository.files)
+            discarded = sorted(set(outcome.files) - set(kept))
+            there = await asyncio.to_thread(repository.files) if patch else []
+            if patch and (wrong := await asyncio.to_thread(_looked_at, request, kept, work, there)):
+                checks = CheckReport(results=[wrong])
+            elif patch:
                 written = [path for path in sorted(kept) if path in there]
                 commands = [*syntax_checks(written, there, work.checks), *work.checks]
                 checks = await self._run_all(
@@ -68,8 +74,9 @@ class Implementer:
             patch=patch,
             changed=sorted(kept) if patch else (),
             engine=outcome.engine,
-            engine_log=_log(outcome, discarded=sorted(set(outcome.files) - set(kept))),
+            engine_log=_log(outcome, discarded=discarded),
             checks=checks,
+            discarded=discarded,
             error=outcome.error,
             cause=outcome.cause,
             gateway_status=outcome.gateway_status,
@@ -79,6 +86,8 @@ class Implementer:
         """Raises SandboxUnavailableError, BadInputError (the bundle), UnavailableError (packages cannot be fetched)."""
         async with self._scratch.subfolder("check") as folder:
             repository = await asyncio.to_thread(_clone, folder / "clone", work.bundle)
+            if gone := _without(work.tests, await asyncio.to_thread(repository.files)):
+                return CheckReport(results=[gone])
             report = await self._run_all(
                 work.commands,
                 repository,
@@ -165,10 +174,38 @@ async def _in_order(
             results.append(_not_begun(command, total_s))
             break
         result = await workplace.run(command, limits, tools)
+        if result.passed and (why := hollow(command, result.output)):
+            result = replace(result, exit_status=1, output=f"{result.output.rstrip()}\n[{why}]")
         results.append(result)
         if not result.passed and not keep_going:
             break
     return results
+
+
+def _looked_at(
+    request: EditRequest, kept: Mapping[str, bytes | None], work: EditWork, there: Sequence[str]
+) -> CommandResult | None:
+    """What is wrong with a change before any of it is run, as the result of a check; None where nothing is."""
+    change = Change(
+        before={path: request.files[path] for path in kept},
+        after=kept,
+        tests=work.tests,
+        kept_tests=work.kept_tests,
+        grown_tests=work.grown_tests,
+    )
+    if faults := faults_of(change):
+        output = "\n".join(f"{fault}." for fault in faults)
+        return CommandResult(command="(the change itself)", exit_status=1, duration_s=0.0, output=output)
+    return _without(work.tests, there)
+
+
+def _without(tests: Sequence[str], there: Sequence[str]) -> CommandResult | None:
+    """None where all are there. A test that is missing may fail no command: `cat tests/*.sh | sh` passes without."""
+    missing = sorted(set(tests).difference(there))
+    if not missing:
+        return None
+    output = f"No test is at {', '.join(missing)}, where the plan has one."
+    return CommandResult(command="(tests)", exit_status=1, duration_s=0.0, output=output)
 
 
 def _refused(error: ManifestRefusedError) -> CommandResult:

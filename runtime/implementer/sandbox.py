@@ -15,10 +15,11 @@ from runtime.implementer.bubblewrap import View
 from runtime.implementer.cgroup import Cgroup, sweep
 from runtime.implementer.confined import ConfinedProcess, data_descriptor, setup_failure
 from runtime.implementer.output import BoundedOutput
-from runtime.implementer.scratch import give_trees
+from runtime.implementer.scratch import give_trees, tree_bytes
 from runtime.implementer.work import CommandResult, Limits
 
 _CHUNK_BYTES = 64 << 10
+_LOOK_AT_DISK_EVERY_S = 0.2
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 NOTHING: Mapping[str, Path] = MappingProxyType({})
 
@@ -70,6 +71,7 @@ class Sandbox:
         )
         output = BoundedOutput(limits.output_bytes)
         timed_out = False
+        watch = asyncio.create_task(_filled([workdir, *writable.values()], limits.disk_bytes, process))
         try:
             async with asyncio.timeout(limits.wall_s):
                 while chunk := await process.stdout.read(_CHUNK_BYTES):
@@ -79,17 +81,22 @@ class Sandbox:
             timed_out = True
         finally:
             await process.kill()
+            watch.cancel()
+            (filled,) = await asyncio.gather(watch, return_exceptions=True)
         # What was printed last is still in the pipe; all who could add to it are dead.
         while chunk := await process.stdout.read(_CHUNK_BYTES):
             output.add(chunk)
         exit_status = await process.wait()
         if not process.was_reported and output.text().startswith("bwrap: "):
             raise SandboxUnavailableError(*setup_failure(output.text()))
+        told = ""
+        if isinstance(filled, int):
+            told = f"\n[stopped: it filled {filled >> 20} MB of disk; {limits.disk_bytes >> 20} MB are allowed]"
         return CommandResult(
             command=command,
-            exit_status=exit_status,
+            exit_status=exit_status or int(bool(told)),
             duration_s=time.monotonic() - started,
-            output=output.text(),
+            output=output.text() + told,
             timed_out=timed_out,
         )
 
@@ -162,3 +169,26 @@ class Sandbox:
                     "Install it with `apt-get install util-linux`.",
                 )
         return bwrap
+
+
+async def _filled(folders: Sequence[Path], bytes_max: int, process: ConfinedProcess) -> int:
+    """Ends the process once its folders hold more than they may, and says how much; else it waits to be cancelled.
+
+    The folders are of the host's disk, whose free space is looked at often and which are summed up when it has fallen.
+    """
+    free = _free_bytes(folders)
+    while True:
+        await asyncio.sleep(_LOOK_AT_DISK_EVERY_S)
+        left = _free_bytes(folders)
+        if free - left < bytes_max // 4:
+            continue
+        size = sum([await tree_bytes(folder) for folder in folders])
+        if size > bytes_max:
+            await process.kill()
+            return size
+        free = left
+
+
+def _free_bytes(folders: Sequence[Path]) -> int:
+    facts = os.statvfs(folders[0])
+    return facts.f_bavail * facts.f_frsize

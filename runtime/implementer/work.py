@@ -1,5 +1,6 @@
 """What an implementer is asked to do, and what it answers."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,6 +9,11 @@ from runtime.ids import RunId
 from runtime.implementer.packages.package import Package
 
 Cause = Literal["edits", "gateway", "engine"]
+_SIGNALLED = {
+    128 + signal.SIGKILL: ": it was killed, for memory, processor time or from outside",
+    128 + signal.SIGXCPU: ": it had used all its processor time",
+    128 + signal.SIGXFSZ: ": it wrote a file that is too large",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +26,8 @@ class Limits:
     process_count: int = 128
     file_size_bytes: int = 64 << 20
     scratch_bytes: int = 256 << 20
+    disk_bytes: int = 2 << 30
+    """What the work's own folders may come to while it runs."""
     output_bytes: int = 64 << 10
 
 
@@ -36,6 +44,13 @@ class CommandResult:
     @property
     def passed(self) -> bool:
         return self.exit_status == 0 and not self.timed_out
+
+    @property
+    def ended(self) -> str:
+        """How it ended, in words."""
+        if self.timed_out:
+            return "timed out"
+        return f"exit {self.exit_status}" + _SIGNALLED.get(self.exit_status, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +69,7 @@ class CheckReport:
 
     def text(self) -> str:
         """For people and models: each command, how it ended, what it printed."""
-        return "\n".join(
-            f"$ {r.command}\n{r.output.rstrip()}\n[{'timed out' if r.timed_out else f'exit {r.exit_status}'}]"
-            for r in self.results
-        )
+        return "\n".join(f"$ {r.command}\n{r.output.rstrip()}\n[{r.ended}]" for r in self.results)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +83,8 @@ class CheckWork:
     install: str = ""
     """Comes before the commands. What it makes of the manifests alone is kept, and copied for the next work."""
     keep_going: bool = False
+    tests: Sequence[str] = ()
+    """Test files that must be in the tree: without them no command is run."""
     limits: Limits = field(default_factory=Limits)
     total_s: float = 600.0
     """No command is begun after this; the one that would have been counts as timed out."""
@@ -101,6 +115,11 @@ class EditWork:
     checks: Sequence[str]
     run: RunId = RunId("")
     """What it is done for: it is told what the work waits for."""
+    tests: Sequence[str] = ()
+    """Test files that the checks run: each must be there afterwards, and check something."""
+    kept_tests: Sequence[str] = ()
+    """As in `inspection.Change`, like `grown_tests`."""
+    grown_tests: Sequence[str] = ()
     project: str = ""
     """Whose turn it is; projects take turns."""
     install: str = ""
@@ -119,6 +138,8 @@ class EditResult:
     """Which program made the edits: `aider 0.86.2 (pid 4711, /path/to/python)`."""
     engine_log: str
     checks: CheckReport
+    discarded: Sequence[str] = ()
+    """What the engine changed beside the task's files; nothing of it is in the patch."""
     error: str = ""
     """Why the engine did not finish; empty when it did. `cause` and `gateway_status` are as in `EditOutcome`."""
     cause: Cause = "edits"

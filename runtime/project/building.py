@@ -1,7 +1,8 @@
 """The loop of a phase: ready tasks to implementers, and what passes into the merge queue."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from runtime.errors import (
     UnavailableError,
 )
 from runtime.ids import BlobId, RunId
-from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
+from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork, Limits
 from runtime.ledger.port import NewToken, Receipt, TokenTerms
 from runtime.project import prompts
 from runtime.project.architect import Architect
@@ -35,6 +36,8 @@ LOG_CHARACTERS_MAX = 4_000
 PAYMENT_REQUIRED = 402
 FORBIDDEN = 403
 REASON_CHARACTERS_MAX = 600
+TRIAL_LIMITS = Limits(wall_s=20.0, cpu_s=20)
+TRIALS_S_MAX = 120.0
 
 
 class Building:
@@ -107,6 +110,13 @@ class Building:
             self._merging.last_check = (key, await self._workshop.implementers.check(work))
         return self._merging.last_check[1]
 
+    async def tried(self, commands: Sequence[str]) -> CheckReport:
+        """These commands, each on the tree that the ones before it left, on a fresh clone of main."""
+        work = self._check_work(await self._workbench.bundle(), ())
+        return await self._workshop.implementers.check(
+            replace(work, commands=commands, keep_going=True, limits=TRIAL_LIMITS, total_s=TRIALS_S_MAX)
+        )
+
     async def receipt(self) -> Receipt:
         return await self._workshop.ledger.receipt(self._activation.state.id)
 
@@ -172,6 +182,7 @@ class Building:
                 "passed": result["passed"],
                 "summary": result["report"],
                 "engine": result["engine"],
+                "discarded": result.get("discarded", []),
             },
         )
         if not result["passed"]:
@@ -248,7 +259,8 @@ class Building:
         near = [path for each in item.depends for path in self.todo.item(each).files]
         code = await self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
         base = self._activation.state.commit
-        checks = self._check_commands(self.todo.tests_with(item.id))
+        tests = self.todo.tests_with(item.id)
+        kept, grown = _tests_of_others(self.todo, item)
         result = await self._workshop.implementers.edit(
             EditWork(
                 bundle=await self._workbench.bundle(),
@@ -259,8 +271,11 @@ class Building:
                 model=model,
                 gateway_url=self._settings.gateway_url,
                 token=token,
-                checks=checks,
                 run=run,
+                checks=self._check_commands(tests),
+                tests=tests,
+                kept_tests=kept,
+                grown_tests=grown,
                 install=self._activation.state.chosen_stack.commands.install,
             )
         )
@@ -272,6 +287,7 @@ class Building:
             "base": base,
             "change": change_mark(result.patch),
             "changed": list(result.changed),
+            "discarded": list(result.discarded),
             "engine": result.engine,
             "passed": changed and result.checks.passed,
             "report": prompts.steady(result.checks) if changed else _nothing_changed(result),
@@ -327,6 +343,7 @@ class Building:
         return CheckWork(
             bundle=bundle,
             commands=self._check_commands(tests),
+            tests=tests,
             install=self._activation.state.chosen_stack.commands.install,
             project=self._activation.state.id,
         )
@@ -335,6 +352,13 @@ class Building:
         stack = self._activation.state.chosen_stack.commands
         commands = (stack.build, prompts.test_command(stack, tests))
         return tuple(command for command in commands if command)
+
+
+def _tests_of_others(todo: Todo, item: Item) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the tests of finished items: those that this one is not told of, and those that its text names."""
+    done = [test for each in todo.items if each.done and each.id != item.id for test in each.tests]
+    named = [test for test in done if test in item.detail or test in item.title]
+    return tuple(dict.fromkeys(test for test in done if test not in named)), tuple(dict.fromkeys(named))
 
 
 def _nothing_changed(result: EditResult) -> str:

@@ -58,7 +58,7 @@ class Finishing:
         tests = {test: prompts.test_command(commands, [test]) for test in self._building.todo.tests()}
         product = [commands.install, commands.build, *dict.fromkeys(tests.values())]
         work = start_work(await self._workbench.bundle(), [each for each in product if each], commands.run)
-        proof = proof_of(await self._checked(work), commands.run)
+        proof = proof_of(await self._checked(replace(work, tests=list(tests))), commands.run)
         report = CheckReport(results=[*proof.report.results, *scan(await self._tree())])
         if not report.passed or proof.started is None:
             return report

@@ -40,7 +40,9 @@ STORY = [
         summary="$ test\n..F\nFAIL: test_cents\nAssertionError: 1 != 2\nFAILED (failures=1)\n[exit 1]",
         engine="aider",
     ),
-    event(11, "task.checked", task="T-001", attempt=1, passed=True, summary="5 passed", engine="aider"),
+    event(
+        11, "task.checked", task="T-001", attempt=1, passed=True, summary="5 passed", engine="aider", discarded=["b.py"]
+    ),
     event(
         12,
         "task.merged",
@@ -97,6 +99,7 @@ def test_story__tells_phases_tasks_red_attempts_verdicts_and_cost(door: FakeDoor
         "  ▸ T-001 Store",
         "  ▸ T-002 Money",
         "  ✗ T-002 Money: FAIL: test_cents · AssertionError: 1 != 2",
+        "      left out, for the task does not own it: b.py",
         "  ✓ T-001 Store 01234567 · 1/3 · 1.00 credits",
         "  ▸ T-002 Money (attempt 2)",
         "  ✓ T-002 Money (attempt 2) abc · 2/3 · 2.00 credits",
