@@ -1,4 +1,4 @@
-"""Whether what a verdict cites is there: a file with those lines in the tree, a test in the report.
+"""Whether what a verdict cites is there: a file with those lines in the tree, a test in the report; how trials went.
 
 Nothing here believes a model; a citation that cannot be looked up is as good as none.
 """
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from runtime.implementer.work import CheckReport
-from runtime.project.schemas import CodeEvidence, ItemVerdict, TestEvidence, VerdictReply
+from runtime.project.schemas import CodeEvidence, ItemVerdict, TestEvidence, Trial, VerdictReply
 from runtime.project.todo import Item
 
 Judgement = Literal["pass", "fail", "none"]
+SHOWN_CHARACTERS_MAX = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,31 @@ def _judgement(id: str, given: Sequence[ItemVerdict], lines: Mapping[str, int], 
         return ItemJudgement(id=id, verdict="none", reason="; ".join(dict.fromkeys(faults)))
     shown = tuple(_shown(evidence) for evidence in cited)
     return ItemJudgement(id=id, verdict="pass", reason=given[0].reason, evidence=shown)
+
+
+def tried(judged: Iterable[ItemJudgement], faults: Mapping[str, str], *, again: bool) -> tuple[ItemJudgement, ...]:
+    """The judgements after the trials. `faults`: by item, what its failed trial showed.
+
+    At first a pass whose trial failed counts as none: the trial may be what is wrong, and its author is asked again.
+    """
+    verdict: Judgement = "fail" if again else "none"
+    return tuple(
+        ItemJudgement(id=each.id, verdict=verdict, reason=faults[each.id])
+        if each.verdict == "pass" and each.id in faults
+        else each
+        for each in judged
+    )
+
+
+def trial_faults(trials: Sequence[Trial], report: CheckReport) -> dict[str, str]:
+    """By item, what its first failed trial showed. `report` has a result for each, in their order."""
+    faults: dict[str, str] = {}
+    for trial, result in zip(trials, report.results, strict=False):
+        if not result.passed or trial.shows not in result.output:
+            wanted = f"does not show {trial.shows!r}" if result.passed else result.ended
+            shown = " ".join(result.output.split())[-SHOWN_CHARACTERS_MAX:]
+            faults.setdefault(trial.id, f"the trial `{trial.command}` {wanted}; it shows: {shown or 'nothing'}")
+    return faults
 
 
 def fault_of(evidence: CodeEvidence | TestEvidence, lines: Mapping[str, int], report: CheckReport) -> str:

@@ -24,6 +24,8 @@ _PROGRAM = re.compile(r"(\./)?[A-Za-z0-9_.+/-]*[A-Za-z0-9_+]")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*")
 _PROSE = frozenset({"a", "an", "and", "execute", "n/a", "no", "none", "not", "nothing", "please", "run", "the", "use"})
 """Words that begin a sentence and name no program that a project would be run by."""
+_PROVES_NOTHING = re.compile(r"(?:true|:|echo|printf|exit|ls|pwd|cd|cat)(?:\s[^|&;]*)?")
+"""A single command that tells of no test, whatever it is given."""
 _SHELL_WORDS = frozenset({"cd", "set", "export", "exec", "env", "time", "sh", "bash", "if", "for", "while", "[", "!"})
 
 
@@ -117,6 +119,8 @@ def command_faults(commands: Commands) -> list[str]:
             if name in ("test", "run"):
                 faults.append(f"there is no {name} command")
             continue
+        if name == "test" and _PROVES_NOTHING.fullmatch(command.strip()):
+            faults.append(f"the test command {command!r} runs no test")
         if fault := _command_fault(command):
             faults.append(f"the {name} command {command!r} {fault}")
     return faults

@@ -31,7 +31,9 @@ Answer with one JSON object that fits the schema, and nothing else."""
 EVIDENCE = (
     "A pass cites evidence that can be looked up: a file of the tree with its first and last line, or a test that the "
     "checks below ran. Every citation is checked; a pass without one that holds counts as no verdict. A fail says in "
-    "its reason what is missing."
+    "its reason what is missing. Tests that were seen can be passed by heart: for what computes something, add trials "
+    "of your own to the verdict, each a shell command for the tree's root with values that no test and no example has, "
+    "and what it must show. They are run; no item passes whose trial fails."
 )
 _CLOSING = re.compile(r"<\s*/\s*data", re.IGNORECASE)
 

@@ -160,6 +160,17 @@ class ItemVerdict(Reply):
     evidence: list[CodeEvidence | TestEvidence] = Field(default=[], max_length=20)
 
 
+class Trial(Reply):
+    """A command that the verifier makes up to try an item out, with values that nobody who wrote it has seen.
+
+    It is run on the tree, from its root: it must end with status 0 and print `shows`, or the item does not pass.
+    """
+
+    id: PlanTaskId
+    command: ShortText
+    shows: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)] = ""
+
+
 class Finding(Reply):
     severity: Literal["critical", "major", "minor"]
     file: Annotated[str, StringConstraints(max_length=240)]
@@ -191,6 +202,7 @@ class VerdictReply(Reply):
 
     verdict: Literal["pass", "fail"]
     items: list[ItemVerdict] = Field(max_length=1_000)
+    trials: list[Trial] = Field(default=[], max_length=20)
     findings: list[Finding] = Field(max_length=100)
     todo_edits: list[TodoEdit] = Field(max_length=30)
 

@@ -645,6 +645,7 @@ def _first_line(brief: str) -> str:
 
 def _objected(verdict: Mapping[str, Any]) -> str:
     told = [finding["text"] for finding in verdict.get("findings", ())] or list(verdict.get("objections", ()))
+    told = told or [f"{edit['op']} {edit['id']}: {edit['detail']}" for edit in verdict.get("edits", ())]
     return "; ".join(told)[:VERDICT_CHARACTERS_MAX]
 
 

@@ -13,7 +13,7 @@ from runtime.ledger.port import Receipt
 from runtime.project import prompts
 from runtime.project.architect import Architect
 from runtime.project.building import Building
-from runtime.project.evidence import ItemJudgement, cited_files, judged
+from runtime.project.evidence import ItemJudgement, cited_files, judged, trial_faults, tried
 from runtime.project.finding import CodeFinder
 from runtime.project.gaps import Gaps
 from runtime.project.plan_checks import edit_faults
@@ -153,6 +153,14 @@ class Verifying:
         await self._gaps.give_up(failing)
         return True
 
+    async def _trial_faults(self, verdict: VerdictReply, items: Sequence[ItemJudgement]) -> dict[str, str]:
+        """Runs the trials of items that would pass; by item, what a failed one showed."""
+        passing = {each.id for each in items if each.verdict == "pass"}
+        trials = [trial for trial in verdict.trials if trial.id in passing]
+        if not trials:
+            return {}
+        return trial_faults(trials, await self._building.tried([trial.command for trial in trials]))
+
     async def _code(self, items: Sequence[Item]) -> str:
         await self._finder.refresh()
         return await self._finder.evidence(f"{item.title} {item.detail}" for item in items)
@@ -203,7 +211,7 @@ class Verifying:
             if not first.objections:
                 return first
             told = prompts.verdict_again(asked.prompt, first.objections)
-            return await self._weigh(await self._ask(f"{asked.step}/again", told, asked), asked)
+            return await self._weigh(await self._ask(f"{asked.step}/again", told, asked), asked, again=True)
         except ReplyRejectedError as error:
             return Weighed(
                 passed=False, judged=(), findings=(), edits=(), plan=None,
@@ -213,10 +221,12 @@ class Verifying:
     async def _ask(self, step: str, prompt: Prompt, asked: Asked) -> VerdictReply:
         return await self._architect.ask(step, prompt, VerdictReply, attempt=asked.round)
 
-    async def _weigh(self, verdict: VerdictReply, asked: Asked) -> Weighed:
+    async def _weigh(self, verdict: VerdictReply, asked: Asked, *, again: bool = False) -> Weighed:
         async with self._workbench.alone() as repository:
             lines = await asyncio.to_thread(_line_counts, repository, cited_files(verdict))
         items = judged(verdict, asked.items, lines, asked.report)
+        if faults := await self._trial_faults(verdict, items):
+            items = tried(items, faults, again=again)
         says_pass = verdict.verdict == "pass" and not any(each.verdict == "fail" for each in items)
         passed = says_pass and asked.report.passed and all(each.verdict == "pass" for each in items)
         objections: list[str] = []
@@ -231,7 +241,7 @@ class Verifying:
         if says_pass and asked.report.passed:
             objections += [f"{each.id}: {each.reason}" for each in items if each.verdict == "none"]
         elif not verdict.todo_edits and not any(each.verdict == "fail" for each in items):
-            red = "" if asked.report.passed else "The checks are red. "
+            red = "" if asked.report.passed else f"The checks are red: {_red(asked.report)}. "
             objections.append(f"{red}A fail names the item that failed, or the edits of the plan that would mend it")
         return Weighed(
             passed=passed,
@@ -251,6 +261,10 @@ def _effect(weighed: Weighed, asked: Asked, before: Todo) -> tuple[Sequence[Todo
         return weighed.edits, weighed.plan
     reopened = [_reopening(before.item(each.id), each.reason) for each in weighed.judged if each.verdict == "fail"]
     return reopened, before.edited(reopened, asked.edits_phase)
+
+
+def _red(report: CheckReport) -> str:
+    return "; ".join(f"`{each.command}` {each.ended}" for each in report.results if not each.passed)
 
 
 def _reopening(item: Item, reason: str) -> TodoEdit:

@@ -31,18 +31,17 @@ eval "$2"
 class Shell:
     """What one command leaves behind for the next."""
 
-    def __init__(self, state: Path, *, command_s: float, output_characters: int) -> None:
+    def __init__(self, state: Path, *, output_characters: int) -> None:
         self._state = state
-        self._command_s = command_s
         self._output_characters = output_characters
         self._left_running: list[tuple[Running, dict[str, Any]]] = []
 
-    def type(self, command: str) -> dict[str, Any]:
+    def type(self, command: str, command_s: float) -> dict[str, Any]:
         """How it went. One that fails beside servers is tried once more without them: they may hold what it needs."""
-        told = self._run(command)
+        told = self._run(command, command_s)
         if not told["passed"] and self._left_running:
             self.stop_servers()
-            told = self._run(command)
+            told = self._run(command, command_s)
         return told
 
     def stop_servers(self) -> None:
@@ -58,14 +57,14 @@ class Shell:
             running.end()
         self._left_running.clear()
 
-    def _run(self, command: str) -> dict[str, Any]:
+    def _run(self, command: str, command_s: float) -> dict[str, Any]:
         already = listening()
         since: dict[Address, float] = {}
         started_s = now_s = time.monotonic()
         in_background = command.rstrip().endswith("&")
         running = Running(_AS_TYPED, [str(self._state), command])
         serves = False
-        while not serves and now_s < started_s + self._command_s and _is_awaited(running, in_background, since):
+        while not serves and now_s < started_s + command_s and _is_awaited(running, in_background, since):
             time.sleep(_LOOK_EVERY_S)
             now_s = time.monotonic()
             since = {address: since.get(address, now_s) for address in listening() - already}
@@ -95,19 +94,20 @@ def _is_awaited(running: Running, in_background: bool, listens: Mapping[Address,
 
 
 def execute(commands: Sequence[str], *, total_s: float, command_s: float = COMMAND_S_MAX) -> list[dict[str, Any]]:
-    """One JSON object a command, past failed ones. None is begun after `total_s`."""
+    """One JSON object a command, past failed ones. None is begun after `total_s`, or runs on."""
     end_s = time.monotonic() + total_s
     told: list[dict[str, Any]] = []
     characters = max(200, ALL_OUTPUT_CHARACTERS_MAX // max(1, len(commands)))
     home = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
-        shell = Shell(Path(folder), command_s=command_s, output_characters=characters)
+        shell = Shell(Path(folder), output_characters=characters)
         (Path(folder) / "folder").write_text(home)
         try:
             for command in commands:
-                if time.monotonic() > end_s:
+                left_s = end_s - time.monotonic()
+                if left_s < 0:
                     break
-                told.append(shell.type(command))
+                told.append(shell.type(command, min(command_s, left_s)))
         finally:
             shell.stop_servers()
     return told

@@ -106,6 +106,11 @@ def test_same_file__may_be_owned_one_after_the_other_however_indirectly() -> Non
     assert faults(chain) == ""
 
 
+@pytest.mark.parametrize("command", ["true", ":", "echo all tests pass", "exit 0", "cat {tests}"])
+def test_test_command__that_runs_no_test_is_named(command: str) -> None:
+    assert "runs no test" in faults([item("T-001")], commands=COMMANDS.model_copy(update={"test": command}))
+
+
 @pytest.mark.parametrize(
     "command", ["Run the tests", "the usual", "'unclosed", "a b\nc d", "FOO=1", "N/A", "$(reboot)", "<app>", "none"]
 )

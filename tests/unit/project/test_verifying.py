@@ -7,8 +7,8 @@ import pytest
 
 from runtime.errors import ReplyRejectedError
 from runtime.implementer.work import CheckReport, CommandResult
-from runtime.project.evidence import fault_of
-from runtime.project.schemas import CodeEvidence, TestEvidence
+from runtime.project.evidence import fault_of, trial_faults
+from runtime.project.schemas import CodeEvidence, TestEvidence, Trial
 from tests.unit.project.scripted import PROJECT, Scripted, edit, item, passes, plan
 
 REPORT = CheckReport(
@@ -88,6 +88,47 @@ async def test_pass__whose_second_try_has_evidence_is_one_cycle_that_passes(tmp_
     assert event.data["cost_pusd"] > 0
     assert (event.data["input_tokens"], event.data["output_tokens"]) == (2_000, 1_000)
     assert event.data["duration_ms"] >= 0
+
+
+TRIED = says(one("pass", {"test": "tests/test_T-001.py"})) | {
+    "trials": [{"id": "T-001", "command": "python3 -m app 5", "shows": "70"}]
+}
+
+
+async def test_pass__whose_trial_fails_twice_reopens_its_item_with_what_the_trial_showed(tmp_path: Path) -> None:
+    build = Scripted(tmp_path, {"verify.phase": [TRIED, TRIED, passes("T-001")]})
+    await build.start()
+    events = await build.until("project.finished")
+    first = next(each.data for each in events if each.type == "verify.finished")
+    assert (first["verdict"], first["reopened"]) == ("fail", ["T-001"])
+    told = "the trial `python3 -m app 5` does not show '70'; it shows: OK"
+    assert told in build.calls.users("verify.phase")[1]
+    assert told in build.implementers.instructions[1]
+    assert events[-1].data["status"] == "completed"
+
+
+async def test_trial__that_was_wrong_itself_can_be_withdrawn(tmp_path: Path) -> None:
+    build = Scripted(tmp_path, {"verify.phase": [TRIED, passes("T-001")]})
+    await build.start()
+    events = await build.until("verify.finished")
+    assert next(each.data["verdict"] for each in events if each.type == "verify.finished") == "pass"
+
+
+@pytest.mark.parametrize(
+    ("shows", "exit_status", "output", "words"),
+    [
+        ("70", 0, "it is 70\n", ""),
+        ("", 0, "", ""),
+        ("70", 0, "71\n", "does not show '70'; it shows: 71"),
+        ("70", 1, "70\n", "exit 1; it shows: 70"),
+        ("", 3, "", "exit 3; it shows: nothing"),
+    ],
+)
+def test_trial__holds_by_status_and_output(shows: str, exit_status: int, output: str, words: str) -> None:
+    result = CommandResult(command="x", exit_status=exit_status, duration_s=0.0, output=output)
+    faults = trial_faults([Trial(id="T-001", command="x", shows=shows)], CheckReport(results=[result]))
+    assert words in faults.get("T-001", "")
+    assert bool(faults) == bool(words)
 
 
 async def test_verdict__that_cannot_be_read_is_a_fail_and_not_the_end(tmp_path: Path) -> None:
