@@ -8,6 +8,8 @@ The brief's first line orders it, and every document and task of the build carri
 implementer thinks about each, within `delay_ms` (0; a number or a range). `width` (a sixth of the tasks, at least 4)
 is about how many can be worked on at once. `phases` (1) cuts the plan; more are made where a phase would be too long.
 The task of number `wrong` (0: none) never passes its test, however often it is tried.
+With `sabotage=KIND,KIND` its second task is done badly, and its third, or something else of the build is: see
+`sabotage.py`; `target=` is what some kinds aim at, a path or a port.
 What follows in the brief only makes it another brief.
 """
 
@@ -23,6 +25,7 @@ from cluster.simulator.asked import Asked
 from cluster.simulator.chat import Message
 from cluster.simulator.refusal import Refusal
 from cluster.simulator.reply import Speech
+from cluster.simulator.sabotage import SABOTAGES, Work, edit_text, reply_text, sabotaged
 from runtime.project.schemas import TOPICS
 
 TASKS_MAX = 999
@@ -31,6 +34,7 @@ DEPENDS_MAX = 3
 _DELAY_MS_MAX = 600_000
 _LINE = re.compile(r"^synthetic build(?P<words>(?: +[a-z_]+=\S+)*)[ \t\r]*$", re.MULTILINE)
 _WORD = re.compile(r"([a-z_]+)=(\d{1,9})(?:\.\.(\d{1,9}))?")
+_SABOTAGE = re.compile(r" (sabotage|target)=([\w./:,-]{1,2000})(?= |$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +43,38 @@ class SyntheticTask:
     depends: tuple[str, ...]
     delay_s: float
     """How long the implementer thinks about its first attempt."""
+    is_python: bool = False
 
     @property
     def file(self) -> str:
-        return f"src/{self.id.lower()}.txt"
+        return f"src/{self._name}.py" if self.is_python else f"src/{self._name}.txt"
 
     @property
     def test(self) -> str:
-        return f"tests/{self.id.lower()}.sh"
+        return f"tests/test_{self._name}.py" if self.is_python else f"tests/{self._name}.sh"
+
+    @property
+    def number(self) -> int:
+        return 7 * int(self.id.removeprefix("T-"))
+
+    @property
+    def _name(self) -> str:
+        return self.id.lower().replace("-", "_") if self.is_python else self.id.lower()
+
+    def text(self, number: int) -> str:
+        return f"def times(n):\n    return {number} * n\n" if self.is_python else f"{number}\n"
+
+    @property
+    def test_text(self) -> str:
+        if self.is_python:
+            module = self.file.removesuffix(".py").replace("/", ".")
+            return (
+                f"import unittest\n\nfrom {module} import times\n\n\nclass Times(unittest.TestCase):\n"
+                f"    def test_times(self):\n        self.assertEqual(times(1), {self.number})\n"
+                f"        self.assertEqual(times(3), {3 * self.number})\n"
+            )
+        # Builtins of the shell alone: a test that starts no process leaves only our own work to be measured.
+        return f'read -r number < {self.file}\n[ "$number" = {self.number} ]\n'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +85,16 @@ class BuildOrder:
     width: int = 4
     phases: int = 1
     wrong: int = 0
+    sabotage: tuple[str, ...] = ()
+    target: str = ""
+
+    @property
+    def is_python(self) -> bool:
+        return any(SABOTAGES[kind].is_python for kind in self.sabotage)
+
+    def sabotage_of(self, task: str) -> str:
+        """The kind that spoils this task; empty for an honest one."""
+        return next((kind for number, kind in enumerate(self.sabotage) if sabotaged(number) == task), "")
 
     @property
     def line(self) -> str:
@@ -64,6 +102,8 @@ class BuildOrder:
         return (
             f"synthetic build tasks={self.tasks} seed={self.seed} delay_ms={delay} "
             f"width={self.width} phases={self.phases} wrong={self.wrong}"
+            + (f" sabotage={','.join(self.sabotage)}" if self.sabotage else "")
+            + (f" target={self.target}" if self.target else "")
         )
 
     def graph(self) -> Sequence[SyntheticTask]:
@@ -92,12 +132,16 @@ def read_build(messages: Sequence[Message]) -> BuildOrder | None:
 def parse_build(line: str) -> BuildOrder:
     """Raises Refusal."""
     given: dict[str, tuple[int, int]] = {}
-    for word in line.split()[2:]:
+    words = {found[1]: found[2] for found in _SABOTAGE.finditer(line)}
+    kinds = tuple(kind for kind in words.get("sabotage", "").split(",") if kind)
+    if unknown := [kind for kind in kinds if kind not in SABOTAGES]:
+        raise _senseless(unknown[0])
+    for word in _SABOTAGE.sub("", line).split()[2:]:
         found = _WORD.fullmatch(word)
         if found is None or found[1] not in BuildOrder.__dataclass_fields__:
             raise _senseless(word)
         given[found[1]] = (int(found[2]), int(found[3] or found[2]))
-    tasks = given.get("tasks", (20, 20))[0]
+    tasks = given.get("tasks", (max(20, len(kinds) + 1),) * 2)[0]
     order = BuildOrder(
         tasks=tasks,
         seed=given.get("seed", (1, 1))[0],
@@ -105,10 +149,12 @@ def parse_build(line: str) -> BuildOrder:
         width=given.get("width", (max(4, tasks // 6),) * 2)[0],
         phases=given.get("phases", (1, 1))[0],
         wrong=given.get("wrong", (0, 0))[0],
+        sabotage=kinds,
+        target=words.get("target", ""),
     )
     lowest, highest = order.delay_ms
     sizes = 1 <= order.tasks <= TASKS_MAX and 1 <= order.width <= TASKS_MAX and 1 <= order.phases <= 20
-    if not sizes or not lowest <= highest <= _DELAY_MS_MAX:
+    if not sizes or len(kinds) >= order.tasks or not lowest <= highest <= _DELAY_MS_MAX:
         raise _senseless(line)
     return order
 
@@ -123,7 +169,8 @@ def build_speech(order: BuildOrder, asked: Asked) -> Speech:
     reply = _REPLIES.get(asked.task)
     if reply is None:
         raise Refusal(400, f"The synthetic build has no reply to {asked.task}.", code="unknown_scenario")
-    return Speech(text=json.dumps(reply(order, asked)))
+    honest = reply(order, asked)
+    return Speech(text=reply_text(order.sabotage, asked, honest) if order.sabotage else json.dumps(honest))
 
 
 @lru_cache(maxsize=64)
@@ -134,12 +181,16 @@ def _graph(order: BuildOrder) -> Sequence[SyntheticTask]:
         # Far enough back that about `width` tasks have nothing to do with each other, at random distances.
         near = range(max(0, number - 2 * order.width), max(0, number - order.width // 2))
         wanted = min(len(near), dice.randint(1, DEPENDS_MAX))
+        depends = sorted(dice.sample(near, wanted))
+        if order.sabotage:
+            depends = [0] if number else []
         id = f"T-{number + 1:03}"
         graph.append(
             SyntheticTask(
                 id=id,
-                depends=tuple(graph[each].id for each in sorted(dice.sample(near, wanted))),
+                depends=tuple(graph[each].id for each in depends),
                 delay_s=order.delay_s(id, 1),
+                is_python=order.is_python,
             )
         )
     return tuple(graph)
@@ -162,14 +213,20 @@ def _requirements(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
         "priority": "must",
         "acceptance": ["The test of each file passes."],
     }
+    less = {**wish, "id": "R-02", "text": "So does the second.", "priority": "should"}
     return {
         "title": f"Synthetic build {order.seed}",
         "summary": f"{order.tasks} files of one number each.",
-        "requirements": [wish],
+        "requirements": [wish, less] if order.sabotage else [wish],
     }
 
 
 def _stack(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
+    if order.is_python:
+        return {
+            "choices": [{"layer": "language", "choice": "Python", "reason": "R-01 needs its standard library alone."}],
+            "commands": {"install": "", "build": "", "test": "python3 -m unittest {tests}", "run": "ls src"},
+        }
     return {
         "choices": [{"layer": "language", "choice": "POSIX shell", "reason": "R-01 needs no more than its builtins."}],
         "commands": {"install": "", "build": "", "test": "cat {tests} | sh -e", "run": "ls src"},
@@ -188,10 +245,10 @@ def _plan_item(order: BuildOrder, task: SyntheticTask) -> Mapping[str, object]:
     return {
         "id": task.id,
         "title": f"Write {task.file}",
-        "detail": f"Write the number {_number(task)} into {task.file}, and its test.\n{order.line}",
+        "detail": f"Write the number {task.number} into {task.file}, and its test.\n{order.line}",
         "depends": task.depends,
         "files": [task.file, task.test],
-        "requirements": ["R-01"],
+        "requirements": ["R-02" if order.sabotage_of(task.id) else "R-01"],
         "tests": [task.test],
     }
 
@@ -206,7 +263,7 @@ def _verdict(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
             {
                 "id": task.id,
                 "verdict": "pass",
-                "reason": f"{task.file}:1 holds {_number(task)}; {task.test} passed in the test output.",
+                "reason": f"{task.file}:1 holds {task.number}; {task.test} passed in the test output.",
                 "evidence": [{"file": task.file, "from_line": 1, "to_line": 1}, {"test": task.test}],
             }
             for task in tasks
@@ -222,13 +279,14 @@ def _document(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
 
 def _readme(order: BuildOrder, asked: Asked) -> Mapping[str, object]:
     first = order.graph()[0]
+    tested = f"{'python3 -m unittest' if order.is_python else 'sh -e'} {first.test}"
     sections = {
         "Overview": f"{order.tasks} files of one number each.",
         "Prerequisites": "A POSIX shell.",
         "Installation": "```sh\ngit clone <URL> synthetic && cd synthetic\n```",
         "Configuration": "There is nothing to set.",
         "Running": "```sh\nls src\n```",
-        "Main features": f"Every number is tested:\n\n```sh\nsh -e {first.test}\n```",
+        "Main features": f"Every number is tested:\n\n```sh\n{tested}\n```",
         "Directory overview": "`src/` holds the numbers, `tests/` their tests.",
     }
     return {
@@ -251,19 +309,16 @@ _REPLIES: Mapping[str, Callable[[BuildOrder, Asked], Mapping[str, object]]] = {
 
 
 def _edit(order: BuildOrder, task: SyntheticTask) -> str:
-    number = _number(task)
-    written = number + 1 if task.id == f"T-{order.wrong:03}" else number
     files = {
-        task.file: f"{written}\n",
-        # Builtins of the shell alone: a test that starts no process leaves only our own work to be measured.
-        task.test: f'read -r number < {task.file}\n[ "$number" = {number} ]\n',
+        task.file: task.text(task.number + 1 if task.id == f"T-{order.wrong:03}" else task.number),
+        task.test: task.test_text,
     }
-    blocks = [f"{path}\n```text\n<<<<<<< SEARCH\n=======\n{text}>>>>>>> REPLACE\n```\n" for path, text in files.items()]
-    return f"{task.id} is one number and its test.\n\n" + "\n".join(blocks)
-
-
-def _number(task: SyntheticTask) -> int:
-    return 7 * int(task.id.removeprefix("T-"))
+    kind = order.sabotage_of(task.id)
+    if not kind:
+        return edit_text(task.id, files)
+    return SABOTAGES[kind].edit(
+        Work(id=task.id, number=task.number, target=order.target, file=task.file, test=task.test, files=files)
+    )
 
 
 def _senseless(word: str) -> Refusal:

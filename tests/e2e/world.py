@@ -5,7 +5,8 @@ A crash is a host that is dropped where it stands: nothing of it runs on, and a 
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from runtime.implementer.engine import EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.packages.cache import PackageCache
 from runtime.implementer.sandbox import Sandbox
-from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork
+from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork, Limits
 from runtime.keys.keys import KeyLeases, provider_key, seal_key
 from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Receipt
@@ -78,6 +79,8 @@ class World:
         """Whether it dies before that append is on disk; None: before or after, by turns."""
         self.red_checks = 0
         """So many checks from now on come back red, whatever the tree holds."""
+        self.limits_of: Callable[[EditWork], Limits] = lambda work: work.limits
+        """What every command of a task's checks may use."""
         self.crashed = asyncio.Event()
         self.ahead = timedelta()
         """How far the hosts' clock is ahead."""
@@ -227,7 +230,7 @@ class InProcess:
             await self._turns.acquire()
         try:
             await self._world.implementer.start()
-            return await self._world.implementer.edit(work)
+            return await self._world.implementer.edit(replace(work, limits=self._world.limits_of(work)))
         finally:
             self._turns.release()
 
