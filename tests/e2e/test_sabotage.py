@@ -302,7 +302,7 @@ async def test_verdict__that_cannot_be_read_costs_the_owner_nothing(host: Host) 
     assert "verify.phase P1" not in [row.task for row in receipt.charged]
 
 
-def test_table__has_every_kind_that_the_simulator_plays() -> None:
+async def test_table__has_every_kind_that_the_simulator_plays() -> None:
     told = [kind for kinds in SPOIL_THEIR_TASK.values() for kind in kinds] + list(SPOIL_A_BUILD)
     assert sorted(told) == sorted(SABOTAGES)
 
