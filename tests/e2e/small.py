@@ -141,7 +141,8 @@ def _verdict(tasks: Sequence[str]) -> dict[str, Any]:
 
 def _edit(task: str, name: str, *, flawed: bool) -> str:
     """The file says what made it, so that a second attempt on the same tree changes something too."""
-    test = f"import unittest\n\n\nclass Test(unittest.TestCase):\n    def test_it(self):\n        assert {not flawed}\n"
+    case = f"class Test(unittest.TestCase):\n    def test_it(self):\n        assert {name}.WORKS is {not flawed}\n"
+    test = f"import unittest\n\nimport {name}\n\n\n{case}"
     code, its_test = _block(f"{name}.py", f"# {task}\n"), _block(f"tests/test_{name}.py", test)
     return f"Done.\n\n{code}\n\n{its_test}\n"
 
@@ -151,7 +152,7 @@ def _block(path: str, text: str) -> str:
 
 
 class ReadingSandbox(Sandbox):
-    """Runs nothing: a test passes unless its file says `assert False`, and the product starts and does as its README
+    """Runs nothing: a test passes unless its file says `is False`, and the product starts and does as its README
     says. For tests of what happens between the checks."""
 
     async def probe(self) -> None:
@@ -173,6 +174,6 @@ class ReadingSandbox(Sandbox):
         if orders and "probe.main" in command:
             return CommandResult(command=command, exit_status=0, duration_s=0.0, output=probed(orders[0]))
         tests = [word for word in command.split() if word.startswith("tests/test_")]
-        red = [test for test in tests if "assert False" in (workdir / test).read_text()]
-        output = f"FAILED {' '.join(red)}" if red else f"Ran {len(tests)} tests"
+        red = [test for test in tests if "is False" in (workdir / test).read_text()]
+        output = f"FAILED {' '.join(red)}" if red else f"Ran {len(tests)} tests in 0.001s\n\nOK"
         return CommandResult(command=command, exit_status=bool(red), duration_s=0.0, output=output)
