@@ -26,4 +26,6 @@ async def test_task_that_fails_the_same_way_again__gets_the_stronger_model_once_
     receipt = await world.store.books.receipt(project)
     models = [row.model for row in receipt.charged if row.task == "T-002"]
     assert models == ["gpt-4o-mini", "gpt-4o-mini", "gpt-4o"]
-    assert not (await world.host.ask(project_entity(project), Describe())).package
+    package = (await world.host.ask(project_entity(project), Describe())).package
+    assert package is not None
+    assert package.partial
