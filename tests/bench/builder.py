@@ -174,8 +174,9 @@ class Bench:
         )
 
     def warm_up(self) -> None:
-        """A small build, so that engines are warm and every part was loaded once."""
-        self.build(BuildOrder(tasks=2))
+        """A small build that every worker has a part in, so that all of them have loaded everything once."""
+        workers = int(self.live.environment["IMPLEMENTERS"])
+        self.build(BuildOrder(tasks=2 * workers, width=workers, delay_ms=(1_500, 1_500)))
 
 
 def measure_makespan(folder: Path, engine: str, order: BuildOrder, workers: int) -> Iterator[dict[str, object]]:
