@@ -49,9 +49,8 @@ class Implementer:
         """Lets the engine edit, keeps its changes of `work.files` only, and checks the result.
 
         Without a change, and for one that `inspection` finds fault with, no check is run. The engine's own failures
-        are told in `engine_log`. Raises
-        SandboxUnavailableError, EngineUnavailableError, UnavailableError (packages cannot be fetched now),
-        BadInputError (the bundle or a path). Repeating it makes the edit anew.
+        are told in `engine_log`. Raises SandboxUnavailableError, EngineUnavailableError, UnavailableError (packages
+        cannot be fetched now), BadInputError (the bundle or a path). Repeating it makes the edit anew.
         """
         async with self._scratch.subfolder("edit") as folder:
             repository = await asyncio.to_thread(_clone, folder / "clone", work.bundle)
@@ -60,16 +59,9 @@ class Implementer:
             kept = {path: content for path, content in outcome.files.items() if path in request.files}
             patch = await asyncio.to_thread(_patch, repository, kept)
             checks = CheckReport(results=())
-            discarded = sorted(set(outcome.files) - set(kept))
-            there = await asyncio.to_thread(repository.files) if patch else []
-            if patch and (wrong := await asyncio.to_thread(_looked_at, request, kept, work, there)):
-                checks = CheckReport(results=[wrong])
-            elif patch:
-                written = [path for path in sorted(kept) if path in there]
-                commands = [*syntax_checks(written, there, work.checks), *work.checks]
-                checks = await self._run_all(
-                    commands, repository, folder / "checked", work.limits, install=work.install
-                )
+            if patch:
+                checks = await self._judged(request, kept, work, repository, folder / "checked")
+        discarded = sorted(set(outcome.files) - set(kept))
         return EditResult(
             patch=patch,
             changed=sorted(kept) if patch else (),
@@ -107,6 +99,22 @@ class Implementer:
         """Ends the engine and removes the scratch folder. Idempotent."""
         await self._engine.stop()
         await self._scratch.close()
+
+    async def _judged(
+        self,
+        request: EditRequest,
+        kept: Mapping[str, bytes | None],
+        work: EditWork,
+        repository: ProjectRepository,
+        folder: Path,
+    ) -> CheckReport:
+        """A change that is staged in the repository: what is wrong with it as it stands, else how its checks went."""
+        there = await asyncio.to_thread(repository.files)
+        if wrong := await asyncio.to_thread(_looked_at, request, kept, work, there):
+            return CheckReport(results=[wrong])
+        written = [path for path in sorted(kept) if path in there]
+        commands = [*syntax_checks(written, there, work.checks), *work.checks]
+        return await self._run_all(commands, repository, folder, work.limits, install=work.install)
 
     async def _run_all(
         self,

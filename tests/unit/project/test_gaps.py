@@ -61,9 +61,7 @@ async def test_gap__is_struck_listed_refunded_and_what_waits_for_it_goes_with_it
     assert not await build.ledger.mismatches()
 
 
-async def test_gap__is_refunded_once_however_often_the_refund_is_cut_off(tmp_path: Path) -> None:
-    build = Scripted(tmp_path, REPLIES)
-    build.implementers.bad = {"T-002"}
+def cut_off_the_second_refund(build: Scripted) -> None:
     real, failures = build.ledger.refund_call, iter([None, UnavailableError("away"), None])
 
     async def refund_call(refund: Any) -> int:
@@ -72,6 +70,12 @@ async def test_gap__is_refunded_once_however_often_the_refund_is_cut_off(tmp_pat
         return await real(refund)
 
     build.ledger.refund_call = refund_call  # type: ignore[method-assign]
+
+
+async def test_gap__is_refunded_once_however_often_the_refund_is_cut_off(tmp_path: Path) -> None:
+    build = Scripted(tmp_path, REPLIES)
+    build.implementers.bad = {"T-002"}
+    cut_off_the_second_refund(build)
     await build.start()
     await build.until("plan.gap")
     await build.until_status(Status.PAUSED)
@@ -137,14 +141,7 @@ async def test_failed_project__pays_nothing_of_its_verification_loop_beyond_the_
     quote = quote_credits * UCREDITS_PER_CREDIT
     monkeypatch.setattr(interview, "quote_ucredits", lambda *known: quote)
     build = Scripted(tmp_path, {**REPLIES, "verify.phase": [FAILS]}, quote_ceiling_factor=100)
-    real, failures = build.ledger.refund_call, iter([None, UnavailableError("away"), None])
-
-    async def refund_call(refund: Any) -> int:
-        if (error := next(failures, None)) is not None:
-            raise error
-        return await real(refund)
-
-    build.ledger.refund_call = refund_call  # type: ignore[method-assign]
+    cut_off_the_second_refund(build)
     # when its only must-have fails one verification after the other
     await build.start()
     await build.until_status(Status.PAUSED)
