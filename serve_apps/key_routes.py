@@ -1,6 +1,7 @@
 """The operator's part of the HTTP door that keeps provider keys. No answer, error or log line ever holds one."""
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -62,6 +63,8 @@ async def add(request: Request, office: TheOffice, admin: Admin) -> JSONResponse
     label = body.label.strip() or "added"
     if label == "environment" or not label.isprintable():
         raise BadInputError("This label cannot be used.", "Choose another one.")
+    if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
+        raise BadInputError(f"expires_at, {body.expires_at:%Y-%m-%d %H:%M %Z}, is over.", "Give a later one, or none.")
     endpoint = endpoint_of(_service(body), body.key, body.base_url)
     key_id = await office.add(endpoint, label, limits, body.expires_at)
     return JSONResponse({"key_id": key_id, "provider": endpoint.provider})

@@ -79,11 +79,11 @@ async def test_add__seals_at_the_providers_own_address_or_another(keys, office):
     body = {"provider": "xAI", "key": " sk-1 ", "limits": {"requests_per_minute": 5}}
     assert (await keys.post(url, json=body, headers=ADMIN)).json() == {"key_id": "openai-1", "provider": "grok"}
     body = {"provider": "mine", "key": "sk-2", "base_url": "http://127.0.0.1:9/v1", "label": "lab"}
-    body["expires_at"] = "2027-01-31T00:00:00Z"
+    body["expires_at"] = "2127-01-31T00:00:00Z"
     assert (await keys.post(url, json=body, headers=ADMIN)).status_code == 200
     assert office.done == [
         ("grok", "sk-1", "https://api.x.ai/v1", "added", '{"requests_per_minute": 5}', None),
-        ("mine", "sk-2", "http://127.0.0.1:9/v1", "lab", "", datetime(2027, 1, 31, tzinfo=UTC)),
+        ("mine", "sk-2", "http://127.0.0.1:9/v1", "lab", "", datetime(2127, 1, 31, tzinfo=UTC)),
     ]
 
 
@@ -101,7 +101,8 @@ async def test_add__seals_at_the_providers_own_address_or_another(keys, office):
         {"provider": "openai", "key": "sk-secret", "base_url": "file:///etc/passwd"},
         {"provider": "openai", "key": "sk-secret", "label": "environment"},
         {"provider": "openai", "key": "sk-secret", "limits": {"requests_per_minute": -1}},
-        {"provider": "openai", "key": "sk-secret", "expires_at": "2027-01-31T00:00:00"},
+        {"provider": "openai", "key": "sk-secret", "expires_at": "2127-01-31T00:00:00"},
+        {"provider": "openai", "key": "sk-secret", "expires_at": "2020-01-31T00:00:00Z"},
         {"provider": "openai", "key": "sk-secret" * 1_000},
     ],
 )
