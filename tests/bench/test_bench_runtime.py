@@ -5,13 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 SMALL = ["--seconds", "0.5", "--scale", "0.002", "--rounds", "1"]
 
 
-@pytest.mark.timeout(120)
 def test_bench_runtime__prints_every_figure() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "tests.bench.runtime", *SMALL], cwd=ROOT, capture_output=True, text=True

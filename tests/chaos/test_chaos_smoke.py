@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.chaos.killer import Kill, silences_s
 from tests.chaos.run import Chaos
 
 
-@pytest.mark.timeout(240)
 def test_random_kills__lose_and_double_no_acknowledged_message(tmp_path: Path) -> None:
     told: list[str] = []
     chaos = Chaos(folder=tmp_path, seed=7, with_builds=False, heavy=False, say=told.append)

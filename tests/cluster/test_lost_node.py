@@ -18,7 +18,6 @@ WARM = 300
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(240)
 def test_lost_node__leaves_every_entity_reachable_ten_seconds_after_ray_knows(tmp_path: Path) -> None:
     with two_nodes(tmp_path) as nodes:
         # given two nodes with hosts on both, all entities of the plan in memory, and a load on them

@@ -20,7 +20,7 @@ from runtime.config import Settings
 from runtime.errors import BadInputError
 
 HERE = Path(__file__).parent
-BACK_S_MAX = 60.0
+BACK_S_MAX = 180.0
 """How long anything may be away after kill -9 of GCS or raylet."""
 
 
@@ -47,7 +47,7 @@ class Service:
         return up(Settings.from_environment(environment), environment, self.said.append, self.config_file)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.http_port}{path}", timeout=10.0)
+        return httpx.get(f"http://127.0.0.1:{self.http_port}{path}", timeout=60.0)
 
     def pid_of(self, name: str) -> int:
         return next(process.pid for process in owned(self.instance) if process.name() == name)
@@ -184,7 +184,7 @@ def _wait_for_restart(service: Service, before: Record) -> Record:
 def _kill_and_wait(pid: int) -> None:
     process = psutil.Process(pid)
     process.kill()
-    process.wait(10.0)
+    process.wait(60.0)
 
 
 def _state(service: Service) -> str:

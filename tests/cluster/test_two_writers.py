@@ -24,7 +24,6 @@ HERE, THERE = 1, 2
 WARM = 300
 
 
-@pytest.mark.timeout(240)
 def test_cut_off_host__is_refused_counted_and_logged_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     with two_nodes(tmp_path, **QUICK_DETECTION) as nodes:
         # given two nodes with a host each, and callers beside both; the ledger lives on the first
@@ -46,15 +45,15 @@ def test_cut_off_host__is_refused_counted_and_logged_and_nothing_is_lost_or_doub
         # when the cable is out until another host has everything, and in again before the copy knows
         cut_at = time.time()
         nodes.cut()
-        dead = seen.wait_for("Ray calls the node dead", "alive", lambda alive: not alive[WORKER], 30, cut_at)
-        moved = seen.wait_for("everything has an owner again", "partitions", _is_whole_without(shared), 40, dead["at"])
+        dead = seen.wait_for("Ray calls the node dead", "alive", lambda alive: not alive[WORKER], 120, cut_at)
+        moved = seen.wait_for("everything has an owner again", "partitions", _is_whole_without(shared), 120, dead["at"])
         assert nodes.signal(WORKER, signal.SIGSTOP, named="raylet/raylet") == 1, (
             "it would end the copy as soon as it hears"
         )
         nodes.heal()
 
         # then the copy's appends are refused, counted and logged
-        seen.wait_for("the copy is refused", "refused_stale", lambda now: now > refused_before, 40, moved["at"])
+        seen.wait_for("the copy is refused", "refused_stale", lambda now: now > refused_before, 120, moved["at"])
         assert "newer owner" in nodes.logs()
 
         # and whoever asked the copy finds the new owner; every message counts once

@@ -353,7 +353,7 @@ async def test_stream__closed_early_closes_the_providers(adapter, service):
     async with aclosing(adapter.stream(service.lease, CALL, HELLO)) as events:
         assert isinstance(await anext(events), UsageSoFar)
         assert await anext(events) == TextDelta(text="he")
-    await asyncio.wait_for(service.gone.wait(), 5)
+    await asyncio.wait_for(service.gone.wait(), 60)
 
 
 async def test_embed__is_not_offered(adapter, service):

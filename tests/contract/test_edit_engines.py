@@ -359,7 +359,7 @@ async def test_engine__hangs_up_when_cancelled(engine: EditEngine, gateway: Edit
     with pytest.raises(asyncio.CancelledError):
         await task
     # then
-    await asyncio.wait_for(gone.wait(), 5.0)
+    await asyncio.wait_for(gone.wait(), 60)
     assert (await engine.edit(gateway.request())).files == {"src/app.py": b"a = 2\n"}
 
 

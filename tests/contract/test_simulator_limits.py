@@ -31,7 +31,7 @@ async def simulator(usage_file: Path) -> AsyncIterator[Simulator]:
 
 @pytest_asyncio.fixture
 async def http(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=simulator.root_url, timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=simulator.root_url, timeout=120.0) as http:
         yield http
 
 

@@ -50,7 +50,7 @@ def test_process__ends_cleanly_when_asked(tmp_path: Path) -> None:
     with started(tmp_path / "usage.jsonl") as (process, base_url):
         assert base_url.startswith("http://127.0.0.1:")
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_command__prints_settings_that_work_over_all_three_wires(tmp_path: Path) -> None:

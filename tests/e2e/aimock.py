@@ -20,7 +20,7 @@ import httpx
 from cluster.ports import free_ports
 
 VERSION = "1.43.0"
-_START_S_MAX = 30.0
+_START_S_MAX = 120.0
 
 
 def missing_programs() -> str:

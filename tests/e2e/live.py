@@ -20,7 +20,7 @@ from cluster.processes import end_all, owned
 from cluster.simulator_process import SimulatorProcess
 from runtime.config import Secrets
 
-_COMMAND_S_MAX = 280.0
+_COMMAND_S_MAX = 600.0
 PAYMENT_SECRET = "5e2a9c04f1b7d8836ac0195f7be24d3a90c7e6f2"
 
 

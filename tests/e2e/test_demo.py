@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 import psutil
-import pytest
 
 from cluster.environment import clean_environment
 from runtime.project.documents import readme_commands
@@ -26,7 +25,6 @@ DELIVERED = (
 )
 
 
-@pytest.mark.timeout(400)
 def test_demo__delivers_a_project_that_works_and_leaves_no_process(tmp_path: Path) -> None:
     before = {process.pid for process in psutil.process_iter()}
     ran = subprocess.run(

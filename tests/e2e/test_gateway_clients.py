@@ -60,13 +60,13 @@ def up(live: Live) -> Live:
 
 @pytest.fixture(scope="module")
 def openai_sdk(up: Live) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{up.url}/v1", api_key=up.client_token, max_retries=0, timeout=30.0) as client:
+    with OpenAI(base_url=f"{up.url}/v1", api_key=up.client_token, max_retries=0, timeout=120.0) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def anthropic_sdk(up: Live) -> Iterator[Anthropic]:
-    with Anthropic(base_url=up.url, api_key=up.client_token, max_retries=0, timeout=30.0) as client:
+    with Anthropic(base_url=up.url, api_key=up.client_token, max_retries=0, timeout=120.0) as client:
         yield client
 
 

@@ -394,7 +394,7 @@ def _ask(up: Live, path: str, model: str) -> None:
 
 
 def _client(up: Live) -> httpx.Client:
-    return httpx.Client(base_url=up.url, headers=_token(up), timeout=30.0, trust_env=False)
+    return httpx.Client(base_url=up.url, headers=_token(up), timeout=120.0, trust_env=False)
 
 
 def _token(up: Live) -> dict[str, str]:

@@ -138,7 +138,7 @@ async def test_disk__holds_no_word_of_a_build_and_its_owner_takes_all_of_it_out(
 async def working_copy_is_gone(world: World, project: ProjectId) -> None:
     """Its host removes it when the project is over, a moment after that is told."""
     folder = world.settings.data_dir / f"host-{world.incarnations}" / project
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             if not folder.exists():
                 return
@@ -175,7 +175,7 @@ async def test_project_that_waits_for_an_answer__is_cancelled_for_an_owner_who_l
     await world.host.ask(entity, Answer(key="a", text="Whoever knows Annabell."))
     await world.store.books.delete_person(ANN, 10**15)
     world.store.erasing.rest = timedelta(0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (head := await world.store.journal.head(entity)) is not None and head.open:
             await world.host._look_after()
             await asyncio.sleep(0.05)

@@ -3,8 +3,6 @@
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from cluster.ports import free_ports
 from runtime.project.documents import readme_commands
 from tests.e2e.live import Live
@@ -13,7 +11,6 @@ ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"make demo": "tests/e2e/test_demo.py", "make test": "what runs this test"}
 
 
-@pytest.mark.timeout(600)
 def test_readme__every_command_runs(live: Live) -> None:
     """Ports are replaced by free ones, so that it runs beside a live service; nothing else is changed."""
     commands = [command for command in readme_commands((ROOT / "README.md").read_text()) if command not in ELSEWHERE]

@@ -17,7 +17,6 @@ from tests.chaos.killer import Kill
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(240)
 def test_calls_under_faults_and_kills__leave_books_that_agree(tmp_path: Path) -> None:
     chaos = CallChaos(folder=tmp_path, seed=5, say=lambda text: None)
     outcome = chaos.run(600, kills=3, callers=16)

@@ -26,7 +26,6 @@ SILENT: Callable[[str], None] = lambda text: None  # noqa: E731
 LOOKS_MAX = 100
 
 
-@pytest.mark.timeout(240)
 def test_kills__lose_and_double_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     tally = kills.Kills(tmp_path, 7, SILENT).run(1)
     assert tally.differences == []
@@ -34,7 +33,6 @@ def test_kills__lose_and_double_nothing_that_was_acknowledged(tmp_path: Path) ->
     assert tally.acknowledged
 
 
-@pytest.mark.timeout(240)
 async def test_races__spend_a_wallet_to_the_last_hold_and_no_further(tmp_path: Path) -> None:
     tallies = await races.Races(tmp_path, 7, SILENT, wanted=8).run(1)
     for tally in tallies.values():
@@ -43,7 +41,6 @@ async def test_races__spend_a_wallet_to_the_last_hold_and_no_further(tmp_path: P
         assert tally.looks
 
 
-@pytest.mark.timeout(240)
 async def test_backup_under_load__is_one_moment_and_whole_or_refused(tmp_path: Path) -> None:
     tally = await backups.Backups(tmp_path, 7, SILENT).run(1)
     assert tally.differences == []

@@ -173,7 +173,7 @@ async def test_relay__hangs_up_on_the_gateway_when_the_client_does(relay: Relay,
     # when
     writer.close()
     # then
-    await asyncio.wait_for(cut_off.wait(), 20)
+    await asyncio.wait_for(cut_off.wait(), 60)
 
 
 async def test_relay__cuts_off_what_is_under_way_when_the_request_is_over(relay: Relay, upstream: Upstream) -> None:
@@ -189,7 +189,7 @@ async def test_relay__cuts_off_what_is_under_way_when_the_request_is_over(relay:
     writer.write(post())
     await begun.wait()
     relay.forward_to(None)
-    assert await asyncio.wait_for(reader.read(), 20) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     writer.close()
 
 

@@ -129,7 +129,7 @@ async def purse(wire: Wire, tmp_path: Path, clock: Clock) -> AsyncIterator[Purse
 
 async def until_settled(purse: Purse, but: int = 0) -> None:
     """Until no more than so many calls are under way or unsettled, and everything given back has arrived."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(purse._calls) > but or purse._returns:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 

@@ -293,7 +293,7 @@ async def test_closing__hangs_up_on_the_provider(service, forwarder):
     pieces = passage.pieces()
     assert await anext(pieces) == delta("a")
     await pieces.aclose()
-    await asyncio.wait_for(service.hung_up.wait(), 5)
+    await asyncio.wait_for(service.hung_up.wait(), 60)
 
 
 async def test_answer__that_is_no_stream_is_an_outage_for_who_asked_for_one(service, forwarder):
