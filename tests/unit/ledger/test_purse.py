@@ -492,7 +492,8 @@ async def test_escrow_of_another_process__is_asked_back_for_a_draw_too(
 async def test_hold_that_nothing_can_help__is_refused_at_once(store: Store, tmp_path: Path) -> None:
     purse = a_purse(store.books, tmp_path)
     await purse.hold(a_hold("gw-1", 100))
-    async with asyncio.timeout(1.5):
+    store.books._recall.wait_s = 600.0
+    async with asyncio.timeout(60):
         with pytest.raises(NotEnoughCreditsError):
             await store.books.hold(a_hold("huge", 10**6, run=RunId("r1")))
     await purse.close()
