@@ -230,7 +230,7 @@ class Transaction:
         """Sends every change to the database, inside its open transaction. Raises DuplicateRowError."""
         for name, values in self.statements():
             try:
-                connection.execute(parsed(name), values)
+                connection.execute(parsed(name, connection), values)
             except duckdb.ConstraintException as error:
                 if "uplicate key" not in str(error):
                     raise
