@@ -1,7 +1,7 @@
 """The loop of a phase: ready tasks to implementers, and what passes into the merge queue."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -64,6 +64,10 @@ class Building:
         self._merging = MergeQueue(
             activation, workbench, workshop.implementers.check, self._check_work, self.spent_ucredits
         )
+        self._merging_now: set[str] = set()
+        """Items whose implementer is done with them."""
+        self._freed = asyncio.Event()
+        """An item has come to an end, or to the merge queue."""
 
     @property
     def todo(self) -> Todo:
@@ -79,16 +83,16 @@ class Building:
         started = 0
         try:
             while True:
+                self._freed.clear()
                 for item in next_items(self.todo, phase, running):
-                    if len(running) < self._settings.max_parallel_implementers and (
-                        started < self._settings.verify_every_n_items
-                    ):
+                    if self._is_free(running) and started < self._settings.verify_every_n_items:
                         running[item.id] = asyncio.create_task(self._land_unless_skipped(item), name=item.id)
+                        running[item.id].add_done_callback(lambda task: self._freed.set())
                         started += 1
                 if not running:
                     break
-                finished, _ = await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
-                for task in finished:
+                await self._freed.wait()
+                for task in [task for task in running.values() if task.done()]:
                     del running[task.get_name()]
                     task.result()
         finally:
@@ -97,6 +101,14 @@ class Building:
             await asyncio.gather(*running.values(), return_exceptions=True)
         if not started and not self.todo.is_closed(phase):
             raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
+
+    def _is_free(self, running: Collection[str]) -> bool:
+        """Whether one more item may be begun. One that is being merged needs no implementer; but where there may be no
+        two at once, the next begins on what it left, and a slow merge queue holds up what would only grow old."""
+        places = self._settings.max_parallel_implementers
+        if places == 1:
+            return not running
+        return len(running) - len(self._merging_now) < places and len(running) < 2 * places
 
     def all_done(self) -> bool:
         return self.todo.is_closed()
@@ -189,8 +201,13 @@ class Building:
             await self._reject(item, number, result["report"])
             return False
         patch = await self._workshop.ledger.get_blob(BlobId(result["patch"]))
-        with self._steps.activity.doing(item.id, number, "merging"):
-            return await self._merge(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
+        self._merging_now.add(item.id)
+        self._freed.set()
+        try:
+            with self._steps.activity.doing(item.id, number, "merging"):
+                return await self._merge(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
+        finally:
+            self._merging_now.remove(item.id)
 
     async def _gave_up(self, item: Item, number: int) -> bool:
         """True when every attempt that may be paid for has failed and the item is a known gap now.
