@@ -131,7 +131,16 @@ class Activation(Generic[State]):
         not answer (nothing changed here). A cancelled caller does not stop the append: state and disk stay one.
         """
         event = NewEvent(type=type, version=version, key=key, data=dict(data or {}))
-        await asyncio.shield(asyncio.ensure_future(self._emit(event, moves, remind, forget)))
+        await asyncio.shield(asyncio.ensure_future(self._emit((event,), moves, remind, forget)))
+
+    async def emit_all(
+        self, events: Sequence[NewEvent], moves: Callable[[State], Moves] = lambda state: NO_MOVES
+    ) -> None:
+        """As `emit`, for events that come true together, in their order; those whose key is there are left out.
+
+        The money moves unless all are left out.
+        """
+        await asyncio.shield(asyncio.ensure_future(self._emit(events, moves, (), ())))
 
     async def forget(self, reminder: str) -> None:
         """Disarms a durable timer; nothing else changes."""
@@ -192,32 +201,44 @@ class Activation(Generic[State]):
         return BASE_BYTES + 8 * len(self._keys) + 3 * self._state_bytes
 
     async def _emit(
-        self, event: NewEvent, moves: Callable[[State], Moves], remind: Sequence[Reminder], forget: Sequence[str]
+        self,
+        asked: Sequence[NewEvent],
+        moves: Callable[[State], Moves],
+        remind: Sequence[Reminder],
+        forget: Sequence[str],
     ) -> None:
         async with self._appending:
-            if event.key in self._keys:
+            events = [event for event in asked if event.key not in self._keys]
+            if not events:
                 return
-            if self._behaviour.is_over(self.state) and event.type not in self._behaviour.after_end:
-                raise ConflictError(f"{self.entity} is over: nothing happens to it any more.")
-            record = EventRecord(
-                entity=self.entity,
-                seq=self.last_seq + 1,
-                epoch=self.epoch,
-                type=event.type,
-                version=event.version,
-                key=event.key,
-                at=datetime.now(UTC),
-                data=event.data,
-            )
-            state = self._behaviour.fold(self.state, record)
-            is_due = self._tail + 1 >= max(SNAPSHOT_EVERY, len(self._keys) // KEYS_PER_EVENT)
-            snapshot = self._snapshot(state, (record,)) if is_due else None
-            await self._append(state, (event,), snapshot, moves(self.state), remind, forget)
+            state = self.state
+            records: list[EventRecord] = []
+            for event in events:
+                if self._behaviour.is_over(state) and event.type not in self._behaviour.after_end:
+                    raise ConflictError(f"{self.entity} is over: nothing happens to it any more.")
+                records.append(self._record(event, self.last_seq + 1 + len(records)))
+                state = self._behaviour.fold(state, records[-1])
+            is_due = self._tail + len(records) >= max(SNAPSHOT_EVERY, len(self._keys) // KEYS_PER_EVENT)
+            snapshot = self._snapshot(state, records) if is_due else None
+            await self._append(state, events, snapshot, moves(self.state), remind, forget)
             self.state = state
-            self._took(record)
+            for record in records:
+                self._took(record)
             if snapshot is not None:
                 self._tail = 0
-        self._tell((record,))
+        self._tell(records)
+
+    def _record(self, event: NewEvent, seq: int) -> EventRecord:
+        return EventRecord(
+            entity=self.entity,
+            seq=seq,
+            epoch=self.epoch,
+            type=event.type,
+            version=event.version,
+            key=event.key,
+            at=datetime.now(UTC),
+            data=event.data,
+        )
 
     async def _touch(self, *, save: bool = False, forget: Sequence[str] = ()) -> None:
         """An append without events."""

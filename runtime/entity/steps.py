@@ -1,12 +1,12 @@
 """Steps: paid or outside work whose result is recorded, so that it is done once however often the code runs again."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 from runtime.entity.activation import Activation
 from runtime.entity.entity import State
-from runtime.entity.journal import NO_MOVES, EventRecord, Moves
+from runtime.entity.journal import NO_MOVES, EventRecord, Moves, NewEvent
 from runtime.errors import MasterbuilderError
 from runtime.ids import RunId
 
@@ -84,23 +84,34 @@ class Steps(Generic[State]):
         return result
 
     async def begin(
-        self, step: str, moves: Callable[[RunId, RunId | None], Moves] = lambda run, cut_off: NO_MOVES
+        self,
+        step: str,
+        moves: Callable[[RunId, RunId | None], Moves] = lambda run, cut_off: NO_MOVES,
+        beside: Sequence[NewEvent] = (),
     ) -> RunId:
-        """Journals that a run begins. `moves` is told the run that it replaces, if a crash cut one off."""
+        """Journals that a run begins, in one append with events that are told first, where they are not there yet.
+
+        `moves` is told the run that it replaces, if a crash cut one off.
+        """
         number = self._log(self._activation.state).runs.get(step, 0) + 1
         run = RunId(f"{self._activation.entity}/{step}#{number}")
-        await self._activation.emit(
-            "step.started",
-            f"{step}/run/{number}",
-            {"step": step, "number": number, "run": run},
-            lambda state: moves(run, self._log(state).open.get(step)),
-        )
+        data = {"step": step, "number": number, "run": run}
+        started = NewEvent(type="step.started", version=1, key=f"{step}/run/{number}", data=data)
+        await self._activation.emit_all((*beside, started), lambda state: moves(run, self._log(state).open.get(step)))
         return run
 
-    async def finish(self, step: str, run: RunId, result: Mapping[str, Any], moves: Moves = NO_MOVES) -> None:
-        """A run that was ended from outside meanwhile moves no money any more."""
-        finished = {"step": step, "run": run, "result": dict(result)}
-        await self._activation.emit("step.finished", f"{run}/done", finished, self._while_open(step, run, moves))
+    async def finish(
+        self,
+        step: str,
+        run: RunId,
+        result: Mapping[str, Any],
+        moves: Moves = NO_MOVES,
+        beside: Sequence[NewEvent] = (),
+    ) -> None:
+        """In one append with events that are told next. A run that was ended from outside meanwhile moves no money."""
+        data = {"step": step, "run": run, "result": dict(result)}
+        finished = NewEvent(type="step.finished", version=1, key=f"{run}/done", data=data)
+        await self._activation.emit_all((finished, *beside), self._while_open(step, run, moves))
 
     async def fail(self, step: str, run: RunId, reason: str, moves: Moves = NO_MOVES) -> None:
         """As `finish`."""

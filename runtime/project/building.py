@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runtime.entity.activation import Activation
+from runtime.entity.journal import NewEvent
 from runtime.errors import (
     AccountStoppedError,
     CeilingReachedError,
@@ -158,15 +159,12 @@ class Building:
                 number = len(tries) + 1
                 if await self._gave_up(item, number):
                     return
-                await self._activation.emit(
-                    "task.started",
-                    f"task/{item.id}/{number}",
-                    {"task": item.id, "title": item.title, "attempt": number},
-                )
             if await self._attempt(item, number):
                 return
 
     async def _attempt(self, item: Item, number: int) -> bool:
+        told = {"task": item.id, "title": item.title, "attempt": number}
+        started = NewEvent(type="task.started", version=1, key=f"task/{item.id}/{number}", data=told)
         failures = self._failures_in_a_row(item, number)
         way = self._way(item, number)
         model = self._settings.strong_implementer_model if way.stronger else self._settings.implementer_model
@@ -182,21 +180,11 @@ class Building:
             task=item.id,
             attempt=number,
             what="editing and checking",
+            begins_with=(started,),
+            ends_with=lambda result: () if self.todo.item(item.id).struck else (_checked(item, number, result),),
         )
         if self.todo.item(item.id).struck:
             return True
-        await self._activation.emit(
-            "task.checked",
-            f"task/{item.id}/{number}/checked",
-            {
-                "task": item.id,
-                "attempt": number,
-                "passed": result["passed"],
-                "summary": result["report"],
-                "engine": result["engine"],
-                "discarded": result.get("discarded", []),
-            },
-        )
         if not result["passed"]:
             await self._reject(item, number, result["report"])
             return False
@@ -376,6 +364,18 @@ def _tests_of_others(todo: Todo, item: Item) -> tuple[tuple[str, ...], tuple[str
     done = [test for each in todo.items if each.done and each.id != item.id for test in each.tests]
     named = [test for test in done if test in item.detail or test in item.title]
     return tuple(dict.fromkeys(test for test in done if test not in named)), tuple(dict.fromkeys(named))
+
+
+def _checked(item: Item, number: int, result: Mapping[str, Any]) -> NewEvent:
+    told = {
+        "task": item.id,
+        "attempt": number,
+        "passed": result["passed"],
+        "summary": result["report"],
+        "engine": result["engine"],
+        "discarded": result.get("discarded", []),
+    }
+    return NewEvent(type="task.checked", version=1, key=f"task/{item.id}/{number}/checked", data=told)
 
 
 def _nothing_changed(result: EditResult) -> str:

@@ -1,12 +1,12 @@
 """A project's steps: paid work, settled in the same transaction that records its result."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from runtime.entity.activation import Activation
-from runtime.entity.journal import BeginRun, Moves
+from runtime.entity.journal import BeginRun, Moves, NewEvent
 from runtime.entity.steps import Steps
 from runtime.errors import (
     AccountStoppedError,
@@ -42,9 +42,19 @@ class PaidSteps:
         self._steps = Steps(activation, lambda state: state.steps)
 
     async def run(
-        self, step: str, work: Work, *, task: str, attempt: int = 1, what: str = "asking the architect"
+        self,
+        step: str,
+        work: Work,
+        *,
+        task: str,
+        attempt: int = 1,
+        what: str = "asking the architect",
+        begins_with: Sequence[NewEvent] = (),
+        ends_with: Callable[[Mapping[str, Any]], Sequence[NewEvent]] = lambda result: (),
     ) -> Mapping[str, Any]:
         """The step's result. Pauses the project, and waits, when money or a provider is missing.
+
+        `begins_with` are told as its first run begins, and what `ends_with` makes of its result as it ends.
 
         A step whose result was forgotten on purpose is a further attempt, and paid for as one.
         While the project is paused it neither begins nor returns: what runs ends and is recorded, nothing follows.
@@ -55,7 +65,7 @@ class PaidSteps:
         tries = losses = 0
         while (result := self._steps.result(step)) is None:
             await self._until_resumed(task, attempt)
-            run = await self._begin(step, task, attempt)
+            run = await self._begin(step, task, attempt, begins_with)
             try:
                 with self.activity.doing(task, attempt, what), telling(lambda *told: self._tell(task, attempt, *told)):
                     done = await work(run)
@@ -79,7 +89,7 @@ class PaidSteps:
                 else:
                     raise
             else:
-                await self._steps.finish(step, run, done, Moves(settle=(run,)))
+                await self._steps.finish(step, run, done, Moves(settle=(run,)), ends_with(done))
         await self._until_resumed(task, attempt)
         return result
 
@@ -95,14 +105,14 @@ class PaidSteps:
         with self.activity.doing(task, attempt, f"waiting: {error.message}", retry_in_s=pause_s):
             await asyncio.sleep(pause_s)
 
-    async def _begin(self, step: str, task: str, attempt: int) -> RunId:
+    async def _begin(self, step: str, task: str, attempt: int, beside: Sequence[NewEvent]) -> RunId:
         state = self._activation.state
 
         def moves(run: RunId, cut_off: RunId | None) -> Moves:
             begin = BeginRun(run=run, user=state.owner, project=state.id, task=task, attempt=attempt)
             return Moves(begin=(begin,), abandon=(cut_off,) if cut_off else ())
 
-        return await self._steps.begin(step, moves)
+        return await self._steps.begin(step, moves, beside)
 
     async def _pause(self, status: Status, error: MasterbuilderError) -> None:
         """Tells why, once, however many parallel steps meet the same wall."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from runtime.entity.activation import SNAPSHOT_EVERY
-from runtime.entity.journal import Append
+from runtime.entity.journal import NO_MOVES, Append, Moves, NewEvent
 from runtime.errors import (
     BadInputError,
     ConflictError,
@@ -292,6 +292,47 @@ async def test_message_that_is_repeated_after_many_others__is_still_known() -> N
     assert await alone.host.ask(COUNTER, Add(key="late", amount=1)) == 1
     later = await watched(journal, "later")
     assert await later.host.ask(COUNTER, Add(key="late", amount=1)) == 1
+
+
+def added(key: str, amount: int) -> NewEvent:
+    return NewEvent(type="added", version=1, key=key, data={"amount": amount})
+
+
+async def test_events_that_come_true_together__are_one_append_and_known_ones_are_left_out() -> None:
+    journal = journal_in_memory()
+    appends: list[list[str]] = []
+    real = journal.append
+
+    async def counted(append: Append) -> int:
+        appends.append([event.key for event in append.events])
+        return await real(append)
+
+    journal.append = counted  # type: ignore[method-assign]
+    alone = await watched(journal)
+    await alone.host.ask(COUNTER, Add(key="a", amount=1))
+    activation = alone.counters[COUNTER].activation
+    asked_of: list[int] = []
+
+    def moves(state: int) -> Moves:
+        asked_of.append(state)
+        return NO_MOVES
+
+    await activation.emit_all((added("a", 1), added("b", 2), added("c", 4)), moves)
+    await activation.emit_all((added("b", 2), added("c", 4)), moves)
+    assert appends == [["a"], ["b", "c"]]
+    assert asked_of == [1]
+    assert (activation.state, activation.last_seq) == (7, 3)
+    with pytest.raises(ConflictError):
+        await activation.emit_all((added("d", OVER), added("e", 1)))
+    assert (activation.state, len(await journal.read(COUNTER, 0))) == (7, 3)
+
+    many = [added(f"m{number}", 1) for number in range(SNAPSHOT_EVERY)]
+    await activation.emit_all(many)
+    loaded = await journal.load(COUNTER)
+    assert loaded.snapshot is not None
+    assert (loaded.snapshot.seq, len(loaded.events)) == (SNAPSHOT_EVERY + 3, 0)
+    later = await watched(journal, "later")
+    assert await later.host.ask(COUNTER, Read()) == SNAPSHOT_EVERY + 7
 
 
 async def test_snapshot_of_another_version__is_passed_over() -> None:
