@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol
@@ -26,6 +27,9 @@ SNAPSHOT_EVERY = 50
 """Events after which the next append brings a snapshot along."""
 KEYS_PER_EVENT = 16
 """A snapshot has all keys, so with very many of them it comes less often: that bounds what it costs an event."""
+RECENT_EVENTS = 32
+"""Whoever watches is told of these without asking the store: he comes back for the next while others happen."""
+EVENT_BYTES = 2_000
 BASE_BYTES = 2_000
 """About what an activation with a small state holds; `make bench NAME=runtime` measures it."""
 
@@ -55,6 +59,7 @@ class Activation(Generic[State]):
         "_journal",
         "_keys",
         "_life",
+        "_recent",
         "_state_bytes",
         "_tail",
         "_tasks",
@@ -92,6 +97,8 @@ class Activation(Generic[State]):
         self._appending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] | None = None
         self._watchers: set[asyncio.Future[Sequence[EventRecord]]] | None = None
+        self._recent: deque[EventRecord] | None = None
+        """The newest events, of an entity that somebody watches."""
         behaviour.activation = self
 
     def restore(self, loaded: Loaded, owner: UserId | None) -> None:
@@ -161,7 +168,12 @@ class Activation(Generic[State]):
 
         None that the state does not have yet: whoever sees a question may answer it.
         """
+        if self._recent is None:
+            self._recent = deque(maxlen=RECENT_EVENTS)
         if self.last_seq > after_seq:
+            recent = [event for event in self._recent if event.seq > after_seq]
+            if recent and recent[0].seq == after_seq + 1:
+                return recent
             events = await self._journal.read(self.entity, after_seq)
             return [event for event in events if event.seq <= self.last_seq]
         try:
@@ -198,7 +210,8 @@ class Activation(Generic[State]):
     @property
     def weight_bytes(self) -> int:
         """An estimate of the memory it holds."""
-        return BASE_BYTES + 8 * len(self._keys) + 3 * self._state_bytes
+        recent_bytes = EVENT_BYTES * len(self._recent or ())
+        return BASE_BYTES + 8 * len(self._keys) + 3 * self._state_bytes + recent_bytes
 
     async def _emit(
         self,
@@ -306,6 +319,8 @@ class Activation(Generic[State]):
         self.last_seq = record.seq
         self._keys.add(record.key, record.at.timestamp())
         self._tail += 1
+        if self._recent is not None:
+            self._recent.append(record)
 
     def _next_events(self) -> "asyncio.Future[Sequence[EventRecord]]":
         if self._watchers is None:

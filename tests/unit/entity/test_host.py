@@ -1,11 +1,12 @@
 """One owner, one message at a time, durable before it answers."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from runtime.entity.activation import SNAPSHOT_EVERY
-from runtime.entity.journal import NO_MOVES, Append, Moves, NewEvent
+from runtime.entity.activation import RECENT_EVENTS, SNAPSHOT_EVERY
+from runtime.entity.journal import NO_MOVES, Append, EventRecord, Moves, NewEvent
 from runtime.errors import (
     BadInputError,
     ConflictError,
@@ -196,6 +197,33 @@ async def test_events__wait_for_the_next_one_beside_a_running_turn() -> None:
     assert await host.events(COUNTER, 1, 0.01) == ()
     host.post(COUNTER, Add(key="b", pause=True), 30.0)
     assert [record.seq for record in await host.events(COUNTER, 0, 0.0)] == [1]
+
+
+async def test_newest_events__are_told_without_asking_the_store_once_somebody_watches() -> None:
+    journal = journal_in_memory()
+    alone = await watched(journal)
+    reads: list[int] = []
+    real = journal.read
+
+    async def counted(entity: EntityId, after_seq: int) -> Sequence[EventRecord]:
+        reads.append(after_seq)
+        return await real(entity, after_seq)
+
+    journal.read = counted  # type: ignore[method-assign]
+    await alone.host.ask(COUNTER, Add(key="before", amount=0))
+    assert len(await alone.host.events(COUNTER, 0, 0.0)) == 1
+    assert reads == [0]
+    for number in range(RECENT_EVENTS):
+        await alone.host.ask(COUNTER, Add(key=str(number), amount=0))
+        assert [event.seq for event in await alone.host.events(COUNTER, number + 1, 0.0)] == [number + 2]
+    everything = list(range(1, RECENT_EVENTS + 2))
+    assert [event.seq for event in await alone.host.events(COUNTER, 1, 0.0)] == everything[1:]
+    assert reads == [0]
+    assert [event.seq for event in await alone.host.events(COUNTER, 0, 0.0)] == everything
+    assert reads == [0, 0]
+    await alone.host.ask(COUNTER, Add(key="last", amount=0))
+    assert [event.seq for event in await alone.host.events(COUNTER, 1, 0.0)] == [*everything[1:], RECENT_EVENTS + 2]
+    assert reads == [0, 0, 1]
 
 
 async def test_turn_whose_caller_gave_up__is_finished() -> None:
