@@ -71,7 +71,7 @@ class Sandbox:
         )
         output = BoundedOutput(limits.output_bytes)
         timed_out = False
-        watch = asyncio.create_task(_filled([workdir, *writable.values()], limits.disk_bytes, process))
+        watch = asyncio.create_task(_stopped([workdir, *writable.values()], limits.disk_bytes, process))
         try:
             async with asyncio.timeout(limits.wall_s):
                 while chunk := await process.stdout.read(_CHUNK_BYTES):
@@ -82,16 +82,14 @@ class Sandbox:
         finally:
             await process.kill()
             watch.cancel()
-            (filled,) = await asyncio.gather(watch, return_exceptions=True)
+            (why,) = await asyncio.gather(watch, return_exceptions=True)
         # What was printed last is still in the pipe; all who could add to it are dead.
         while chunk := await process.stdout.read(_CHUNK_BYTES):
             output.add(chunk)
         exit_status = await process.wait()
         if not process.was_reported and output.text().startswith("bwrap: "):
             raise SandboxUnavailableError(*setup_failure(output.text()))
-        told = ""
-        if isinstance(filled, int):
-            told = f"\n[stopped: it filled {filled >> 20} MB of disk; {limits.disk_bytes >> 20} MB are allowed]"
+        told = f"\n[stopped: {why}]" if isinstance(why, str) else ""
         return CommandResult(
             command=command,
             exit_status=exit_status or int(bool(told)),
@@ -171,10 +169,24 @@ class Sandbox:
         return bwrap
 
 
-async def _filled(folders: Sequence[Path], bytes_max: int, process: ConfinedProcess) -> int:
-    """Ends the process once its folders hold more than they may, and says how much; else it waits to be cancelled.
+async def _stopped(folders: Sequence[Path], bytes_max: int, process: ConfinedProcess) -> str:
+    """Ends the process once its folders hold more than they may, or cannot be looked at, and says so; else it waits to
+    be cancelled.
+    """
+    try:
+        size = await _filled(folders, bytes_max)
+    except OSError as error:
+        why = f"what it holds on disk cannot be seen: {error.strerror}"
+    else:
+        why = f"it filled {size >> 20} MB of disk; {bytes_max >> 20} MB are allowed"
+    await process.kill()
+    return why
 
-    The folders are of the host's disk, whose free space is looked at often and which are summed up when it has fallen.
+
+async def _filled(folders: Sequence[Path], bytes_max: int) -> int:
+    """What the folders hold, once that is more than `bytes_max`.
+
+    They are of the host's disk, whose free space is looked at often and which are summed up when it has fallen.
     """
     free = _free_bytes(folders)
     while True:
@@ -184,7 +196,6 @@ async def _filled(folders: Sequence[Path], bytes_max: int, process: ConfinedProc
             continue
         size = sum([await tree_bytes(folder) for folder in folders])
         if size > bytes_max:
-            await process.kill()
             return size
         free = left
 

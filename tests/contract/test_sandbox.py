@@ -1,6 +1,7 @@
 """What the sandbox promises, proved by trying to break out of it. Needs bubblewrap."""
 
 import asyncio
+import errno
 import os
 import shutil
 import socket
@@ -401,6 +402,17 @@ async def test_run__stops_a_giant_file(workdir: Path) -> None:
     result = await run("head -c 100000000 /dev/zero > big", workdir, file_size_bytes=MIB)
     assert not result.passed
     assert (workdir / "big").stat().st_size <= MIB
+
+
+async def test_run__whose_disk_cannot_be_seen_is_stopped(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_facts(path: Path) -> os.statvfs_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "statvfs", no_facts)
+    result = await run("sleep 60; echo survived", workdir)
+    assert not result.passed
+    assert not result.timed_out
+    assert result.output == "\n[stopped: what it holds on disk cannot be seen: Input/output error]"
 
 
 async def test_run__has_a_small_scratch_folder(workdir: Path) -> None:
