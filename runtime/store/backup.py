@@ -156,6 +156,7 @@ def _copy_database(
         blobs = [path.relative_to(database.data_dir) for path in _files(database.data_dir / BLOBS)]
         connection.execute(sql("copy_database"))
         connection.execute("COMMIT")
+        connection.execute(sql("fold_copy"))
     except BaseException:
         with suppress(duckdb.Error):
             connection.execute("ROLLBACK")

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import duckdb
 
 from runtime.errors import StoreUnavailableError
-from runtime.store import schema
+from runtime.store import folding, schema
 from runtime.store.lock import OwnerLock, is_at
 from runtime.store.seal import Seal
 from runtime.store.transaction import DuplicateRowError, Memory, Transaction, Wanted
@@ -79,6 +79,8 @@ class Database:
         self._lock: OwnerLock | None = None
         self._file: os.stat_result | None = None
         """The database that was opened: nothing else is taken for it until `close`."""
+        self._raw = -1
+        """Reads its bytes, while it is connected."""
         self._root: duckdb.DuckDBPyConnection | None = None
         self._queue: WriteQueue | None = None
         self._writer: threading.Thread | None = None
@@ -178,6 +180,7 @@ class Database:
                 return
             self._check_owned()
             with self._root.cursor() as cursor:
+                folding.put_aside(cursor, self.data_dir / schema.DATABASE, self._raw)
                 for left in reversed(range(CHECKPOINT_TRIES)):
                     begun = time.perf_counter()
                     try:
@@ -187,6 +190,7 @@ class Database:
                         if not left:
                             raise
                         time.sleep(CHECKPOINT_TRY_EVERY_S)
+                folding.forget(self.data_dir / schema.DATABASE)
             self.checkpoint_max_s = max(self.checkpoint_max_s, time.perf_counter() - begun)
 
     @property
@@ -230,16 +234,22 @@ class Database:
         if self._file is not None and not is_at(path, self._file):
             raise OSError(f"{schema.DATABASE} was replaced while it was in use; put it back, or start again")
         self._file = os.stat(path)
-        root = schema.connect(path)
+        folding.put_back(path)
+        raw = os.open(path, os.O_RDONLY)
         try:
-            self.cluster_id = schema.check(root, self.data_dir, self.seal)
-            schema.migrate(root)
-            self._connection = root.cursor()
+            root = schema.connect(path)
+            try:
+                self.cluster_id = schema.check(root, self.data_dir, self.seal)
+                schema.migrate(root)
+                self._connection = root.cursor()
+            except BaseException:
+                root.close()
+                raise
         except BaseException:
-            root.close()
+            os.close(raw)
             raise
         self._memory = Memory(self._connection)
-        self._root = root
+        self._root, self._raw = root, raw
 
     def _let_go(self) -> None:
         self._disconnect()
@@ -254,12 +264,16 @@ class Database:
             root, self._root = self._root, None
         if root is None:
             return
-        with suppress(duckdb.Error):
-            # What is no longer ours is not touched: its log may be another's.
-            root.execute("CHECKPOINT" if self._is_owned() else "PRAGMA disable_checkpoint_on_shutdown")
+        path = self.data_dir / schema.DATABASE
+        with suppress(duckdb.Error, OSError):
+            if self._is_owned():  # What is no longer ours is not touched: its log may be another's.
+                folding.put_aside(root, path, self._raw)
+                root.execute("CHECKPOINT")
+                folding.forget(path)
         for connection in (self._connection, root):
             with suppress(duckdb.Error):
                 connection.close()
+        os.close(self._raw)
 
     def _fold_log(self) -> None:
         pause_s = LOG_LOOK_EVERY_S

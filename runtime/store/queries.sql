@@ -1018,5 +1018,8 @@ ATTACH $path AS copy
 -- name: copy_database
 COPY FROM DATABASE ledger TO copy
 
+-- name: fold_copy
+CHECKPOINT copy
+
 -- name: detach_copy
 DETACH copy

@@ -33,6 +33,7 @@ RESTORING = "restore.tmp"
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(str(path), config=CONFIG)
+    connection.execute("PRAGMA disable_checkpoint_on_shutdown")  # Nobody folds the log but `Database`: see `folding`.
     copies, exports = (quoted(f"{path.parent / folder}/") for folder in (COPIES, EXPORTS))
     connection.execute(sql("confine").replace("$copies", copies, 1).replace("$exports", exports))
     return connection
