@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 
 from runtime.errors import StoreUnavailableError
 from runtime.store import database as database_module
-from runtime.store import folding
+from runtime.store import folding, schema
 from runtime.store.database import Database
 from runtime.store.folding import HEADERS_BYTES, aside_of
 from runtime.store.schema import DATABASE
 from tests.unit.store.test_store_database import KEY, add_user
 
 BLOCK_BYTES = 256 << 10
+TABLES = ("one", "two")
 OLD, NEW = "of the first checkpoint", "only in the log"
 
 
@@ -31,9 +33,13 @@ def names(database: Database) -> set[str]:
 
 
 def described_in(path: Path) -> list[int]:
-    """Where the blocks are that hold descriptions."""
     with duckdb.connect(str(path), read_only=True) as connection:
-        blocks = connection.execute("SELECT block_id FROM pragma_metadata_info()").fetchall()
+        return described_by(connection)
+
+
+def described_by(connection: duckdb.DuckDBPyConnection) -> list[int]:
+    """Where the blocks are that hold descriptions."""
+    blocks = connection.execute("SELECT block_id FROM pragma_metadata_info()").fetchall()
     return [HEADERS_BYTES + block * BLOCK_BYTES for (block,) in blocks]
 
 
@@ -134,6 +140,59 @@ def test_putting_aside_that_was_cut_off__changes_nothing(
     data = aside_of(tmp_path / "after" / DATABASE).read_bytes()
     aside_of(folder / DATABASE).write_bytes(data[:left])
     assert reopened(folder) == {OLD, NEW}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_that_a_checkpoint_writes__is_needed_before_its_end(tmp_path: Path, seed: int) -> None:
+    """Random changes of tables with indexes; then every block that a checkpoint wrote is noise, and the headers and the
+    log are those from before it."""
+    dice = random.Random(seed)
+    path, torn = tmp_path / "whole" / DATABASE, tmp_path / "torn" / DATABASE
+    path.parent.mkdir()
+    in_place = 0
+    with schema.connect(path) as database:
+        for table in TABLES:
+            database.execute(f"CREATE TABLE {table} (id VARCHAR PRIMARY KEY, n BIGINT, text VARCHAR)")
+            database.execute(f"CREATE INDEX {table}_n ON {table} (n)")
+        descriptor = os.open(path, os.O_RDONLY)
+        for number in range(10):
+            _change(database, dice, number)
+            whole = [_content(database, table) for table in TABLES]
+            shutil.copytree(path.parent, torn.parent)
+            before = path.read_bytes()
+            described = described_by(database)
+            folding.put_aside(database, path, descriptor)
+            shutil.copy(aside_of(path), aside_of(torn))
+            database.execute("CHECKPOINT")
+            folding.forget(path)
+            after = path.read_bytes()
+            with torn.open("r+b") as file:
+                for at in range(HEADERS_BYTES, len(after), BLOCK_BYTES):
+                    if before[at : at + BLOCK_BYTES] != after[at : at + BLOCK_BYTES]:
+                        in_place += at in described
+                        file.seek(at)
+                        file.write(dice.randbytes(BLOCK_BYTES))
+            folding.put_back(torn)
+            with schema.connect(torn) as again:
+                assert [_content(again, table) for table in TABLES] == whole
+            shutil.rmtree(torn.parent)
+        os.close(descriptor)
+    assert in_place > 5
+
+
+def _change(database: duckdb.DuckDBPyConnection, dice: random.Random, number: int) -> None:
+    for step in range(4):
+        table, rows = dice.choice(TABLES), dice.choice([1, 30, 5_000])
+        database.execute(
+            f"INSERT INTO {table} SELECT '{number}/{step}/' || i, i, md5(i::VARCHAR) FROM range({rows}) made(i)"
+        )
+        table = dice.choice(TABLES)
+        database.execute(f"UPDATE {table} SET n = n + 1, text = 'new ' || n WHERE n % {dice.randint(2, 9)} = 0")
+        database.execute(f"DELETE FROM {table} WHERE n % {dice.randint(3, 20)} = 1")
+
+
+def _content(database: duckdb.DuckDBPyConnection, table: str) -> list[Any]:
+    return database.execute(f"SELECT count(*), sum(n), bit_xor(hash(id || n || text)) FROM {table}").fetchall()
 
 
 async def test_checkpoint_that_fails__keeps_the_first_that_was_put_aside(
