@@ -80,7 +80,7 @@ class Database:
         self._file: os.stat_result | None = None
         """The database that was opened: nothing else is taken for it until `close`."""
         self._raw = -1
-        """Reads its bytes, while it is connected."""
+        """Reads and writes its bytes, from `open` to `close`."""
         self._root: duckdb.DuckDBPyConnection | None = None
         self._queue: WriteQueue | None = None
         self._writer: threading.Thread | None = None
@@ -234,25 +234,25 @@ class Database:
         if self._file is not None and not is_at(path, self._file):
             raise OSError(f"{schema.DATABASE} was replaced while it was in use; put it back, or start again")
         self._file = os.stat(path)
-        folding.put_back(path)
-        raw = os.open(path, os.O_RDONLY)
+        if self._raw < 0:
+            self._raw = os.open(path, os.O_RDWR)
+        folding.put_back(path, self._raw)
+        root = schema.connect(path)
         try:
-            root = schema.connect(path)
-            try:
-                self.cluster_id = schema.check(root, self.data_dir, self.seal)
-                schema.migrate(root)
-                self._connection = root.cursor()
-            except BaseException:
-                root.close()
-                raise
+            self.cluster_id = schema.check(root, self.data_dir, self.seal)
+            schema.migrate(root)
+            self._connection = root.cursor()
         except BaseException:
-            os.close(raw)
+            root.close()
             raise
         self._memory = Memory(self._connection)
-        self._root, self._raw = root, raw
+        self._root = root
 
     def _let_go(self) -> None:
         self._disconnect()
+        if self._raw >= 0:
+            os.close(self._raw)
+            self._raw = -1
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -273,7 +273,6 @@ class Database:
         for connection in (self._connection, root):
             with suppress(duckdb.Error):
                 connection.close()
-        os.close(self._raw)
 
     def _fold_log(self) -> None:
         pause_s = LOG_LOOK_EVERY_S

@@ -10,6 +10,7 @@ the headers are the same, the checkpoint did not come to its end, and they are p
 `MetadataManager::Flush`.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -33,10 +34,10 @@ def aside_of(database: Path) -> Path:
 
 
 def put_aside(connection: duckdb.DuckDBPyConnection, database: Path, descriptor: int) -> None:
-    """Before every checkpoint. `descriptor` reads the database file.
+    """Before every checkpoint. Raises OSError, duckdb.Error.
 
-    It is the caller's because closing one would take away the lock that DuckDB has on the file. Raises OSError,
-    duckdb.Error.
+    `descriptor` reads and writes the database file. It is the caller's, and stays open as long as the database: closing
+    any would take away the lock that DuckDB has on the file.
     """
     headers = os.pread(descriptor, HEADERS_BYTES, 0)
     aside = aside_of(database)
@@ -61,25 +62,22 @@ def forget(database: Path) -> None:
     remove(aside_of(database))
 
 
-def put_back(database: Path) -> None:
+def put_back(database: Path, descriptor: int) -> None:
     """Before the database is opened, by its owner. Raises OSError; may then be called again."""
     aside = aside_of(database)
     if not aside.exists():
         return
     data = _data_aside(aside)
-    if data:
-        with database.open("r+b") as file:
-            if file.read(HEADERS_BYTES) == data[:HEADERS_BYTES]:
-                at = HEADERS_BYTES
-                while at < len(data):
-                    place, length = _BLOCK.unpack_from(data, at)
-                    at += _BLOCK.size
-                    file.seek(place)
-                    file.write(data[at : at + length])
-                    at += length
-                file.flush()
-                os.fsync(file.fileno())
-                log.warning("a checkpoint of %s was cut off; what it wrote was taken back", database.name)
+    if data and os.pread(descriptor, HEADERS_BYTES, 0) == data[:HEADERS_BYTES]:
+        at = HEADERS_BYTES
+        while at < len(data):
+            place, length = _BLOCK.unpack_from(data, at)
+            at += _BLOCK.size
+            if os.pwrite(descriptor, data[at : at + length], place) != length:
+                raise OSError(errno.EIO, f"{database.name} was not written")
+            at += length
+        os.fsync(descriptor)
+        log.warning("a checkpoint of %s was cut off; what it wrote was taken back", database.name)
     remove(aside)
 
 

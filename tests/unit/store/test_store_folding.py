@@ -84,6 +84,14 @@ def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     return make
 
 
+def put_back(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        folding.put_back(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def reopened(folder: Path) -> set[str]:
     database = Database(folder, KEY)
     database.open()
@@ -116,7 +124,7 @@ def test_taking_back_that_is_cut_off_itself__is_done_again(
 
     monkeypatch.setattr(*((os, "fsync") if step == "write" else (folding, "remove")), dies)
     with pytest.raises(CutOffError):
-        folding.put_back(folder / DATABASE)
+        put_back(folder / DATABASE)
     monkeypatch.undo()
     assert reopened(folder) == {OLD, NEW}
 
@@ -126,7 +134,7 @@ def test_what_was_put_aside_of_another_state__is_not_put_back(tmp_path: Path, cu
     whole = tmp_path / "after"  # Its checkpoint came to its end; only the removing did not.
     assert aside.read_bytes() == aside_of(whole / DATABASE).read_bytes()
     bytes_before = (whole / DATABASE).read_bytes()
-    folding.put_back(whole / DATABASE)
+    put_back(whole / DATABASE)
     assert (whole / DATABASE).read_bytes() == bytes_before
     assert reopened(whole) == {OLD, NEW}
 
@@ -172,7 +180,7 @@ def test_nothing_that_a_checkpoint_writes__is_needed_before_its_end(tmp_path: Pa
                         in_place += at in described
                         file.seek(at)
                         file.write(dice.randbytes(BLOCK_BYTES))
-            folding.put_back(torn)
+            put_back(torn)
             with schema.connect(torn) as again:
                 assert [_content(again, table) for table in TABLES] == whole
             shutil.rmtree(torn.parent)
