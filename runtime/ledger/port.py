@@ -114,7 +114,7 @@ class CallRow:
     cost_pusd: int
     credits_ucredits: int
     outcome: str
-    """`ok`, `estimated` (charged by our estimate), `provider_failed`, `interrupted` (usage known), or
+    """`ok`, `estimated` (charged by our estimate), `provider_failed`, `interrupted` (usage known, or estimated), or
     `interrupted_unknown` (cost is the upper bound)."""
     at: datetime
 
