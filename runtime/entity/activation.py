@@ -30,6 +30,7 @@ KEYS_PER_EVENT = 16
 RECENT_EVENTS = 32
 """Whoever watches is told of these without asking the store: he comes back for the next while others happen."""
 EVENT_BYTES = 2_000
+"""About what one of them holds."""
 BASE_BYTES = 2_000
 """About what an activation with a small state holds; `make bench NAME=runtime` measures it."""
 

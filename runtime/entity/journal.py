@@ -32,7 +32,7 @@ class NewEvent(Packed):
     """
 
     type: str
-    version: int
+    version: int = 1
     key: str
     data: Mapping[str, Any]
 

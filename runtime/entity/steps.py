@@ -96,7 +96,7 @@ class Steps(Generic[State]):
         number = self._log(self._activation.state).runs.get(step, 0) + 1
         run = RunId(f"{self._activation.entity}/{step}#{number}")
         data = {"step": step, "number": number, "run": run}
-        started = NewEvent(type="step.started", version=1, key=f"{step}/run/{number}", data=data)
+        started = NewEvent(type="step.started", key=f"{step}/run/{number}", data=data)
         await self._activation.emit_all((*beside, started), lambda state: moves(run, self._log(state).open.get(step)))
         return run
 
@@ -110,7 +110,7 @@ class Steps(Generic[State]):
     ) -> None:
         """In one append with events that are told next. A run that was ended from outside meanwhile moves no money."""
         data = {"step": step, "run": run, "result": dict(result)}
-        finished = NewEvent(type="step.finished", version=1, key=f"{run}/done", data=data)
+        finished = NewEvent(type="step.finished", key=f"{run}/done", data=data)
         await self._activation.emit_all((finished, *beside), self._while_open(step, run, moves))
 
     async def fail(self, step: str, run: RunId, reason: str, moves: Moves = NO_MOVES) -> None:

@@ -164,7 +164,7 @@ class Building:
 
     async def _attempt(self, item: Item, number: int) -> bool:
         told = {"task": item.id, "title": item.title, "attempt": number}
-        started = NewEvent(type="task.started", version=1, key=f"task/{item.id}/{number}", data=told)
+        started = NewEvent(type="task.started", key=f"task/{item.id}/{number}", data=told)
         failures = self._failures_in_a_row(item, number)
         way = self._way(item, number)
         model = self._settings.strong_implementer_model if way.stronger else self._settings.implementer_model
@@ -375,7 +375,7 @@ def _checked(item: Item, number: int, result: Mapping[str, Any]) -> NewEvent:
         "engine": result["engine"],
         "discarded": result.get("discarded", []),
     }
-    return NewEvent(type="task.checked", version=1, key=f"task/{item.id}/{number}/checked", data=told)
+    return NewEvent(type="task.checked", key=f"task/{item.id}/{number}/checked", data=told)
 
 
 def _nothing_changed(result: EditResult) -> str:

@@ -179,8 +179,8 @@ class Database:
             if self._root is None:
                 return
             self._check_owned()
-            with self._root.cursor() as cursor:
-                folding.put_aside(cursor, self.data_dir / schema.DATABASE, self._raw)
+            path = self.data_dir / schema.DATABASE
+            with self._root.cursor() as cursor, folding.may_be_cut_off(cursor, path, self._raw):
                 for left in reversed(range(CHECKPOINT_TRIES)):
                     begun = time.perf_counter()
                     try:
@@ -190,8 +190,7 @@ class Database:
                         if not left:
                             raise
                         time.sleep(CHECKPOINT_TRY_EVERY_S)
-                folding.forget(self.data_dir / schema.DATABASE)
-            self.checkpoint_max_s = max(self.checkpoint_max_s, time.perf_counter() - begun)
+                self.checkpoint_max_s = max(self.checkpoint_max_s, time.perf_counter() - begun)
 
     @property
     def queued(self) -> int:
@@ -267,9 +266,8 @@ class Database:
         path = self.data_dir / schema.DATABASE
         with suppress(duckdb.Error, OSError):
             if self._is_owned():  # What is no longer ours is not touched: its log may be another's.
-                folding.put_aside(root, path, self._raw)
-                root.execute("CHECKPOINT")
-                folding.forget(path)
+                with folding.may_be_cut_off(root, path, self._raw):
+                    root.execute("CHECKPOINT")
         for connection in (self._connection, root):
             with suppress(duckdb.Error):
                 connection.close()

@@ -15,6 +15,8 @@ import hashlib
 import logging
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -33,15 +35,22 @@ def aside_of(database: Path) -> Path:
     return database.with_name(f"{database.name}.aside")
 
 
-def put_aside(connection: duckdb.DuckDBPyConnection, database: Path, descriptor: int) -> None:
-    """Before every checkpoint. Raises OSError, duckdb.Error.
+@contextmanager
+def may_be_cut_off(connection: duckdb.DuckDBPyConnection, database: Path, descriptor: int) -> Iterator[None]:
+    """Around every checkpoint; one that raises counts as cut off. Raises OSError, duckdb.Error.
 
     `descriptor` reads and writes the database file. It is the caller's, and stays open as long as the database: closing
     any would take away the lock that DuckDB has on the file.
     """
+    _put_aside(connection, database, descriptor)
+    yield
+    remove(aside_of(database))
+
+
+def _put_aside(connection: duckdb.DuckDBPyConnection, database: Path, descriptor: int) -> None:
     headers = os.pread(descriptor, HEADERS_BYTES, 0)
     aside = aside_of(database)
-    if _headers_aside(aside) == headers:
+    if _data_aside(aside)[:HEADERS_BYTES] == headers:
         return  # Of a checkpoint that failed: since then the blocks may be broken.
     (block_bytes,) = connection.execute("SELECT block_size FROM pragma_database_size()").fetchone() or (0,)
     parts = [headers]
@@ -55,11 +64,6 @@ def put_aside(connection: duckdb.DuckDBPyConnection, database: Path, descriptor:
         file.flush()
         os.fsync(file.fileno())
     sync(aside.parent)
-
-
-def forget(database: Path) -> None:
-    """After a checkpoint that came to its end. Raises OSError."""
-    remove(aside_of(database))
 
 
 def put_back(database: Path, descriptor: int) -> None:
@@ -81,12 +85,8 @@ def put_back(database: Path, descriptor: int) -> None:
     remove(aside)
 
 
-def _headers_aside(aside: Path) -> bytes:
-    return _data_aside(aside)[:HEADERS_BYTES] if aside.exists() else b""
-
-
 def _data_aside(aside: Path) -> bytes:
-    """Empty where it was cut off itself: then its checkpoint never began."""
-    whole = aside.read_bytes()
+    """Empty where there is none, or it was cut off itself: then its checkpoint never began."""
+    whole = aside.read_bytes() if aside.exists() else b""
     digest, data = whole[:32], whole[32:]
     return data if len(data) >= HEADERS_BYTES and hashlib.sha256(data).digest() == digest else b""

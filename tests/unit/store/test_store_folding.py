@@ -12,7 +12,6 @@ import duckdb
 import pytest
 
 from runtime.errors import StoreUnavailableError
-from runtime.store import database as database_module
 from runtime.store import folding, schema
 from runtime.store.database import Database
 from runtime.store.folding import HEADERS_BYTES, aside_of
@@ -56,7 +55,7 @@ def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         await database.write(add_user(NEW))
         before, after = tmp_path / "before", tmp_path / "after"
         shutil.copytree(folder, before)
-        monkeypatch.setattr(folding, "forget", lambda path: None)
+        monkeypatch.setattr(folding, "remove", lambda path: None)
         await asyncio.to_thread(database.checkpoint)
         monkeypatch.undo()
         shutil.copytree(folder, after)
@@ -169,10 +168,9 @@ def test_nothing_that_a_checkpoint_writes__is_needed_before_its_end(tmp_path: Pa
             shutil.copytree(path.parent, torn.parent)
             before = path.read_bytes()
             described = described_by(database)
-            folding.put_aside(database, path, descriptor)
-            shutil.copy(aside_of(path), aside_of(torn))
-            database.execute("CHECKPOINT")
-            folding.forget(path)
+            with folding.may_be_cut_off(database, path, descriptor):
+                shutil.copy(aside_of(path), aside_of(torn))
+                database.execute("CHECKPOINT")
             after = path.read_bytes()
             with torn.open("r+b") as file:
                 for at in range(HEADERS_BYTES, len(after), BLOCK_BYTES):
@@ -203,22 +201,21 @@ def _content(database: duckdb.DuckDBPyConnection, table: str) -> list[Any]:
     return database.execute(f"SELECT count(*), sum(n), bit_xor(hash(id || n || text)) FROM {table}").fetchall()
 
 
-async def test_checkpoint_that_fails__keeps_the_first_that_was_put_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_checkpoint_that_fails__keeps_the_first_that_was_put_aside(tmp_path: Path) -> None:
     database = Database(tmp_path / "data", KEY)
     await asyncio.to_thread(database.open)
     path = database.data_dir / DATABASE
     await database.write(add_user(OLD))
     with database._root.cursor() as cursor:  # type: ignore[union-attr]
-        folding.put_aside(cursor, path, database._raw)
+        with pytest.raises(CutOffError), folding.may_be_cut_off(cursor, path, database._raw):
+            raise CutOffError
         first = aside_of(path).read_bytes()
         assert aside_of(path).stat().st_mode & 0o777 == 0o600
         os.utime(aside_of(path), ns=(1, 1))
-        folding.put_aside(cursor, path, database._raw)
+        with pytest.raises(CutOffError), folding.may_be_cut_off(cursor, path, database._raw):
+            raise CutOffError
         assert aside_of(path).stat().st_mtime_ns == 1
     assert aside_of(path).read_bytes() == first
-    monkeypatch.setattr(database_module, "CHECKPOINT_TRIES", 1)
     await asyncio.to_thread(database.checkpoint)
     assert not aside_of(path).exists()
     await asyncio.to_thread(database.close)
