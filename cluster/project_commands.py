@@ -348,6 +348,7 @@ def _ask_approval(terminal: Terminal, project: Project, asks: str) -> bool:
 
 
 def _say_how_to_go_on(terminal: Terminal, project: Project) -> None:
+    more = " --max-credits N" if project.status == "paused_quote" else ""
     lines = {
         "question": [f"  answer   masterbuilder answer {project.id} TEXT"],
         "confirmation": [
@@ -355,7 +356,7 @@ def _say_how_to_go_on(terminal: Terminal, project: Project) -> None:
             f"  change   masterbuilder confirm {project.id} --change TEXT",
         ],
         "paused": [
-            f"  go on    masterbuilder resume {project.id} --max-credits N",
+            f"  go on    masterbuilder resume {project.id}{more}",
             f"  exists   masterbuilder package {project.id} --unfinished",
         ],
         "approval": [

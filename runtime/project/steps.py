@@ -11,6 +11,7 @@ from runtime.entity.steps import Steps
 from runtime.errors import (
     AccountStoppedError,
     CeilingReachedError,
+    DoesNotFitError,
     MasterbuilderError,
     NotEnoughCreditsError,
     UnavailableError,
@@ -20,12 +21,15 @@ from runtime.ids import RunId
 from runtime.project.activity import Activity
 from runtime.project.messages import Status
 from runtime.project.state import State
+from runtime.project.turns import Turns
 from runtime.providers.waiting import telling
 
 TRIES_MAX = 3
 BACK_OFF_S = (1.0, 4.0)
 LOSSES_MAX = 20
 """How often a step is begun again because a process of ours died with it, before its owner hears of it."""
+
+_PAUSED_BY = {NotEnoughCreditsError: Status.PAUSED_NO_CREDITS, CeilingReachedError: Status.PAUSED_QUOTE}
 
 Work = Callable[[RunId], Awaitable[Mapping[str, Any]]]
 
@@ -38,6 +42,7 @@ class PaidSteps:
 
     def __init__(self, activation: Activation[State], activity: Activity) -> None:
         self.activity = activity
+        self._turns = Turns()
         self._activation = activation
         self._steps = Steps(activation, lambda state: state.steps)
 
@@ -58,40 +63,61 @@ class PaidSteps:
 
         A step whose result was forgotten on purpose is a further attempt, and paid for as one.
         While the project is paused it neither begins nor returns: what runs ends and is recorded, nothing follows.
+        What does not fit beside the worst case of other steps' calls is tried once more alone before it pauses.
         A run that fails is abandoned at once: its calls are the platform's loss, its holds are released.
         Raises RefusedError when the work can never succeed.
         """
         attempt += self._activation.state.steps.redone.get(step, 0)
         tries = losses = 0
+        alone = False
         while (result := self._steps.result(step)) is None:
-            await self._until_resumed(task, attempt)
-            run = await self._begin(step, task, attempt, begins_with)
-            try:
-                with self.activity.doing(task, attempt, what), telling(lambda *told: self._tell(task, attempt, *told)):
-                    done = await work(run)
-            except MasterbuilderError as error:
-                await self._steps.fail(step, run, str(error), Moves(abandon=(run,)))
-                if isinstance(error, NotEnoughCreditsError):
-                    await self._pause(Status.PAUSED_NO_CREDITS, error)
-                elif isinstance(error, CeilingReachedError):
-                    await self._pause(Status.PAUSED_QUOTE, error)
-                elif isinstance(error, AccountStoppedError):
+            with self.activity.doing(task, attempt, "waiting: the calls of other tasks hold what is left"):
+                async with self._turns.turn(alone=alone) as accompanied:
+                    error = await self._once(step, work, task, attempt, what, begins_with, ends_with)
+                    if isinstance(error, DoesNotFitError):
+                        alone = not alone and accompanied()
+                        if not alone:
+                            await self._pause(_PAUSED_BY[type(error)], error)
+            match error:
+                case None | DoesNotFitError():
+                    pass
+                case AccountStoppedError():
                     await self._pause(Status.PAUSED, error)
-                elif isinstance(error, WorkLostError) and losses < LOSSES_MAX:
+                case WorkLostError() if losses < LOSSES_MAX:
                     losses += 1
                     await self._wait(task, attempt, BACK_OFF_S[0], error)
-                elif isinstance(error, UnavailableError):
+                case UnavailableError():
                     tries += 1
                     if tries % TRIES_MAX == 0:
                         await self._pause(Status.PAUSED, error)
                     else:
                         await self._wait(task, attempt, BACK_OFF_S[tries % TRIES_MAX - 1], error)
-                else:
-                    raise
-            else:
-                await self._steps.finish(step, run, done, Moves(settle=(run,)), ends_with(done))
+                case _:
+                    raise error
         await self._until_resumed(task, attempt)
         return result
+
+    async def _once(
+        self,
+        step: str,
+        work: Work,
+        task: str,
+        attempt: int,
+        what: str,
+        begins_with: Sequence[NewEvent],
+        ends_with: Callable[[Mapping[str, Any]], Sequence[NewEvent]],
+    ) -> MasterbuilderError | None:
+        """One run, once the project is not paused. What its work raised, if it did: the run is abandoned then."""
+        await self._until_resumed(task, attempt)
+        run = await self._begin(step, task, attempt, begins_with)
+        try:
+            with self.activity.doing(task, attempt, what), telling(lambda *told: self._tell(task, attempt, *told)):
+                done = await work(run)
+        except MasterbuilderError as error:
+            await self._steps.fail(step, run, str(error), Moves(abandon=(run,)))
+            return error
+        await self._steps.finish(step, run, done, Moves(settle=(run,)), ends_with(done))
+        return None
 
     async def _until_resumed(self, task: str, attempt: int) -> None:
         if self._activation.state.paused:

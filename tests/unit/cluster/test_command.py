@@ -209,14 +209,16 @@ def test_quote_above_what_was_agreed__is_not_built(run: Run, door: FakeDoor) -> 
     assert "masterbuilder confirm p1" in result.output
 
 
-def test_paused_build__exits_3_and_says_how_to_go_on(run: Run, door: FakeDoor) -> None:
+@pytest.mark.parametrize("status", ["paused", "paused_no_credits", "paused_quote"])
+def test_paused_build__exits_3_and_says_how_to_go_on(run: Run, door: FakeDoor, status: str) -> None:
     door.says("POST /api/v1/projects", PROJECT, 202)
-    paused = event(5, "project.status", status="paused_no_credits", text="The wallet is empty.")
+    paused = event(5, "project.status", status=status, text="The wallet is empty.")
     door.routes["GET /api/v1/projects/p1/events"] = stream_answer([paused], ended=False)
-    door.says("GET /api/v1/projects/p1", {**PROJECT, "status": "paused_no_credits"})
+    door.says("GET /api/v1/projects/p1", {**PROJECT, "status": status})
     result = run("build", "an app", "--yes")
     assert result.exit_code == 3
     assert "masterbuilder resume p1" in result.output
+    assert ("--max-credits" in result.output) == (status == "paused_quote"), "a higher ceiling helps no other pause"
 
 
 def test_no_follow__answers_at_once(run: Run, door: FakeDoor) -> None:

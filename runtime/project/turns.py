@@ -1,0 +1,36 @@
+"""Steps at work side by side, or one alone: a call's worst case fits where the calls of others hold nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+
+class Turns:
+    """Of one build. Whoever asks to be alone waits until the others have ended, and nobody begins before it has."""
+
+    def __init__(self) -> None:
+        self._door = asyncio.Lock()
+        self._begun = 0
+        self._at_work = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @asynccontextmanager
+    async def turn(self, *, alone: bool) -> AsyncIterator[Callable[[], bool]]:
+        """Yields a function that says whether others have been at work beside this one so far."""
+        if alone:
+            async with self._door:
+                await self._empty.wait()
+                yield lambda: False
+            return
+        async with self._door:
+            self._begun += 1
+            self._at_work += 1
+            self._empty.clear()
+        begun, accompanied = self._begun, self._at_work > 1
+        try:
+            yield lambda: accompanied or self._begun > begun
+        finally:
+            self._at_work -= 1
+            if not self._at_work:
+                self._empty.set()
