@@ -40,7 +40,7 @@ T = TypeVar("T")
 READERS = 2
 LONG_READERS = 2
 LONG_READER_NICENESS = 10
-LOG_BYTES_MAX = 16 << 20
+LOG_BYTES_MAX = 8 << 20
 """The log is folded into the file when it is larger."""
 LOG_LOOK_EVERY_S = 0.2
 CHECKPOINT_TRIES = 200

@@ -1,8 +1,8 @@
 """`make bench NAME=ledger_start`: a ledger with 10,000,000 calls: how long it takes to open, to check, and to hold.
 
 The rows are made by SQL in a closed data folder, so that every sum agrees. Each figure is of a process of its own:
-opened with nothing of the file in memory, opened again after kill -9 with 16 MB of log, checked as a whole, and holding
-for callers while an administrator has all reports made, one after the other.
+opened with nothing of the file in memory, opened again after kill -9 with the longest log, checked as a whole, and
+holding for callers while an administrator has all reports made, one after the other.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ CALLS_PER_ESCROW = 100
 CALLS_PER_BATCH = 500
 USERS = 1_000
 BOUGHT_UCREDITS = 10**15
-LOG_BYTES = 16 << 20
+LOG_BYTES = database_module.LOG_BYTES_MAX
 OPEN_S_MAX = 10.0
 HOLD_P99_MS_MAX = 50.0
 CALLERS = 16

@@ -222,7 +222,7 @@ def _raw_rate(folder: Path, seconds: float, numbers: Iterator[int]) -> float:
     while took_s < seconds:
         group = Transaction(memory)
         escrows.settle(group, _batch(f"raw{next(numbers)}", "raw", own, numbers), rules, _now())
-        statements = [(parsed(name), values) for name, values in group.statements()]
+        statements = [(parsed(name, connection), values) for name, values in group.statements()]
         begun_s = time.perf_counter()
         connection.execute("BEGIN")
         for statement, values in statements:
