@@ -1,23 +1,26 @@
-"""The merge queue: one change at a time onto the newest main, and nothing that is red there."""
+"""The merge queue: changes onto the newest main, and nothing that is red there."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.entity.activation import Activation
-from runtime.entity.journal import NO_MOVES, Moves
+from runtime.entity.journal import NO_MOVES, Moves, NewEvent
 from runtime.errors import BadInputError, ConflictError
 from runtime.implementer.work import CheckReport, CheckWork
 from runtime.project import prompts
 from runtime.project.repository import MergeConflictError, ProjectRepository
 from runtime.project.state import State
-from runtime.project.todo import Item
-from runtime.project.workbench import IMPLEMENTER_AUTHOR, Workbench, in_thread
+from runtime.project.todo import Item, Todo
+from runtime.project.workbench import IMPLEMENTER_AUTHOR, Committed, Workbench, in_thread
 
 log = logging.getLogger(__name__)
+
+TOGETHER_MAX = 16
+"""Changes that are checked as one."""
 
 CheckedTree = tuple[str, tuple[str, ...]]
 """A commit and the commands that were run on it."""
@@ -35,7 +38,7 @@ class Change:
 
 
 class NotWantedError(ConflictError):
-    """The change cannot land: its item was struck while it was being merged."""
+    """A change cannot land: its item was struck while it was being merged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +49,31 @@ class Returned:
     reason: str
 
 
+class _Landing:
+    """A change in the queue, and what became of it once that is known."""
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.ended = False
+        self.returned: Returned | None = None
+
+    def end(self, returned: Returned | None = None) -> None:
+        self.ended, self.returned = True, returned
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    landing: _Landing
+    commit: str
+    plan: Todo
+    """As of this commit: with its tick and those of the changes before it."""
+
+
 class MergeQueue:
-    """Each landed change is one commit on top of the last: linear, green, with its tick and its `Task:` trailer.
+    """Each landed change is one commit on top of the last: linear, with its tick and its `Task:` trailer.
+
+    Changes that wait together land together: the tree with all of them is checked once. Where it is red, the first half
+    of them is tried next, until one alone is red. What does not fit behind others waits until it is the first.
 
     A commit counts once the event `task.merged` names its bundle. A crash before that leaves nothing behind but a
     file that no event names: the change is merged anew. After it, the attempt's outcome says that it landed.
@@ -67,6 +93,8 @@ class MergeQueue:
         self._check = check
         self._work = work
         self._spent_ucredits = spent_ucredits
+        self._waiting: list[_Landing] = []
+        self._together_max = TOGETHER_MAX
         self.last_check: tuple[CheckedTree, CheckReport] | None = None
         """What was last found green on main."""
 
@@ -75,72 +103,115 @@ class MergeQueue:
 
         Where main is still what the change was made and checked on, it is not checked again: the trees are the same.
         """
-        item = change.item
-        if self._has_landed(change):
-            return None
-        async with self._workbench.alone() as repository:
-            if self._activation.state.plan.item(item.id).struck is not None:
-                return None
+        landing = _Landing(change)
+        self._waiting.append(landing)
+        try:
+            while not landing.ended:
+                async with self._workbench.alone() as repository:
+                    if not landing.ended:
+                        await self._land_together(repository)
+        finally:
+            self._waiting.remove(landing)
+        return landing.returned
+
+    async def _land_together(self, repository: ProjectRepository) -> None:
+        """One round, for whoever has the working copy: lands what is green, or finds out that less must be tried."""
+        applied = await self._apply(repository)
+        if not applied:
+            return
+        tip = applied[-1]
+        bundle = await in_thread(repository.bundle)
+        spending = asyncio.ensure_future(self._spent_ucredits())
+        try:
+            if len(applied) > 1 or tip.landing.change.base != self._activation.state.commit:
+                report = await self._checked(bundle, applied)
+                if not report.passed and len(applied) > 1:
+                    self._together_max = len(applied) // 2
+                    return
+                self._together_max = TOGETHER_MAX
+                if not report.passed:
+                    reason = f"Red on the merged tree:\n{prompts.steady(report)}"
+                    tip.landing.end(Returned(cause="merged tree", reason=reason))
+                    return
+            committed = await self._workbench.keep(tip.commit, bundle)
+            spent_ucredits = await spending
+        finally:
+            spending.cancel()
+        await self._tell(applied, committed, spent_ucredits)
+
+    async def _apply(self, repository: ProjectRepository) -> Sequence[_Applied]:
+        """Those that wait, as commits one upon the other."""
+        applied: list[_Applied] = []
+        plan = self._activation.state.plan
+        for landing in tuple(self._waiting):
+            change, item = landing.change, landing.change.item
+            if self._has_landed(change) or self._activation.state.plan.item(item.id).struck is not None:
+                landing.end()
+                continue
+            if len(applied) == self._together_max or any(each.landing.change.item.id == item.id for each in applied):
+                continue
+            ticked = plan.ticked(item.id)
             try:
-                commit = await in_thread(self._commit, repository, change)
+                commit = await in_thread(self._commit, repository, change, ticked)
             except (MergeConflictError, BadInputError) as error:
-                return Returned(cause="conflict", reason=f"It did not fit the newer main branch: {error.message}")
-            bundle = await in_thread(repository.bundle)
-            spending = asyncio.ensure_future(self._spent_ucredits())
-            try:
-                if change.base != self._activation.state.commit:
-                    report = await self._checked(commit, bundle, item)
-                    if not report.passed:
-                        return Returned(
-                            cause="merged tree", reason=f"Red on the merged tree:\n{prompts.steady(report)}"
-                        )
-                committed = await self._workbench.keep(commit, bundle)
-                spent_ucredits = await spending
-            finally:
-                spending.cancel()
-            ticked = self._activation.state.plan.ticked(item.id)
+                if not applied:
+                    reason = f"It did not fit the newer main branch: {error.message}"
+                    landing.end(Returned(cause="conflict", reason=reason))
+                continue
+            applied.append(_Applied(landing, commit, ticked))
+            plan = ticked
+        return applied
 
-            def moves(state: State) -> Moves:
-                if state.plan.item(item.id).struck is not None:
-                    raise NotWantedError(f"{item.id} was struck in the last moment.")
-                return NO_MOVES
+    async def _tell(self, applied: Sequence[_Applied], tip: Committed, spent_ucredits: int) -> None:
+        def moves(state: State) -> Moves:
+            for each in applied:
+                if state.plan.item(each.landing.change.item.id).struck is not None:
+                    raise NotWantedError(f"{each.landing.change.item.id} was struck in the last moment.")
+            return NO_MOVES
 
-            with suppress(NotWantedError):
-                await self._activation.emit(
-                    "task.merged",
-                    f"task/{item.id}/{change.attempt}/merged",
-                    {
-                        **committed.fields(),
-                        "task": item.id,
-                        "title": item.title,
-                        "attempt": change.attempt,
-                        "done": ticked.done_count(),
-                        "total": len(ticked.wanted()),
-                        "spent_ucredits": spent_ucredits,
-                    },
-                    moves,
-                )
-        log.info("merged %s as %s", item.id, commit[:10])
-        return None
+        with suppress(NotWantedError):
+            await self._activation.emit_all(
+                [
+                    NewEvent(
+                        type="task.merged",
+                        key=f"task/{change.item.id}/{change.attempt}/merged",
+                        data={
+                            **replace(tip, commit=each.commit).fields(),
+                            "task": change.item.id,
+                            "title": change.item.title,
+                            "attempt": change.attempt,
+                            "done": each.plan.done_count(),
+                            "total": len(each.plan.wanted()),
+                            "spent_ucredits": spent_ucredits,
+                        },
+                    )
+                    for each in applied
+                    for change in (each.landing.change,)
+                ],
+                moves,
+            )
+            for each in applied:
+                each.landing.end()
+                log.info("merged %s as %s", each.landing.change.item.id, each.commit[:10])
 
     def _has_landed(self, change: Change) -> bool:
         tries = self._activation.state.attempts.get(change.item.id, ())
         return any(each.number == change.attempt and each.outcome == "merged" for each in tries)
 
-    def _commit(self, repository: ProjectRepository, change: Change) -> str:
+    def _commit(self, repository: ProjectRepository, change: Change, ticked: Todo) -> str:
         """Blocking. The code and its tick are one commit, by the implementer that made it."""
-        item, state = change.item, self._activation.state
+        item = change.item
         repository.apply_patch(change.patch)
-        todo = state.plan.ticked(item.id).render(state.title)
         return repository.write_and_commit(
-            {"TODO.md": todo},
+            {"TODO.md": ticked.render(self._activation.state.title)},
             f"{item.id}: {item.title}\n\nTask: {item.id}/{change.attempt}",
             IMPLEMENTER_AUTHOR,
         )
 
-    async def _checked(self, commit: str, bundle: bytes, item: Item) -> CheckReport:
-        work = self._work(bundle, self._activation.state.plan.tests_with(item.id))
+    async def _checked(self, bundle: bytes, applied: Sequence[_Applied]) -> CheckReport:
+        ids = [each.landing.change.item.id for each in applied]
+        work = self._work(bundle, self._activation.state.plan.tests_with(*ids))
         report = await self._check(work)
         if report.passed:
-            self.last_check = ((commit, tuple(work.commands)), report)
+            self.last_check = ((applied[-1].commit, tuple(work.commands)), report)
         return report

@@ -40,7 +40,7 @@ class Bounds:
     cpu_s: float
     """All processor time, shared evenly by the cores."""
     merges_s: float
-    """All merges one after another, each as quick as the quicker ones were."""
+    """All rounds of the merge queue one after another, each as quick as the quicker ones were."""
 
     @property
     def largest(self) -> tuple[str, float]:
@@ -86,7 +86,7 @@ def bounds(order: BuildOrder, tasks: Sequence[Task], *, workers: int, cpu_s: flo
         critical_path_s=max(ends.values()),
         work_s=sum(task.delay_s for task in order.graph()) / workers,
         cpu_s=cpu_s / cores,
-        merges_s=merge_s * len(tasks),
+        merges_s=merge_s * len({task.merged_s for task in tasks}),
     )
 
 

@@ -6,7 +6,7 @@ A tree of these tests is red when it has both `left.txt` and `right.txt`: either
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,8 +47,11 @@ class DyingJournal(MemoryJournal):
     """The process dies at its next append: before or after that is on disk."""
 
     dies: str = ""
+    appends = 0
+    """Of merges."""
 
     async def append(self, append: Append) -> int:
+        self.appends += any(event.type == "task.merged" for event in append.events)
         if self.dies == "before":
             raise StoreUnavailableError("dead")
         seq = await super().append(append)
@@ -75,9 +78,12 @@ class Site:
         self.epoch = 0
         self.clones = 0
         self.checks = 0
+        self.strikes = ""
+        """An item that is struck during the next check."""
         self.tries: dict[str, int] = {}
         self.landed: list[Change] = []
         self.activation: Activation[State]
+        self.workbench: Workbench
         self.queue: MergeQueue
 
     async def start(self) -> None:
@@ -95,6 +101,7 @@ class Site:
         async def spent() -> int:
             return 0
 
+        self.workbench = workbench
         self.queue = MergeQueue(self.activation, workbench, self._check, _work, spent)
         if not self.activation.state.commit:
             await self._open(workbench)
@@ -133,6 +140,13 @@ class Site:
             self.landed.append(change)
         return returned
 
+    async def land_together(self, changes: Sequence[Change]) -> list[Returned | None]:
+        """All of them wait before the first one's turn comes."""
+        async with self.workbench.alone():
+            landings = [asyncio.create_task(self.land(change)) for change in changes]
+            await asyncio.sleep(0)
+        return await asyncio.gather(*landings)
+
     async def clone(self) -> ProjectRepository:
         state = self.activation.state
         assert state.bundle is not None
@@ -143,6 +157,9 @@ class Site:
     async def _check(self, work: CheckWork) -> CheckReport:
         self.checks += 1
         self.clones += 1
+        if self.strikes:
+            struck, self.strikes = self.strikes, ""
+            await self.activation.emit("task.skipped", f"skip {struck}", {"tasks": [struck], "reason": "not wanted"})
         tree = await in_thread(ProjectRepository.from_bundle, self.folder / f"clone{self.clones}", work.bundle)
         status = int({"left.txt", "right.txt"} <= set(tree.files()))
         return CheckReport(results=[CommandResult(command="t", exit_status=status, duration_s=0.1, output="")])
@@ -212,6 +229,61 @@ async def test_conflict_and_red_on_the_merged_tree__go_back_and_land_when_made_a
         assert returned is not None
         assert returned.cause == "merged tree"
         assert await here.land(await here.make("T-002", "shared")) is None
+
+
+async def test_changes_that_wait_together__are_checked_as_one_and_land_at_once() -> None:
+    async with site() as here:
+        changes = [await here.make(item, "own") for item in ITEMS]
+        appends = here.activation.last_seq
+        assert await here.land_together(changes) == [None] * len(ITEMS)
+        assert (here.checks, here.journal.appends) == (1, 1)
+        assert here.activation.last_seq == appends + len(ITEMS)
+
+
+@pytest.mark.parametrize("red", range(1, 6))
+async def test_one_that_is_red_among_them__comes_back_alone(red: int) -> None:
+    async with site() as here:
+        kinds = ["left", *["own"] * 5]
+        kinds[red] = "right"
+        changes = [await here.make(item, kind) for item, kind in zip(ITEMS, kinds, strict=True)]
+        returned = await here.land_together(changes)
+        assert [each.cause if each else None for each in returned] == [
+            "merged tree" if kind == "right" else None for kind in kinds
+        ]
+        assert here.checks <= 9
+        assert await here.land(await here.make(ITEMS[-1], "own")) is None
+
+
+async def test_change_that_does_not_fit_behind_another__is_returned_only_once_that_is_on_main() -> None:
+    async with site() as here:
+        kinds = ["left", "right", "shared", "shared", "own"]
+        left, *others = [await here.make(item, kind) for item, kind in zip(ITEMS, kinds, strict=False)]
+        assert await here.land(left) is None
+        returned = await here.land_together(others)
+        assert [each.cause if each else None for each in returned] == ["merged tree", None, "conflict", None]
+
+
+async def test_item_that_is_struck_while_it_is_merged_with_others__keeps_none_of_them() -> None:
+    async with site() as here:
+        changes = [await here.make(item, "own") for item in ITEMS[:3]]
+        here.strikes = ITEMS[1]
+        assert await here.land_together(changes) == [None] * 3
+        here.landed = [changes[0], changes[2]]
+        assert [item.id for item in here.activation.state.plan.items if item.done] == [ITEMS[0], ITEMS[2]]
+
+
+async def test_merge_that_is_broken_off__lands_the_others_all_the_same() -> None:
+    async with site() as here:
+        changes = [await here.make(item, "own") for item in ITEMS[:4]]
+        for pause_s in (0.0, 0.02, 0.1):
+            async with here.workbench.alone():
+                first = asyncio.create_task(here.land(changes[0]))
+                others = [asyncio.create_task(here.land(change)) for change in changes[1:]]
+                await asyncio.sleep(0)
+            await asyncio.sleep(pause_s)
+            first.cancel()
+            assert await asyncio.gather(*others) == [None] * 3
+            await asyncio.gather(first, return_exceptions=True)
 
 
 @pytest.mark.parametrize("dies", ["before", "after"])
