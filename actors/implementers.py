@@ -1,12 +1,9 @@
 """The pool of implementers: where tasks are carried out, away from everything that owns state."""
 
 import asyncio
-import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from ray.actor import ActorHandle
@@ -37,9 +34,7 @@ class ImplementerActor:
     """
 
     def __init__(self, settings: Settings) -> None:
-        # Short, because Unix sockets in it have a path bound; of this installation alone, so that it may be swept.
-        mark = hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
-        scratch = Path(tempfile.gettempdir()) / f"mb-scratch-{mark}"
+        scratch = settings.scratch_folder
         sandbox = Sandbox()
         engine = edit_engine(settings, sandbox, scratch)
         packages = PackageCache.of(settings)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -180,6 +181,7 @@ class Supervisor:
         if ended:
             _log("ended_processes", count=ended)
         remove_temp_dirs(self._instance)
+        shutil.rmtree(self._settings.scratch_folder, ignore_errors=True)
 
     def _demand_ports(self) -> None:
         named = (

@@ -10,6 +10,7 @@ import hmac
 import json
 import os
 import secrets as random
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -101,6 +102,12 @@ class Settings(BaseModel):
     """What carries out a model's edits: see runtime/implementer/engines.py."""
     aider_venv: Path | None = None
     """Where Aider's own environment is; `<data_dir>/aider-venv` when not given."""
+    scratch_dir: Path | None = None
+    """Where a node's implementers clone and check; the system's folder for temporary files when not given.
+
+    What is there needs no disk: `/dev/shm` makes builds cheaper where there is memory for it, some hundred MB for each
+    implementer, and a GB where projects install packages.
+    """
     packages_allowed: bool = True
     """Whether what a project's manifests name is fetched from the package indexes, to be installed in the sandbox."""
     packages_mb_max: int = Field(default=1024, ge=1)
@@ -131,6 +138,12 @@ class Settings(BaseModel):
     @property
     def aider_python(self) -> Path:
         return (self.aider_venv or self.data_dir / "aider-venv") / "bin" / "python"
+
+    @property
+    def scratch_folder(self) -> Path:
+        """Of this installation alone; short, because a Unix socket's path has a bound."""
+        mark = hashlib.sha256(str(self.data_dir.absolute()).encode()).hexdigest()[:10]
+        return (self.scratch_dir or Path(tempfile.gettempdir())) / f"mb-scratch-{mark}"
 
     @property
     def packages_dir(self) -> Path:

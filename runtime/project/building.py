@@ -250,7 +250,7 @@ class Building:
         if item.no_change_needed and not failure:
             return await self._unchanged(item)
         token = new_task_token()
-        await self._workshop.ledger.add_token(
+        paying = self._workshop.ledger.add_token(
             NewToken(
                 token_sha256=token_hash(token),
                 user=self._activation.state.owner,
@@ -262,7 +262,8 @@ class Building:
             )
         )
         near = [path for each in item.depends for path in self.todo.item(each).files]
-        code = await self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
+        finding = self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
+        code, _ = await asyncio.gather(finding, paying)
         base = self._activation.state.commit
         tests = self.todo.tests_with(item.id)
         kept, grown = _tests_of_others(self.todo, item)

@@ -132,7 +132,9 @@ def _name_of(process: psutil.Process) -> str:
 
 
 class Bench:
-    def __init__(self, folder: Path, engine: str, *, workers: int, per_build_max: int) -> None:
+    def __init__(
+        self, folder: Path, engine: str, *, workers: int, per_build_max: int, scratch_dir: Path | None = None
+    ) -> None:
         live = Live.in_folder(folder)
         own = {
             "EDIT_ENGINE": engine,
@@ -140,6 +142,7 @@ class Bench:
             "MAX_PARALLEL_IMPLEMENTERS": str(per_build_max),
             "VERIFY_EVERY_N_ITEMS": "1000",
             "INITIAL_FREE_CREDITS": "1000000",
+            **({"SCRATCH_DIR": str(scratch_dir)} if scratch_dir else {}),
         }
         self.live = replace(live, environment={**live.environment, **own})
 
@@ -181,8 +184,10 @@ class Bench:
         self.build(BuildOrder(tasks=2 * workers, width=workers, delay_ms=(1_500, 1_500)))
 
 
-def measure_makespan(folder: Path, engine: str, order: BuildOrder, workers: int) -> Iterator[dict[str, object]]:
-    with Bench(folder, engine, workers=workers, per_build_max=workers) as bench:
+def measure_makespan(
+    folder: Path, engine: str, order: BuildOrder, workers: int, scratch_dir: Path | None
+) -> Iterator[dict[str, object]]:
+    with Bench(folder, engine, workers=workers, per_build_max=workers, scratch_dir=scratch_dir) as bench:
         bench.warm_up()
         watch = Watch(bench.live)
         rested_from_s = time.time()
@@ -205,7 +210,7 @@ def measure_makespan(folder: Path, engine: str, order: BuildOrder, workers: int)
     which, least_s = bound.largest
     ratio = took_s / least_s
     waits = f"a task waits {median(task.waited_s for task in tasks):.2f} s beside the model, merging takes "
-    waits += f"{median(task.merging_s for task in tasks):.2f} s"
+    waits += f"{median(task.merging_s for task in tasks):.2f} s; clones in {scratch_dir or 'the temporary folder'}"
     elsewhere = max(0.0, 1 - total_s / busy_s) * busy_s / (built.seconds * cores)
     yield figure(
         "builder", f"makespan of {order.tasks} tasks, {workers} workers, {engine}", round(took_s, 2), "s",
@@ -292,6 +297,7 @@ def main() -> int:
     parser.add_argument("--builds", type=int, default=20, help="at once; 0 to leave that out")
     parser.add_argument("--implementers", type=int, default=6, help="for the builds at once")
     parser.add_argument("--build-tasks", type=int, default=8, help="of each of the builds at once")
+    parser.add_argument("--scratch-dir", type=Path, help="as the setting: where implementers clone and check")
     parser.add_argument("--engine", default=default_engine())
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -303,7 +309,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mb-builder-", ignore_cleanup_errors=True) as temporary:
         measures = [
             *(
-                measure_makespan(Path(temporary) / f"w{workers}", given.engine, order, workers)
+                measure_makespan(Path(temporary) / f"w{workers}", given.engine, order, workers, given.scratch_dir)
                 for workers in given.workers
             ),
             *(

@@ -139,14 +139,18 @@ def test_supervisor_killed__up_clears_what_is_left_and_starts_again(service: Ser
     assert service.get("/health").status_code == 200
 
 
-def test_down__leaves_no_process_no_folder_and_free_ports(service: Service) -> None:
-    service.up()
+def test_down__leaves_no_process_no_folder_and_free_ports(service: Service, tmp_path: Path) -> None:
+    down(service.instance, service.said.append)
+    service.up(SCRATCH_DIR=str(tmp_path))
     assert owned(service.instance)
+    left_by_an_implementer = Settings(data_dir=service.instance.data_dir, scratch_dir=tmp_path).scratch_folder / "1-a"
+    left_by_an_implementer.mkdir(parents=True)
     down(service.instance, service.said.append)
     assert owned(service.instance) == []
     assert running(service.instance) is None
     prefix = Path(service.instance.temp_prefix)
     assert list(prefix.parent.glob(f"{prefix.name}*")) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_up__names_the_port_that_is_taken(service: Service) -> None:
