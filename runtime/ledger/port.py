@@ -114,8 +114,8 @@ class CallRow:
     cost_pusd: int
     credits_ucredits: int
     outcome: str
-    """`ok`, `estimated` (charged by our estimate), `provider_failed`, `interrupted` (usage known, or estimated), or
-    `interrupted_unknown` (cost is the upper bound)."""
+    """`ok`, `estimated` (charged by our estimate), `provider_failed`, or of a loss `interrupted` (usage known),
+    `interrupted_estimated` (our estimate) or `interrupted_unknown` (cost is the upper bound)."""
     at: datetime
 
 

@@ -30,6 +30,7 @@ from runtime.ledger.caps import Rules
 from runtime.ledger.money import Tariff, credits_exact
 from runtime.ledger.port import EscrowId, Hold, Meter, Payer
 from runtime.ledger.records import (
+    INTERRUPTED,
     Account,
     Call,
     CallEnd,
@@ -198,7 +199,7 @@ def meter(tx: Transaction, used: Meter, tariff: Tariff, now: datetime) -> None:
             _settle(tx, metered, now)
     elif call.outcome == "interrupted_unknown":
         known = _with_usage(call, used, tariff)
-        outcome = known.outcome if used.provider_failed else "interrupted"
+        outcome = INTERRUPTED.get(known.outcome, known.outcome)
         known = replace(known, state="lost", outcome=outcome, charge_ucredits=0)
         _record_usage(tx, known, used, now)
         tx.keep(CALLS, call.call, known)
@@ -412,8 +413,7 @@ def _settle(tx: Transaction, call: Call, now: datetime) -> None:
 
 
 def _lose(tx: Transaction, call: Call, now: datetime) -> None:
-    outcome = "interrupted_unknown" if call.state == "held" else "interrupted"
-    _close(tx, replace(call, state="lost", outcome=outcome, charge_ucredits=0), now)
+    _close(tx, replace(call, state="lost", outcome=INTERRUPTED[call.outcome], charge_ucredits=0), now)
     _give_back(tx, call, call.charge_ucredits, "void", now)
     _owe(tx, call, LOSSES, call.cost_pusd, "loss", now)
 

@@ -17,6 +17,8 @@ Reason = Literal[
 ]  # fmt: skip
 CHARGED = ("ok", "estimated")
 """Outcomes of calls that were served: the others cost the user nothing."""
+INTERRUPTED = {"ok": "interrupted", "estimated": "interrupted_estimated", "pending": "interrupted_unknown"}
+"""What the outcome of a call becomes when its run is abandoned."""
 
 
 ERASED = "the account is erased"

@@ -70,7 +70,7 @@ from runtime.ledger.port import (
     TokenRow,
     UserCall,
 )
-from runtime.ledger.records import CHARGED
+from runtime.ledger.records import CHARGED, INTERRUPTED
 from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_token, identity_of
 from runtime.ledger.wallets import check_amount, check_reason
 
@@ -798,11 +798,8 @@ class MemoryLedger:
 def _outcome(call: _Call) -> str:
     if call.usage is not None and call.usage.provider_failed:
         return "provider_failed"
-    if call.state == "lost":
-        return "interrupted" if call.usage is not None else "interrupted_unknown"
-    if call.usage is None:
-        return "pending"
-    return "estimated" if call.usage.estimated else "ok"
+    outcome = "pending" if call.usage is None else "estimated" if call.usage.estimated else "ok"
+    return INTERRUPTED[outcome] if call.state == "lost" else outcome
 
 
 def _changed(row: CallRow, **changes: Any) -> CallRow:

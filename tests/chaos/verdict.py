@@ -13,8 +13,6 @@ from tests.chaos.builds import Build
 from tests.chaos.diary import Told
 from tests.chaos.plan import ACCOUNTS, OPENING, expected
 
-_UNKNOWN = "interrupted_unknown"
-
 
 def messages(told: Mapping[int, Told], readings: Mapping[str, Any]) -> Iterator[str]:
     """Every acknowledged message counts exactly once, and nothing else counts. `told`: seed -> its diary."""
@@ -89,8 +87,11 @@ def calls(receipts: Sequence[Receipt], usage_file: Path) -> Iterator[str]:
 
 
 def _is_told(loss: ReceiptRow, input_tokens: int, output_tokens: int) -> bool:
-    """What nobody knows is bounded. The rest is exact or, where the client was killed before the one it called, an
-    estimate, which is never more than was sent."""
-    if loss.outcome == _UNKNOWN:
-        return loss.cost_pusd >= CATALOGUE.named(loss.model_id).price.cost_pusd(input_tokens, output_tokens)
-    return loss.input_tokens <= input_tokens and loss.output_tokens <= output_tokens
+    """What nobody knows is bounded, an estimate is never more than was sent, and the rest is exact."""
+    match loss.outcome:
+        case "interrupted_unknown":
+            return loss.cost_pusd >= CATALOGUE.named(loss.model_id).price.cost_pusd(input_tokens, output_tokens)
+        case "interrupted_estimated":
+            return loss.input_tokens <= input_tokens and loss.output_tokens <= output_tokens
+        case _:
+            return (loss.input_tokens, loss.output_tokens) == (input_tokens, output_tokens)

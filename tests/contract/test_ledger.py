@@ -213,9 +213,10 @@ async def test_settling_a_run__loses_calls_whose_usage_is_unknown(world: World) 
 
 async def test_abandoning_a_run__costs_the_user_nothing(world: World) -> None:
     await world.append(begin=[a_run()])
-    await world.ledger.hold(a_hold("known"))
-    await world.ledger.hold(a_hold("unknown"))
+    for call in ("known", "guessed", "unknown"):
+        await world.ledger.hold(a_hold(call))
     await world.ledger.meter(a_meter("known", 400))
+    await world.ledger.meter(a_meter("guessed", 300, estimated=True))
 
     await world.append(abandon=[RUN])
     await world.append(abandon=[RUN])
@@ -226,21 +227,24 @@ async def test_abandoning_a_run__costs_the_user_nothing(world: World) -> None:
     assert not receipt.charged
     assert {row.call: (row.outcome, row.cost_pusd) for row in receipt.losses} == {
         "known": ("interrupted", 400 * 10**6),
+        "guessed": ("interrupted_estimated", 300 * 10**6),
         "unknown": ("interrupted_unknown", 1_000 * 10**6),
     }
 
 
 @pytest.mark.parametrize("tokens", [0, 400, 1_000, 5_000])
-async def test_usage_after_a_loss__replaces_the_estimate(world: World, tokens: int) -> None:
+@pytest.mark.parametrize("estimated", [False, True])
+async def test_usage_after_a_loss__replaces_the_bound(world: World, tokens: int, estimated: bool) -> None:
     await world.append(begin=[a_run()])
     await world.ledger.hold(a_hold())
     await world.append(abandon=[RUN])
 
-    await world.ledger.meter(a_meter(tokens=tokens))
+    await world.ledger.meter(a_meter(tokens=tokens, estimated=estimated))
     await world.ledger.meter(a_meter(tokens=77))
 
     (row,) = (await world.ledger.receipt(PROJECT)).losses
-    assert (row.outcome, row.cost_pusd, row.input_tokens) == ("interrupted", tokens * 10**6, tokens)
+    outcome = "interrupted_estimated" if estimated else "interrupted"
+    assert (row.outcome, row.cost_pusd, row.input_tokens) == (outcome, tokens * 10**6, tokens)
     assert (await world.ledger.balance(USER)).free_ucredits == GRANT
 
 

@@ -205,7 +205,7 @@ async def test_third_release__keeps_its_books_and_counts_days_from_the_next_on(t
 
 RELEASES = (
     "001_initial", "002_entities", "003_escrows", "004_wallets", "005_facts", "006_orders", "007_persons",
-    "008_reports",
+    "008_reports", "009_traits", "010_verification", "011_purges", "012_key_expiry",
 )  # fmt: skip
 
 SIXTH = """
