@@ -35,6 +35,7 @@ CHANGES: Mapping[str, Callable[[str], dict[str, str]]] = {
     "shared": lambda item: {"shared.txt": f"{item}\n"},
     "left": lambda item: {"left.txt": f"{item}\n"},
     "right": lambda item: {"right.txt": f"{item}\n"},
+    "right, shared": lambda item: {"right.txt": f"{item}\n", "shared.txt": f"{item}\n"},
 }
 OPENED: Mapping[str, Any] = {"owner": "u1", "brief": "b", "answers": {}, "max_ucredits": None, "confirmed": True}
 STACK = {
@@ -256,7 +257,7 @@ async def test_one_that_is_red_among_them__comes_back_alone(red: int) -> None:
 
 async def test_change_that_does_not_fit_behind_another__is_returned_only_once_that_is_on_main() -> None:
     async with site() as here:
-        kinds = ["left", "right", "shared", "shared", "own"]
+        kinds = ["left", "right, shared", "shared", "shared", "own"]
         left, *others = [await here.make(item, kind) for item, kind in zip(ITEMS, kinds, strict=False)]
         assert await here.land(left) is None
         returned = await here.land_together(others)
