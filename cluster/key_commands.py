@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -138,6 +139,8 @@ def add_key(
         "tokens_per_minute": tokens_per_minute,
         "concurrency": concurrency,
     }
+    if expires_at:
+        _check_moment(expires_at)
     limits = {**_limits(limits_json), **{name: value for name, value in stated.items() if value is not None}}
     body: dict[str, Any] = {"provider": provider, "key": _secret(f"Key of {provider}")}
     more = {"base_url": base_url, "label": label, "limits": limits, "expires_at": expires_at}
@@ -147,6 +150,13 @@ def add_key(
         print_json(added)
     else:
         click.echo(f"{added.key_id} is in use. It is kept sealed.")
+
+
+def _check_moment(text: str) -> None:
+    with suppress(ValueError):
+        if datetime.fromisoformat(text).tzinfo is not None:
+            return
+    raise BadInputError(f"--expires-at {text} is not a moment with its time zone.", "Give it as 2027-01-31T00:00:00Z.")
 
 
 @keys.command("disable")

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from runtime.entity.journal import Append, NewEvent
 from runtime.ids import ProjectId, UserId, kind_of, name_of
-from runtime.project.messages import Status
+from runtime.project.messages import AFTER_GATE, AFTER_REFUSAL, Status, gate_of
 from runtime.reports.facts import CommitFact, Fact, StatusFact, TaskFact, VerificationFact
 
 KIND = "project"
@@ -62,6 +62,10 @@ def _status(event: NewEvent) -> Status | None:
             return Status.CONFIRMING_SCOPE
         case "gate.opened":
             return Status.AWAITING_APPROVAL
+        case "gate.approved":
+            return AFTER_GATE[gate_of(event.data["gate"])]
+        case "gate.rejected":
+            return AFTER_REFUSAL[gate_of(event.data["gate"])]
         case "project.rewind":
             return Status.IMPLEMENTING
         case "project.purged":

@@ -40,6 +40,22 @@ class Status(StrEnum):
 
 Gate = Literal["plan", "phase", "delivery"]
 """Where an owner may ask to be waited for: after the plan, after each phase, before the delivery."""
+AFTER_GATE: Mapping[str, Status] = {
+    "plan": Status.PLANNING,
+    "phase": Status.VERIFYING,
+    "delivery": Status.DELIVERING,
+}
+"""What an approved project does until its next step begins."""
+AFTER_REFUSAL: Mapping[str, Status] = {
+    "plan": Status.PLANNING,
+    "phase": Status.IMPLEMENTING,
+    "delivery": Status.PLANNING,
+}
+
+
+def gate_of(name: str) -> str:
+    """`phase/2/1` is the second phase's first time at the gate `phase`."""
+    return name.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

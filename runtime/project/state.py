@@ -9,7 +9,18 @@ from runtime.entity.journal import EventRecord
 from runtime.entity.steps import StepLog
 from runtime.ids import BlobId, ProjectId, RunId, UserId, name_of
 from runtime.ledger.money import credits_text
-from runtime.project.messages import ChangeView, Gate, IndexedStatus, PackageView, ProjectView, Status, TaskView
+from runtime.project.messages import (
+    AFTER_GATE,
+    AFTER_REFUSAL,
+    ChangeView,
+    Gate,
+    IndexedStatus,
+    PackageView,
+    ProjectView,
+    Status,
+    TaskView,
+    gate_of,
+)
 from runtime.project.schemas import PlanChangeReply, Requirement, StackReply, TodoEdit, TodoReply
 from runtime.project.todo import Todo
 
@@ -299,9 +310,11 @@ class State:
                 opened = replace(seen, gate=data["gate"], gate_text=data["text"])
                 return opened._entering(Status.AWAITING_APPROVAL)
             case "gate.approved":
-                return replace(seen, gate=None, gate_text="", approved=self.approved | {data["gate"]})
+                approved = replace(seen, gate=None, gate_text="", approved=self.approved | {data["gate"]})
+                return approved._entering(AFTER_GATE[gate_of(data["gate"])])
             case "gate.rejected":
-                return replace(seen, gate=None, gate_text="")._turned_down(data["gate"], data["text"])
+                refused = replace(seen, gate=None, gate_text="")._turned_down(data["gate"], data["text"])
+                return refused._entering(AFTER_REFUSAL[gate_of(data["gate"])])
             case "change.asked":
                 return replace(seen, wishes=(*self.wishes, Wish(number=data["number"], text=data["text"])))
             case "change.proposed":

@@ -334,7 +334,8 @@ async def test_gates__stop_the_build_until_each_is_approved(world: World) -> Non
         elif number == 3:
             await tell(world, project, Reject(key="mend", text="look at adding again"))
         else:
-            await tell(world, project, Approve(key=f"yes-{number}", about=gate))
+            view = await tell(world, project, Approve(key=f"yes-{number}", about=gate))
+            assert view.status is not Status.AWAITING_APPROVAL or view.asks not in (gate, None)
     assert opened == ["plan/1", "plan/2", "phase/1/1", "phase/1/2", "phase/2/1", "delivery/2"]
     events = await finished(world, project)
     assert sum(event.type == "plan.ready" for event in events) == 2

@@ -52,6 +52,9 @@ def test_add__reads_the_key_from_stdin_and_never_from_the_command_line(run, door
     assert run("add", "openai", "sk-secret").exit_code == 2
     assert run("add", "openai", stdin="").exit_code == 2
     assert run("add", "openai", "--limits", "x", stdin="sk-1").exit_code == 2
+    for moment in ("tomorrow", "2027-01-31", "2027-01-31T00:00:00"):
+        told = run("add", "openai", "--expires-at", moment, stdin="sk-1")
+        assert (told.exit_code, f"--expires-at {moment}" in told.output) == (2, True)
 
 
 def test_disable_and_enable__say_what_is_so_now(run, door):

@@ -248,6 +248,21 @@ def test_status_of_the_flow__does_not_resume_a_paused_project() -> None:
     assert (recorded.state.status, recorded.state.resume_to) == (Status.PAUSED, Status.VERIFYING)
 
 
+@pytest.mark.parametrize(
+    ("gate", "approved", "refused"),
+    [
+        ("plan/1", "planning", "planning"),
+        ("phase/1/1", "verifying", "implementing"),
+        ("delivery/0", "delivering", "planning"),
+    ],
+)
+def test_answer_at_a_gate__ends_the_waiting_at_once(gate: str, approved: str, refused: str) -> None:
+    at_gate = [*MERGED, ("gate.opened", {"gate": gate, "text": "?"})]
+    assert Recorded(at_gate).state.status is Status.AWAITING_APPROVAL
+    assert Recorded([*at_gate, ("gate.approved", {"gate": gate})]).state.status == approved
+    assert Recorded([*at_gate, ("gate.rejected", {"gate": gate, "text": "no"})]).state.status == refused
+
+
 def test_status_of_an_old_journal__folds_as_it_did() -> None:
     events = [*paused(MERGED), ("project.status", {"status": "verifying", "text": ""})]
     assert Recorded(events).state.status is Status.VERIFYING
