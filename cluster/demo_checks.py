@@ -19,7 +19,9 @@ TEST_FILES = "tests/*test*"
 TESTS_MIN = 21
 _RAN = re.compile(r"^Ran (\d+) tests? in|^(?:#|\u2139) pass (\d+)$", re.MULTILINE)
 """How unittest and Node's test runner say how many ran."""
-_UNKNOWN, _ESTIMATED = _GUESSED = ("interrupted_unknown", "interrupted_estimated")
+_UNKNOWN = "interrupted_unknown"
+_ESTIMATED = "interrupted_estimated"
+_GUESSED = (_UNKNOWN, _ESTIMATED)
 """A call cut off before anybody could count it: its row holds the upper bound, or our estimate of what was sent.
 Neither is charged."""
 _UNTICKED = re.compile(r"^\s*[-*] \[ \]", re.MULTILINE)

@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.instance import Instance
 from cluster.ports import free_ports
 from runtime.config import Settings
+from runtime.implementer.scratch import remove_tree_now
 
 _STOP_S = 8.0
 _OBJECT_STORE_BYTES = 256 << 20
@@ -76,7 +77,7 @@ def remove_temp_dirs(instance: Instance) -> None:
         if logs.is_dir():
             shutil.rmtree(instance.run_dir / "ray-logs", ignore_errors=True)
             shutil.copytree(logs, instance.run_dir / "ray-logs", symlinks=True, ignore_dangling_symlinks=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree_now(folder)  # Generated code may have written in it.
 
 
 def _modified_at(folder: Path) -> float:

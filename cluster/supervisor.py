@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from cluster.ray_head import RayHead, make_temp_dir, remove_temp_dirs
 from cluster.serving import Dashboard, load_config
 from runtime.config import Secrets, Settings
 from runtime.errors import BadInputError, MasterbuilderError, UnavailableError
+from runtime.implementer.scratch import remove_tree_now
 
 EXIT_ALREADY_RUNNING = 3
 
@@ -181,7 +181,8 @@ class Supervisor:
         if ended:
             _log("ended_processes", count=ended)
         remove_temp_dirs(self._instance)
-        shutil.rmtree(self._settings.scratch_folder, ignore_errors=True)
+        if self._settings.scratch_dir is not None:
+            remove_tree_now(self._settings.scratch_folder)
 
     def _demand_ports(self) -> None:
         named = (

@@ -105,8 +105,8 @@ class Settings(BaseModel):
     scratch_dir: Path | None = None
     """Where a node's implementers clone and check; the system's folder for temporary files when not given.
 
-    What is there needs no disk: `/dev/shm` makes builds cheaper where there is memory for it, some hundred MB for each
-    implementer, and a GB where projects install packages.
+    What is there needs no disk: `/dev/shm` makes builds cheaper where there is memory for it. What a command writes
+    counts as its memory then, and each implementer's two may write 2 GB each before they are stopped.
     """
     packages_allowed: bool = True
     """Whether what a project's manifests name is fetched from the package indexes, to be installed in the sandbox."""
@@ -133,7 +133,9 @@ class Settings(BaseModel):
             name = where.upper()
             raise BadInputError(f"{name} is not usable: {what}.", f"Correct {name} and start again.") from error
         _check_providers(settings)
-        return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+        folders = {name: getattr(settings, name) for name in ("data_dir", "scratch_dir")}
+        whole = {name: folder.expanduser().absolute() for name, folder in folders.items() if folder is not None}
+        return settings.model_copy(update=whole)
 
     @property
     def aider_python(self) -> Path:

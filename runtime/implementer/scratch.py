@@ -6,6 +6,7 @@ Both run ordinary tools, because generated code can nest folders deeper than Pyt
 import asyncio
 import os
 import secrets
+import stat
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,8 +24,11 @@ class Scratch:
         self.folder = root / f"{os.getpid()}-{secrets.token_hex(4)}"
 
     async def open(self) -> None:
-        """Makes the folder (mode 0700) and removes what processes that are gone left under the same root."""
-        await asyncio.to_thread(self.folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        """Makes the folder (mode 0700) and removes what processes that are gone left under the same root.
+
+        Raises UnavailableError where that is not possible, or the root is not this user's alone.
+        """
+        await asyncio.to_thread(_make, self.folder)
         for folder in await asyncio.to_thread(_abandoned, self.folder.parent):
             await remove_tree(folder)
 
@@ -44,9 +48,14 @@ class Scratch:
 
 async def remove_tree(folder: Path) -> None:
     """Removes what is there, also folders that its own code made unreadable. Nothing there is fine too."""
+    await asyncio.to_thread(remove_tree_now, folder)
+
+
+def remove_tree_now(folder: Path) -> None:
+    """`remove_tree`, blocking."""
     if os.geteuid() != 0:
-        await _run("chmod", "-Rf", "u+rwX", "--", str(folder))
-    await _run("rm", "-rf", "--", str(folder))
+        _execute("chmod", "-Rf", "u+rwX", "--", str(folder))
+    _execute("rm", "-rf", "--", str(folder))
 
 
 async def give_trees(folders: Sequence[Path], uid: int) -> None:
@@ -88,10 +97,32 @@ async def _ended(*command: str) -> tuple[str, str]:
     """What it wrote, and its errors, in English. Not asyncio's subprocess: uvloop forks, which takes this process, with
     all it has loaded, longer than the command itself.
     """
-    done = await asyncio.to_thread(
-        subprocess.run, command, stdin=subprocess.DEVNULL, capture_output=True, env={**os.environ, "LC_ALL": "C"}
-    )
+    return await asyncio.to_thread(_execute, *command)
+
+
+def _execute(*command: str) -> tuple[str, str]:
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False)
     return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+def _make(folder: Path) -> None:
+    """In a folder that everybody can write in, somebody else may have been there first under the same name."""
+    root = folder.parent
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = root.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise _unusable(root, "it is not a folder of this user alone")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            raise _unusable(root, "no program can be started from there (noexec)")
+    except OSError as error:
+        raise _unusable(root, error.strerror or str(error)) from error
+
+
+def _unusable(root: Path, why: str) -> UnavailableError:
+    return UnavailableError(f"{root} cannot be used to check work in: {why}.", "Set SCRATCH_DIR to another folder.")
 
 
 def _abandoned(root: Path) -> list[Path]:

@@ -42,7 +42,7 @@ TRIALS_S_MAX = 120.0
 
 
 class Building:
-    """Nothing is done because a model said so: an item is ticked in the commit whose checks passed on main."""
+    """Nothing is done because a model said so: an item is ticked in its commit, and main moves to what passed there."""
 
     def __init__(
         self,
@@ -250,20 +250,20 @@ class Building:
         if item.no_change_needed and not failure:
             return await self._unchanged(item)
         token = new_task_token()
-        paying = self._workshop.ledger.add_token(
-            NewToken(
-                token_sha256=token_hash(token),
-                user=self._activation.state.owner,
-                kind="task",
-                label=f"{item.id}/{number}",
-                run=run,
-                expires_at=datetime.now(UTC) + TASK_TOKEN_LIFETIME,
-                terms=TokenTerms(models=(model,)),
-            )
+        granted = NewToken(
+            token_sha256=token_hash(token),
+            user=self._activation.state.owner,
+            kind="task",
+            label=f"{item.id}/{number}",
+            run=run,
+            expires_at=datetime.now(UTC) + TASK_TOKEN_LIFETIME,
+            terms=TokenTerms(models=(model,)),
         )
         near = [path for each in item.depends for path in self.todo.item(each).files]
-        finding = self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
-        code, _ = await asyncio.gather(finding, paying)
+        code, _ = await asyncio.gather(
+            self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near}),
+            self._workshop.ledger.add_token(granted),
+        )
         base = self._activation.state.commit
         tests = self.todo.tests_with(item.id)
         kept, grown = _tests_of_others(self.todo, item)

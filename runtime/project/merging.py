@@ -54,11 +54,11 @@ class _Landing:
 
     def __init__(self, change: Change) -> None:
         self.change = change
-        self.ended = False
-        self.returned: Returned | None = None
+        self.ended: asyncio.Future[Returned | None] = asyncio.get_running_loop().create_future()
 
     def end(self, returned: Returned | None = None) -> None:
-        self.ended, self.returned = True, returned
+        if not self.ended.done():
+            self.ended.set_result(returned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +94,49 @@ class MergeQueue:
         self._work = work
         self._spent_ucredits = spent_ucredits
         self._waiting: list[_Landing] = []
+        self._rounds: asyncio.Task[None] | None = None
+        """Runs while somebody waits."""
         self._together_max = TOGETHER_MAX
         self.last_check: tuple[CheckedTree, CheckReport] | None = None
         """What was last found green on main."""
 
     async def land(self, change: Change) -> Returned | None:
-        """None when it is on main, also when it was before, or not wanted any more. In the order in which they come.
+        """None when it is on main, also when it was before, or not wanted any more.
+
+        In the order in which they come, but for what does not fit behind one before it.
 
         Where main is still what the change was made and checked on, it is not checked again: the trees are the same.
         """
         landing = _Landing(change)
         self._waiting.append(landing)
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._run(), name="merge queue")
         try:
-            while not landing.ended:
-                async with self._workbench.alone() as repository:
-                    if not landing.ended:
-                        await self._land_together(repository)
+            return await landing.ended
         finally:
             self._waiting.remove(landing)
-        return landing.returned
+            if not self._waiting:
+                await self._stop()
+
+    async def _run(self) -> None:
+        """Round after round. What breaks one off is for everybody who waits."""
+        try:
+            while any(not landing.ended.done() for landing in self._waiting):
+                async with self._workbench.alone() as repository:
+                    await self._land_together(repository)
+        except Exception as error:
+            for landing in self._waiting:
+                if not landing.ended.done():
+                    landing.ended.set_exception(error)
+
+    async def _stop(self) -> None:
+        rounds, self._rounds = self._rounds, None
+        if rounds is not None:
+            rounds.cancel()
+            await asyncio.wait((rounds,))
 
     async def _land_together(self, repository: ProjectRepository) -> None:
-        """One round, for whoever has the working copy: lands what is green, or finds out that less must be tried."""
+        """One round: lands what is green, or finds out that less must be tried."""
         applied = await self._apply(repository)
         if not applied:
             return
@@ -145,6 +166,8 @@ class MergeQueue:
         plan = self._activation.state.plan
         for landing in tuple(self._waiting):
             change, item = landing.change, landing.change.item
+            if landing.ended.done():
+                continue
             if self._has_landed(change) or self._activation.state.plan.item(item.id).struck is not None:
                 landing.end()
                 continue
@@ -202,11 +225,15 @@ class MergeQueue:
         """Blocking. The code and its tick are one commit, by the implementer that made it."""
         item = change.item
         repository.apply_patch(change.patch)
-        return repository.write_and_commit(
-            {"TODO.md": ticked.render(self._activation.state.title)},
-            f"{item.id}: {item.title}\n\nTask: {item.id}/{change.attempt}",
-            IMPLEMENTER_AUTHOR,
-        )
+        try:
+            return repository.write_and_commit(
+                {"TODO.md": ticked.render(self._activation.state.title)},
+                f"{item.id}: {item.title}\n\nTask: {item.id}/{change.attempt}",
+                IMPLEMENTER_AUTHOR,
+            )
+        except BadInputError:
+            repository.reset_hard("HEAD")  # The next change finds a clean tree.
+            raise
 
     async def _checked(self, bundle: bytes, applied: Sequence[_Applied]) -> CheckReport:
         ids = [each.landing.change.item.id for each in applied]

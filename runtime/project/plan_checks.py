@@ -99,7 +99,7 @@ def ownership_faults(items: Iterable[Item]) -> list[str]:
     for item in items:
         for file in item.files:
             parts = file.casefold().split("/")
-            if parts[0] in _PRODUCT_FOLDERS or (len(parts) == 1 and parts[0] in _PRODUCT_FILES):
+            if parts[0] in _PRODUCT_FOLDERS | _PRODUCT_FILES:
                 faults.append(f"{item.id} owns {file}, which the product writes itself")
             owner.setdefault(file, item.id)
     for file, id in owner.items():

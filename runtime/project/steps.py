@@ -71,13 +71,13 @@ class PaidSteps:
         tries = losses = 0
         alone = False
         while (result := self._steps.result(step)) is None:
-            with self.activity.doing(task, attempt, "waiting: the calls of other tasks hold what is left"):
-                async with self._turns.turn(alone=alone) as accompanied:
-                    error = await self._once(step, work, task, attempt, what, begins_with, ends_with)
-                    if isinstance(error, DoesNotFitError):
-                        alone = not alone and accompanied()
-                        if not alone:
-                            await self._pause(_PAUSED_BY[type(error)], error)
+            waiting = self.activity.doing(task, attempt, "waiting: the calls of other tasks hold what is left")
+            async with self._turns.turn(alone=alone, waiting=waiting) as accompanied:
+                error = await self._once(step, work, task, attempt, what, begins_with, ends_with)
+                if isinstance(error, DoesNotFitError):
+                    alone = not alone and accompanied()
+                    if not alone:
+                        await self._pause(_PAUSED_BY[type(error)], error)
             match error:
                 case None | DoesNotFitError():
                     pass

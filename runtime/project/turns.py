@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+
+NOTHING = nullcontext()
 
 
 class Turns:
@@ -16,17 +18,30 @@ class Turns:
         self._empty.set()
 
     @asynccontextmanager
-    async def turn(self, *, alone: bool) -> AsyncIterator[Callable[[], bool]]:
-        """Yields a function that says whether others have been at work beside this one so far."""
+    async def turn(
+        self, *, alone: bool, waiting: AbstractContextManager[None] = NOTHING
+    ) -> AsyncIterator[Callable[[], bool]]:
+        """Yields a function that says whether others have been at work beside this one so far. `waiting` is entered
+        for as long as it takes until its turn comes.
+        """
+        with waiting:
+            await self._door.acquire()
+            try:
+                if alone:
+                    await self._empty.wait()
+            except BaseException:
+                self._door.release()
+                raise
         if alone:
-            async with self._door:
-                await self._empty.wait()
+            try:
                 yield lambda: False
+            finally:
+                self._door.release()
             return
-        async with self._door:
-            self._begun += 1
-            self._at_work += 1
-            self._empty.clear()
+        self._door.release()
+        self._begun += 1
+        self._at_work += 1
+        self._empty.clear()
         begun, accompanied = self._begun, self._at_work > 1
         try:
             yield lambda: accompanied or self._begun > begun

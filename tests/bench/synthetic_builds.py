@@ -19,6 +19,8 @@ class Task:
     started_s: float
     checked_s: float
     merged_s: float
+    bundle: str
+    """Of the main branch as it was told to be then; changes that land together have one."""
 
     @property
     def waited_s(self) -> float:
@@ -56,9 +58,12 @@ class Bounds:
 def tasks_of(order: BuildOrder, events: Sequence[Event]) -> Sequence[Task]:
     """Of a build in which every task landed at its first attempt."""
     at: dict[tuple[str, str], float] = {}
+    bundles: dict[str, str] = {}
     for event in events:
         if event.type in ("task.started", "task.checked", "task.merged"):
             at[event.type, event.data["task"]] = datetime.fromisoformat(event.at).timestamp()
+        if event.type == "task.merged":
+            bundles[event.data["task"]] = event.data["bundle"]
     begun = min(at.values())
     return [
         Task(
@@ -67,6 +72,7 @@ def tasks_of(order: BuildOrder, events: Sequence[Event]) -> Sequence[Task]:
             started_s=at["task.started", task.id] - begun,
             checked_s=at["task.checked", task.id] - begun,
             merged_s=at["task.merged", task.id] - begun,
+            bundle=bundles[task.id],
         )
         for task in order.graph()
     ]
@@ -86,7 +92,7 @@ def bounds(order: BuildOrder, tasks: Sequence[Task], *, workers: int, cpu_s: flo
         critical_path_s=max(ends.values()),
         work_s=sum(task.delay_s for task in order.graph()) / workers,
         cpu_s=cpu_s / cores,
-        merges_s=merge_s * len({task.merged_s for task in tasks}),
+        merges_s=merge_s * len({task.bundle for task in tasks}),
     )
 
 

@@ -21,7 +21,7 @@ def perfect(order: BuildOrder, wait_s: float) -> list[Event]:
         ends[task.id] = start + wait_s + task.delay_s
         for type, at in (("task.started", start), ("task.checked", ends[task.id]), ("task.merged", ends[task.id])):
             moment = (begun + timedelta(seconds=at)).isoformat()
-            events.append(Event(seq=len(events) + 1, type=type, at=moment, data={"task": task.id}))
+            events.append(Event(seq=len(events) + 1, type=type, at=moment, data={"task": task.id, "bundle": task.id}))
     return events
 
 

@@ -18,6 +18,7 @@ from cluster.ports import free_ports
 from cluster.processes import owned
 from runtime.config import Settings
 from runtime.errors import BadInputError
+from tests.deep import nest
 
 HERE = Path(__file__).parent
 BACK_S_MAX = 180.0
@@ -143,12 +144,14 @@ def test_down__leaves_no_process_no_folder_and_free_ports(service: Service, tmp_
     down(service.instance, service.said.append)
     service.up(SCRATCH_DIR=str(tmp_path))
     assert owned(service.instance)
+    prefix = Path(service.instance.temp_prefix)
     left_by_an_implementer = Settings(data_dir=service.instance.data_dir, scratch_dir=tmp_path).scratch_folder / "1-a"
     left_by_an_implementer.mkdir(parents=True)
+    nest(left_by_an_implementer)
+    nest(next(prefix.parent.glob(f"{prefix.name}*")))
     down(service.instance, service.said.append)
     assert owned(service.instance) == []
     assert running(service.instance) is None
-    prefix = Path(service.instance.temp_prefix)
     assert list(prefix.parent.glob(f"{prefix.name}*")) == []
     assert list(tmp_path.iterdir()) == []
 

@@ -57,8 +57,8 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CAPS = Caps(user_ucredits=GRANT // 2, platform_ucredits=2 * GRANT, providers_ucredits={"provider0": GRANT // 3})
 BONUS = 5_000
 DATA_KEY = bytes(range(32))
-EXAMPLES = 10_000 if os.environ.get("NIGHTLY") else 6
-"""Each with two sizes of memory."""
+PARTS, EXAMPLES = (20, 500) if os.environ.get("NIGHTLY") else (1, 6)
+"""Each with two sizes of memory; a run of hours that is broken off has shown its whole parts."""
 
 RESTARTS_MAX = 2
 """Each takes as long as eight other steps."""
@@ -399,7 +399,8 @@ def memory_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(transaction, "RECORDS_IN_MEMORY_MAX", request.param)
 
 
-def test_books__agree_with_plain_arithmetic(memory_size: None) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_books__agree_with_plain_arithmetic(memory_size: None, part: int) -> None:
     run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
