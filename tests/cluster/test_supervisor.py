@@ -147,9 +147,8 @@ def test_down__leaves_no_process_no_folder_and_free_ports(service: Service, tmp_
     prefix = Path(service.instance.temp_prefix)
     left_by_an_implementer = Settings(data_dir=service.instance.data_dir, scratch_dir=tmp_path).scratch_folder / "1-a"
     left_by_an_implementer.mkdir(parents=True)
-    nest(left_by_an_implementer)
-    nest(next(prefix.parent.glob(f"{prefix.name}*")))
-    down(service.instance, service.said.append)
+    with nest(left_by_an_implementer), nest(next(prefix.parent.glob(f"{prefix.name}*"))):
+        down(service.instance, service.said.append)
     assert owned(service.instance) == []
     assert running(service.instance) is None
     assert list(prefix.parent.glob(f"{prefix.name}*")) == []

@@ -59,7 +59,7 @@ async def test_folder_without_programs__is_named(tmp_path: Path, monkeypatch: py
 
 def test_remove__goes_deeper_than_python_can(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
-    nest(tmp_path / "deep")
-    remove_tree_now(tmp_path / "deep")
-    assert not (tmp_path / "deep").exists()
-    remove_tree_now(tmp_path / "deep")
+    with nest(tmp_path / "deep"):
+        remove_tree_now(tmp_path / "deep")
+        assert not (tmp_path / "deep").exists()
+        remove_tree_now(tmp_path / "deep")
