@@ -150,13 +150,13 @@ class World:
         view: ProjectView = await self.host.ask(user_entity(LOCAL_ADMIN), OpenProject(**{**order, **changes}))
         return view
 
-    async def until(self, project: ProjectId, type: str) -> list[EventRecord]:
-        """All events up to the first of this type."""
+    async def until(self, project: ProjectId, type: str, count: int = 1) -> list[EventRecord]:
+        """All events up to so many of this type."""
         while True:
             records = await self.store.journal.read(EntityId(f"project:{project}"), 0)
-            for record in records:
-                if record.type == type:
-                    return list(records[: record.seq])
+            found = [record.seq for record in records if record.type == type]
+            if len(found) >= count:
+                return list(records[: found[count - 1]])
             if self.crashed.is_set():
                 raise Crash
             await asyncio.sleep(0.05)
