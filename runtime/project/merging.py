@@ -65,8 +65,6 @@ class _Landing:
 class _Applied:
     landing: _Landing
     commit: str
-    plan: Todo
-    """As of this commit: with its tick and those of the changes before it."""
 
 
 class MergeQueue:
@@ -181,7 +179,7 @@ class MergeQueue:
                     reason = f"It did not fit the newer main branch: {error.message}"
                     landing.end(Returned(cause="conflict", reason=reason))
                 continue
-            applied.append(_Applied(landing, commit, ticked))
+            applied.append(_Applied(landing, commit))
             plan = ticked
         return applied
 
@@ -192,27 +190,24 @@ class MergeQueue:
                     raise NotWantedError(f"{each.landing.change.item.id} was struck in the last moment.")
             return NO_MOVES
 
+        plan = self._activation.state.plan
+        events: list[NewEvent] = []
+        for each in applied:
+            change = each.landing.change
+            plan = plan.ticked(change.item.id)
+            data = {
+                **replace(tip, commit=each.commit).fields(),
+                "task": change.item.id,
+                "title": change.item.title,
+                "attempt": change.attempt,
+                "done": plan.done_count(),
+                "total": len(plan.wanted()),
+                "spent_ucredits": spent_ucredits,
+            }
+            key = f"task/{change.item.id}/{change.attempt}/merged"
+            events.append(NewEvent(type="task.merged", key=key, data=data))
         with suppress(NotWantedError):
-            await self._activation.emit_all(
-                [
-                    NewEvent(
-                        type="task.merged",
-                        key=f"task/{change.item.id}/{change.attempt}/merged",
-                        data={
-                            **replace(tip, commit=each.commit).fields(),
-                            "task": change.item.id,
-                            "title": change.item.title,
-                            "attempt": change.attempt,
-                            "done": each.plan.done_count(),
-                            "total": len(each.plan.wanted()),
-                            "spent_ucredits": spent_ucredits,
-                        },
-                    )
-                    for each in applied
-                    for change in (each.landing.change,)
-                ],
-                moves,
-            )
+            await self._activation.emit_all(events, moves)
             for each in applied:
                 each.landing.end()
                 log.info("merged %s as %s", each.landing.change.item.id, each.commit[:10])

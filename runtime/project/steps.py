@@ -20,8 +20,8 @@ from runtime.errors import (
 from runtime.ids import RunId
 from runtime.project.activity import Activity
 from runtime.project.messages import Status
+from runtime.project.shared_lock import SharedLock
 from runtime.project.state import State
-from runtime.project.turns import Turns
 from runtime.providers.waiting import telling
 
 TRIES_MAX = 3
@@ -42,7 +42,7 @@ class PaidSteps:
 
     def __init__(self, activation: Activation[State], activity: Activity) -> None:
         self.activity = activity
-        self._turns = Turns()
+        self._side_by_side = SharedLock()
         self._activation = activation
         self._steps = Steps(activation, lambda state: state.steps)
 
@@ -72,7 +72,7 @@ class PaidSteps:
         alone = False
         while (result := self._steps.result(step)) is None:
             waiting = self.activity.doing(task, attempt, "waiting: the calls of other tasks hold what is left")
-            async with self._turns.turn(alone=alone, waiting=waiting) as accompanied:
+            async with self._side_by_side.held(alone=alone, waiting=waiting) as accompanied:
                 error = await self._once(step, work, task, attempt, what, begins_with, ends_with)
                 if isinstance(error, DoesNotFitError):
                     alone = not alone and accompanied()

@@ -213,7 +213,7 @@ async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
     server = await asyncio.start_server(called, "127.0.0.1", 0)
     usage_file = folder / "usage.jsonl"
     async with server, Simulator(usage_file=usage_file) as simulator:
-        # What many calls at once may cost in the worst case must fit under the ceiling.
+        # What many calls at once may cost in the worst case fits under the ceiling, so that they go side by side.
         world = World(
             folder, simulator, usage_file,
             max_fix_rounds=1, verify_every_n_items=100, initial_free_credits=10_000, quote_ceiling_factor=10,

@@ -66,6 +66,15 @@ def test_interrupted_call__is_a_loss_with_room_for_what_was_served(tmp_path: Pat
         list(check_books(receipt(row("a"), losses=(too_small,)), 6_300, served(tmp_path, "a", "b")))
 
 
+def test_estimated_loss__is_at_most_what_was_served(tmp_path: Path) -> None:
+    guessed = row("b", outcome="interrupted_estimated", credits_ucredits=0, output_tokens=4)
+    told = list(check_books(receipt(row("a"), losses=(guessed,)), 6_300, served(tmp_path, "a", "b")))
+    assert "1 calls" in told[1]
+    too_large = {**guessed, "output_tokens": 11}
+    with pytest.raises(ConflictError, match="less was served"):
+        list(check_books(receipt(row("a"), losses=(too_large,)), 6_300, served(tmp_path, "a", "b")))
+
+
 @pytest.mark.parametrize(
     ("given", "paid", "calls", "words"),
     [

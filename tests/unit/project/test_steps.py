@@ -18,7 +18,7 @@ from runtime.implementer.work import EditResult, EditWork
 from runtime.ledger.money import Tariff
 from runtime.ledger.port import Hold, Meter
 from runtime.project.messages import Resume, Status
-from runtime.project.turns import Turns
+from runtime.project.shared_lock import SharedLock
 from runtime.testing.memory_journal import MemoryJournal
 from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
@@ -106,15 +106,15 @@ async def test_call_that_does_not_fit_alone__asks_the_owner(tmp_path: Path) -> N
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.lists(st.integers(0, 7), max_size=4), st.randoms())
 @settings(deadline=None, max_examples=60)
-def test_turns__alone_is_alone_and_everybody_comes_to_an_end(
+def test_shared_lock__alone_is_alone_and_everybody_comes_to_an_end(
     wants: list[bool], broken_off: list[int], dice: object
 ) -> None:
     async def play() -> None:
-        turns = Turns()
+        lock = SharedLock()
         inside: set[int] = set()
 
         async def work(number: int, alone: bool) -> None:
-            async with turns.turn(alone=alone) as accompanied:
+            async with lock.held(alone=alone) as accompanied:
                 inside.add(number)
                 met = False
                 try:
@@ -134,7 +134,7 @@ def test_turns__alone_is_alone_and_everybody_comes_to_an_end(
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        async with asyncio.timeout(5), turns.turn(alone=True):
+        async with asyncio.timeout(5), lock.held(alone=True):
             assert not inside
 
     asyncio.run(play())

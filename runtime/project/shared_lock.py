@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 NOTHING = nullcontext()
 
 
-class Turns:
-    """Of one build. Whoever asks to be alone waits until the others have ended, and nobody begins before it has."""
+class SharedLock:
+    """Held by many at once, or by one alone, who waits until the others have ended; nobody begins before it has."""
 
     def __init__(self) -> None:
         self._door = asyncio.Lock()
@@ -18,11 +18,11 @@ class Turns:
         self._empty.set()
 
     @asynccontextmanager
-    async def turn(
+    async def held(
         self, *, alone: bool, waiting: AbstractContextManager[None] = NOTHING
     ) -> AsyncIterator[Callable[[], bool]]:
         """Yields a function that says whether others have been at work beside this one so far. `waiting` is entered
-        for as long as it takes until its turn comes.
+        for as long as it takes to get it.
         """
         with waiting:
             await self._door.acquire()
