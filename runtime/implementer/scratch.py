@@ -37,9 +37,13 @@ class Scratch:
 
     @asynccontextmanager
     async def subfolder(self, name: str) -> AsyncIterator[Path]:
-        """A fresh empty folder, removed with all it holds at the end, whatever happened in between."""
+        """A fresh empty folder, removed with all it holds at the end, whatever happened in between.
+
+        Raises UnavailableError as `open` does: an implementer whose start failed is given work all the same.
+        """
+        await asyncio.to_thread(_make, self.folder)
         folder = self.folder / f"{name}-{secrets.token_hex(4)}"
-        folder.mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o700)
         try:
             yield folder
         finally:

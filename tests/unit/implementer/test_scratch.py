@@ -43,9 +43,13 @@ def _of_somebody_else(root: Path) -> None:
 @pytest.mark.parametrize("taken", [_link, _open_to_all, _of_somebody_else, Path.touch])
 async def test_name_that_somebody_took__is_not_used(tmp_path: Path, taken: Callable[[Path], None]) -> None:
     taken(tmp_path / "root")
+    scratch = Scratch(tmp_path / "root")
     with pytest.raises(UnavailableError, match="root cannot be used") as refused:
-        await Scratch(tmp_path / "root").open()
+        await scratch.open()
     assert "SCRATCH_DIR" in refused.value.next_step
+    with pytest.raises(UnavailableError, match="root cannot be used"):
+        async with scratch.subfolder("edit"):
+            pass
     assert not list((tmp_path / "elsewhere").glob("*"))
 
 
