@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from runtime.implementer.python_syntax import parse
+
 SCRIPTS = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx")
 SHELLS = (".sh", ".bash")
 
@@ -45,7 +47,7 @@ def read_test(path: str, text: str) -> TestFile | None:
     """None for a language that is not read here, and for Python that cannot be parsed."""
     if path.endswith(".py"):
         try:
-            return _python(ast.parse(text))
+            return _python(parse(text))
         except (SyntaxError, ValueError, RecursionError):
             return None
     lines = [line.strip() for line in text.splitlines()]

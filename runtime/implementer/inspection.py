@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.implementer.assertions import SCRIPTS, SHELLS, TestFile, called, read_test
+from runtime.implementer.python_syntax import parse
 from runtime.project.scanning import secrets_in
 
 FILE_BYTES_MAX = 1 << 20
@@ -135,7 +136,7 @@ def _runner_faults(path: str, text: str) -> Iterator[str]:
 
 def _hooks(text: str) -> list[str]:
     try:
-        tree = ast.parse(text)
+        tree = parse(text)
     except (SyntaxError, ValueError, RecursionError):
         return []
     functions = [each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
