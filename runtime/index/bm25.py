@@ -1,6 +1,7 @@
 """Ranking by words: BM25 over several weighted fields, as one sparse matrix."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +20,21 @@ class FieldBm25:
     the logarithm (Lucene), so that a common word never counts against a chunk.
     """
 
-    def __init__(self, chunks: Sequence[TermCounts], field_weights: Sequence[float]) -> None:
+    def __init__(self, postings: "Postings", field_weights: Sequence[float]) -> None:
         """A field of weight 0 is as if it were not there."""
-        self._size = len(chunks)
-        weights = np.array(field_weights, dtype=np.float32)
-        owners = np.repeat(np.arange(self._size, dtype=np.int32), [len(chunk.keys) for chunk in chunks])
-        keys = np.concatenate([np.empty(0, np.int64), *(chunk.keys for chunk in chunks)])
-        counts = np.concatenate([np.empty((0, len(weights)), np.float32), *(chunk.counts for chunk in chunks)])
-        weighted = (counts / _length_norms(chunks, len(weights))[owners]) @ weights
-
+        self._size = postings.size
+        weighted = postings.counts @ np.array(field_weights, dtype=np.float32)
         present = np.flatnonzero(weighted > 0)
-        order = present[np.argsort(keys[present], kind="stable")]
-        self._keys, starts, frequency = np.unique(keys[order], return_index=True, return_counts=True)
-        self._bounds = np.append(starts, len(order))
-        self._owners = owners[order]
+        keys, self._owners, weighted = postings.keys[present], postings.owners[present], weighted[present]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        self._keys, self._bounds = keys[starts], np.append(starts, len(keys))
+        frequency = np.diff(self._bounds)
         idf = np.log1p((self._size - frequency + 0.5) / (frequency + 0.5))
-        self._impact = (np.repeat(idf, frequency) * weighted[order] / (K1 + weighted[order])).astype(np.float32)
+        self._impact = (np.repeat(idf, frequency) * weighted / (K1 + weighted)).astype(np.float32)
+
+    @classmethod
+    def of(cls, chunks: Sequence[TermCounts], field_weights: Sequence[float]) -> Self:
+        return cls(Postings(chunks, len(field_weights)), field_weights)
 
     def scores(self, query: Keys) -> npt.NDArray[np.float32]:
         """float32[chunks], 0 where no word of `query` occurs. A word said twice counts once."""
@@ -46,6 +46,21 @@ class FieldBm25:
                 postings = slice(self._bounds[place], self._bounds[place + 1])
                 scores[self._owners[postings]] += self._impact[postings]
         return scores
+
+
+class Postings:
+    """Which chunk holds which term how often, by term: sorted once for every weighting of the fields."""
+
+    def __init__(self, chunks: Sequence[TermCounts], fields: int) -> None:
+        self.size = len(chunks)
+        owners = np.repeat(np.arange(self.size, dtype=np.int32), [len(chunk.keys) for chunk in chunks])
+        keys = np.concatenate([np.empty(0, np.int64), *(chunk.keys for chunk in chunks)])
+        counts = np.concatenate([np.empty((0, fields), np.float32), *(chunk.counts for chunk in chunks)])
+        order = np.argsort(keys, kind="stable")
+        self.keys: Keys = keys[order]
+        self.owners = owners[order]
+        self.counts = (counts / _length_norms(chunks, fields)[owners])[order]
+        """float32[postings, fields], normalised by the length of the chunk's field."""
 
 
 def _length_norms(chunks: Sequence[TermCounts], fields: int) -> npt.NDArray[np.float32]:

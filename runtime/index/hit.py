@@ -4,6 +4,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """What each part gives to a score: the nearness of the vectors, the words, the names of symbol and file.
+
+    The score is their sum, or three quarters of it where a test was not asked for.
+    """
+
+    meaning: float
+    words: float
+    names: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """A chunk of code or text: lines `start_line` to `end_line` (from 1, inclusive) of `path` at `commit`."""
 
@@ -14,6 +26,7 @@ class Hit:
     text: str
     score: float
     """0 to 1 within one result list; comparable only there."""
+    why: Why
     commit: str
 
 

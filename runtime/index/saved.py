@@ -14,7 +14,7 @@ from runtime.index.dense import DenseVectors
 from runtime.index.embedder import Embedder
 from runtime.index.tree import IndexedFile, IndexedTree
 
-MAGIC = b"masterbuilder-index-1\n"
+MAGIC = b"masterbuilder-index-2\n"
 """Raise the number whenever chunks, terms or this layout change: older indexes are then rebuilt."""
 
 _DIGEST_BYTES = 32
@@ -89,7 +89,7 @@ def index_from_bytes(saved: bytes, embedder: Embedder) -> IndexedTree:
     is_matrix = vectors.dtype == np.float32 and vectors.shape == (len(ids), embedder.dimension)
     if not is_matrix or ids.dtype != np.int64 or ids.ndim != 1 or not np.isfinite(vectors).all():
         raise UnusableIndexError("its vectors are not this embedder's")
-    if set(ids.tolist()) != {it for file in files.values() for it in file.ids} or len(np.unique(ids)) != len(ids):
+    if not np.array_equal(ids, sorted({it for file in files.values() for it in file.ids})):
         raise UnusableIndexError("its vectors are not those of its chunks")
     return IndexedTree.of(described.commit, files, DenseVectors(ids, vectors), 0)
 

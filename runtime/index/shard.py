@@ -6,19 +6,21 @@ import secrets
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from runtime.errors import StoreUnavailableError
-from runtime.index.embedder import Embedder
+from runtime.index.embedder import Embedder, Vectors
 from runtime.index.hit import Hit, IndexStatus
+from runtime.index.ranking import Ranked
 from runtime.index.saved import UnusableIndexError, index_bytes, index_from_bytes
 from runtime.index.tree import IndexedTree
 from runtime.store.seal import Seal
 
 HITS_MAX = 200
 QUERY_CHARS_MAX = 8192
+QUERIES_KEPT = 256
+"""Vectors of questions asked before, in each shard for itself: what one owner asked speeds up nobody else's search."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class IndexShard:
         self._embedder = embedder
         self._updating = threading.Lock()
         self._tree = IndexedTree.empty(embedder)
+        self._vector_of = lru_cache(QUERIES_KEPT)(self._embedded)
 
     @property
     def status(self) -> IndexStatus:
@@ -59,7 +62,7 @@ class IndexShard:
             return self.status
 
     def search(self, query: str, limit: int) -> list[Hit]:
-        """The best `limit` chunks (0 to HITS_MAX), best first, ties by path and line; the ranking is IndexedTree's.
+        """The best `limit` chunks (0 to HITS_MAX), best first, as `Ranking.best` has them; ties by path and line.
 
         Empty for an empty index or query. Of the query, the first QUERY_CHARS_MAX characters count.
         """
@@ -67,10 +70,12 @@ class IndexShard:
         query = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
         if not tree.chunks or not query.strip():
             return []
-        scores = tree.scores(query, self._embedder)
-        # The chunks are in the order of path and line, and a stable sort keeps it among equals.
-        best = np.argsort(-scores, kind="stable")[: max(0, min(limit, HITS_MAX))]
-        return [_hit(tree, int(place), float(scores[place])) for place in best if scores[place] > 0]
+        best = tree.ranking.best(query, self._vector_of(query), max(0, min(limit, HITS_MAX)))
+        return [_hit(tree, ranked) for ranked in best]
+
+    def _embedded(self, query: str) -> Vectors | None:
+        """None where there are no vectors."""
+        return self._embedder.embed([query])[0] if self._embedder.dimension else None
 
     def dumps(self) -> bytes:
         """The index for a blob store. It holds source text: seal it as the source itself is sealed."""
@@ -119,14 +124,15 @@ class IndexShard:
         return self.loads(saved)
 
 
-def _hit(tree: IndexedTree, place: int, score: float) -> Hit:
-    chunk = tree.chunks[place]
+def _hit(tree: IndexedTree, ranked: Ranked) -> Hit:
+    chunk = tree.chunks[ranked.place]
     return Hit(
         path=chunk.path,
         start_line=chunk.start_line,
         end_line=chunk.end_line,
         symbol=chunk.symbol,
         text=chunk.text,
-        score=score,
+        score=ranked.score,
+        why=ranked.why,
         commit=tree.commit,
     )

@@ -7,25 +7,17 @@ from pathlib import PurePosixPath
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from runtime.index.bm25 import FieldBm25
 from runtime.index.chunk import CHUNKS_PER_FILE_MAX, Chunk, chunk_file, why_unreadable
 from runtime.index.dense import DenseVectors
 from runtime.index.embedder import Embedder
-from runtime.index.terms import TermCounts, count_terms, term_keys
+from runtime.index.ranking import Ranking
+from runtime.index.terms import TermCounts, count_terms
 
-CHUNKS_MAX = 50_000
-"""An exact search over this many takes about 10 ms; what is above is skipped, and said to be."""
+CHUNKS_MAX = 200_000
+"""A search over this many takes some 10 ms; what is above is skipped, and said to be."""
 
-_DENSE, _TEXT, _SYMBOL = 0.4, 0.4, 0.2
-_TEXT_FIELDS = (1.0, 1.0, 0.5)  # body, name, path
-_SYMBOL_FIELDS = (0.0, 1.0, 1.0)
-_TEST_FACTOR = 0.75
 _TEST_FOLDERS = {"test", "tests", "__tests__"}
-_TEST_KEY = term_keys("test")[0]
-
-Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,26 +50,25 @@ class IndexedTree:
     dense: DenseVectors | None
     """None when the embedder gives no vectors."""
     embedded: int
-    ids: npt.NDArray[np.int64]
-    text: FieldBm25
-    symbols: FieldBm25
-    is_test: npt.NDArray[np.bool_]
+    ranking: Ranking
 
     @classmethod
     def of(cls, commit: str, files: Mapping[str, IndexedFile], dense: DenseVectors | None, embedded: int) -> Self:
         """`dense` holds the vector of every chunk in `files`."""
         chunks = [chunk for file in files.values() for chunk in file.chunks]
-        terms = [counts for file in files.values() for counts in file.terms]
+        chunks_per_file = [len(file.chunks) for file in files.values()]
         return cls(
             commit=commit,
             files=files,
             chunks=chunks,
             dense=dense,
             embedded=embedded,
-            ids=np.array([it for file in files.values() for it in file.ids], dtype=np.int64),
-            text=FieldBm25(terms, _TEXT_FIELDS),
-            symbols=FieldBm25(terms, _SYMBOL_FIELDS),
-            is_test=np.array([is_test_path(chunk.path) for chunk in chunks], dtype=np.bool_),
+            ranking=Ranking(
+                terms=[counts for file in files.values() for counts in file.terms],
+                ids=np.array([it for file in files.values() for it in file.ids], dtype=np.int64),
+                is_test=np.repeat([is_test_path(path) for path in files], chunks_per_file).astype(np.bool_),
+                dense=dense,
+            ),
         )
 
     @classmethod
@@ -94,25 +85,6 @@ class IndexedTree:
         }
         dense, embedded = self.dense.with_texts(texts, embedder)
         return IndexedTree.of(commit, files, dense, embedded)
-
-    def scores(self, query: str, embedder: Embedder) -> Scores:
-        """float32[chunks], 0 to 1.
-
-        .4 text + .4 vector + .2 symbol, each scaled to 0..1 over all chunks (min-max; words from 0, so that a chunk
-        with a word of the query is found even where all have it); a test's x .75, unless the query speaks of tests.
-        Without vectors the other two share the whole. Chosen on eight repositories and held on two others, where it
-        found more than reciprocal rank fusion and than any of its parts.
-        """
-        keys = np.array(term_keys(query), dtype=np.int64)
-        words = _TEXT * _scaled(self.text.scores(keys)) + _SYMBOL * _scaled(self.symbols.scores(keys))
-        if self.dense is None:
-            total = words / (_TEXT + _SYMBOL)
-        else:
-            cosines = self.dense.scores(embedder.embed([query]), self.ids)
-            total = words + _DENSE * _scaled(cosines, low=float(cosines.min()))
-        if _TEST_KEY not in keys:
-            total = np.where(self.is_test, total * _TEST_FACTOR, total)
-        return np.clip(total, 0.0, 1.0).astype(np.float32)
 
     def _read(self, contents: Mapping[str, bytes]) -> dict[str, IndexedFile]:
         files: dict[str, IndexedFile] = {}
@@ -145,11 +117,3 @@ def _read_file(path: str, content: bytes, digest: str) -> IndexedFile:
     chunks = chunk_file(path, content)
     cut = f"only its first {CHUNKS_PER_FILE_MAX} chunks" if len(chunks) == CHUNKS_PER_FILE_MAX else ""
     return IndexedFile.of(digest, cut, chunks)
-
-
-def _scaled(scores: Scores, low: float = 0.0) -> Scores:
-    """`low` becomes 0 and the highest 1, so that even in an index of one chunk that chunk can be found."""
-    high = float(scores.max())
-    if high > low:
-        return np.asarray((scores - low) / (high - low), np.float32)
-    return np.full_like(scores, float(high > 0))

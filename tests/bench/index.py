@@ -174,7 +174,7 @@ def _windows(files: dict[str, bytes]) -> Rank:
         for lines in [content.decode().split("\n")]
         for start in range(0, len(lines), WINDOW_ROWS)
     ]
-    index = FieldBm25([count_terms((text,)) for _, _, text in windows], (1.0,))
+    index = FieldBm25.of([count_terms((text,)) for _, _, text in windows], (1.0,))
 
     def rank(question: Question) -> int:
         scores = index.scores(np.array(term_keys(question.text), dtype=np.int64))

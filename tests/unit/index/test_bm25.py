@@ -16,7 +16,7 @@ def keys(text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def test_scores__are_bm25f() -> None:
     # given two chunks with a body and a name
     chunks = [("load the file", "load"), ("the file is a file", "other")]
-    index = FieldBm25([count_terms(chunk) for chunk in chunks], (1.0, 2.0))
+    index = FieldBm25.of([count_terms(chunk) for chunk in chunks], (1.0, 2.0))
 
     scores = index.scores(keys("file load"))
 
@@ -32,7 +32,7 @@ def test_scores__are_bm25f() -> None:
 
 
 def test_a_field_of_weight_zero__does_not_count() -> None:
-    index = FieldBm25([count_terms(("load", "x")), count_terms(("y", "load"))], (0.0, 1.0))
+    index = FieldBm25.of([count_terms(("load", "x")), count_terms(("y", "load"))], (0.0, 1.0))
 
     assert index.scores(keys("load"))[0] == 0
     assert index.scores(keys("load"))[1] > 0
@@ -40,10 +40,10 @@ def test_a_field_of_weight_zero__does_not_count() -> None:
 
 @pytest.mark.parametrize("query", ["", "unknown words", "load load"])
 def test_scores__of_an_empty_index_are_empty(query: str) -> None:
-    assert FieldBm25([], (1.0, 1.0)).scores(keys(query)).tolist() == []
+    assert FieldBm25.of([], (1.0, 1.0)).scores(keys(query)).tolist() == []
 
 
 def test_a_word_said_twice__counts_once() -> None:
-    index = FieldBm25([count_terms(("load file",))], (1.0,))
+    index = FieldBm25.of([count_terms(("load file",))], (1.0,))
 
     assert index.scores(keys("load load")).tolist() == index.scores(keys("load")).tolist()

@@ -3,9 +3,18 @@
 from dataclasses import replace
 
 from runtime.index.context import context_for
-from runtime.index.hit import Hit
+from runtime.index.hit import Hit, Why
 
-HIT = Hit(path="a.py", start_line=1, end_line=2, symbol="f", text="def f():\n    pass", score=0.5, commit="c0ffee")
+HIT = Hit(
+    path="a.py",
+    start_line=1,
+    end_line=2,
+    symbol="f",
+    text="def f():\n    pass",
+    score=0.5,
+    why=Why(meaning=0.3, words=0.2, names=0.0),
+    commit="c0ffee",
+)
 
 
 def test_context__has_a_header_with_path_lines_and_symbol() -> None:
