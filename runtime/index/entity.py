@@ -4,7 +4,7 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ PLAN = "TODO.md"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateIndex:
-    """Brings the index to a commit of the bundle. Repeating it costs nothing."""
+    """Brings the index to a commit of the bundle; answers its `IndexStatus`. Repeating it costs nothing."""
 
     owner: UserId
     commit: str
@@ -38,15 +38,23 @@ class UpdateIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchIndex:
-    """Answers a list of `Hit`, best first. Served beside a running update, from the state before it."""
+    """Answers `Found`. Served beside a running update, from the state before it."""
 
     owner: UserId
     query: str
     limit: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    commit: str
+    """Where the index stands: empty before its first update, and older than main where it was lost with its process."""
+    hits: Sequence[Hit]
+    """Best first."""
+
+
 class IndexEntity(Entity[None]):
-    """Holds one shard; saves it after each update, and builds it again from git when the file is gone."""
+    """Holds one shard. Git is its journal: what is not saved yet when its process dies is read from there again."""
 
     kind = "index"
     read_only = (SearchIndex,)
@@ -68,6 +76,9 @@ class IndexEntity(Entity[None]):
         self._file = folder / f"{name_of(entity)}.index"
         self._seal = seal
         self._shard = IndexShard(embedder)
+        self._saving: asyncio.Task[None] | None = None
+        self._saved = ""
+        """The commit that the file stands at."""
 
     def initial(self) -> None:
         return None
@@ -82,25 +93,51 @@ class IndexEntity(Entity[None]):
         return False
 
     async def wake(self) -> None:
-        await asyncio.to_thread(self._shard.load, self._file, self._seal)
+        self._saved = (await asyncio.to_thread(self._shard.load, self._file, self._seal)).commit
 
-    async def receive(self, message: Any) -> IndexStatus | list[Hit]:
+    async def receive(self, message: Any) -> IndexStatus | Found:
         match message:
             case SearchIndex(query=query, limit=limit):
-                began_s = time.monotonic()
-                hits = await asyncio.to_thread(self._shard.search, query, limit)
-                self._query_ms.append(_ms_since(began_s))
-                return hits
+                return await self._search(query, limit)
             case UpdateIndex(commit=commit, bundle=bundle):
                 if self._shard.status.commit != commit:
                     began_s = time.monotonic()
-                    files = await asyncio.to_thread(_files_of, await self._ledger.get_blob(bundle))
-                    await asyncio.to_thread(self._shard.update, commit, files)
-                    await asyncio.to_thread(self._shard.save, self._file, self._seal)
+                    await asyncio.to_thread(self._update, commit, await self._ledger.get_blob(bundle))
+                    self._save_soon()
                     await self._report(_ms_since(began_s))
                 return self._shard.status
             case _:
                 raise BadInputError(f"An index does not understand {type(message).__name__}.")
+
+    async def _search(self, query: str, limit: int) -> Found:
+        began_s = time.monotonic()
+        commit = self._shard.status.commit
+        hits = await asyncio.to_thread(self._shard.search, query, limit)
+        self._query_ms.append(_ms_since(began_s))
+        return Found(commit=commit, hits=hits)
+
+    def _update(self, commit: str, bundle: bytes) -> None:
+        with tempfile.TemporaryDirectory(prefix="mb-index-") as folder:
+            repository = ProjectRepository.from_bundle(Path(folder) / "repository", bundle, writes_files=False)
+            self._shard.update(RepositorySource(commit, repository))
+
+    async def saved(self) -> None:
+        """Waits until the last update is in the file, or cannot be."""
+        if self._saving is not None:
+            await self._saving
+
+    def _save_soon(self) -> None:
+        """Beside what comes next. Updates that come meanwhile are saved together, once."""
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save())
+
+    async def _save(self) -> None:
+        while self._saved != (commit := self._shard.status.commit):
+            try:
+                await asyncio.to_thread(self._shard.save, self._file, self._seal)
+            except MasterbuilderError as error:
+                log.warning("the index of %s is kept in memory alone: %s", self._project, error)
+            self._saved = commit
 
     async def _report(self, update_ms: int) -> None:
         """A figure that is lost spoils no index."""
@@ -126,10 +163,13 @@ def _ms_since(began_s: float) -> int:
     return round((time.monotonic() - began_s) * 1000)
 
 
-def _files_of(bundle: bytes) -> dict[str, bytes]:
-    """Blocking. The tracked files of the bundle's main branch, but for its plan."""
-    with tempfile.TemporaryDirectory(prefix="mb-index-") as folder:
-        repository = ProjectRepository.from_bundle(Path(folder) / "repository", bundle, writes_files=False)
-        files = repository.contents()
-    files.pop(PLAN, None)
-    return files
+class RepositorySource:
+    """The head of a project's main branch, but for its plan."""
+
+    def __init__(self, commit: str, repository: ProjectRepository) -> None:
+        self.commit = commit
+        self.ids = {path: blob for path, blob in repository.blobs().items() if path != PLAN}
+        self._repository = repository
+
+    def read(self, paths: Collection[str]) -> Mapping[str, bytes]:
+        return self._repository.contents(paths)

@@ -37,7 +37,7 @@ class _SavedChunk(BaseModel):
 class _SavedFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    content_sha256: str
+    content_id: str
     skipped: str
     chunks: list[_SavedChunk]
 
@@ -105,7 +105,7 @@ def _described(file: IndexedFile) -> _SavedFile:
         )
         for chunk in file.chunks
     ]
-    return _SavedFile(content_sha256=file.content_sha256, skipped=file.skipped, chunks=chunks)
+    return _SavedFile(content_id=file.content_id, skipped=file.skipped, chunks=chunks)
 
 
 def _restored(path: str, file: _SavedFile) -> IndexedFile:
@@ -120,4 +120,4 @@ def _restored(path: str, file: _SavedFile) -> IndexedFile:
         )
         for chunk in file.chunks
     ]
-    return IndexedFile.of(file.content_sha256, file.skipped, chunks)
+    return IndexedFile.of(file.content_id, file.skipped, chunks)

@@ -14,6 +14,7 @@ from runtime.index.embedder import Embedder, Vectors
 from runtime.index.hit import Hit, IndexStatus
 from runtime.index.ranking import Ranked
 from runtime.index.saved import UnusableIndexError, index_bytes, index_from_bytes
+from runtime.index.source import Source
 from runtime.index.tree import IndexedTree
 from runtime.store.seal import Seal
 
@@ -51,14 +52,14 @@ class IndexShard:
         """Paths that are not, or not wholly, searchable, each with the reason."""
         return {path: file.skipped for path, file in self._tree.files.items() if file.skipped}
 
-    def update(self, commit: str, files: Mapping[str, bytes]) -> IndexStatus:
-        """Makes `files`, path -> content of the whole tree at `commit`, what is searched. Idempotent.
+    def update(self, source: Source) -> IndexStatus:
+        """Makes `source` what is searched. Idempotent.
 
-        Only files that changed are read and only chunks that changed are embedded; a path that is not in `files` is no
-        longer found. Raises what the embedder raises.
+        Only files that changed are read and only chunks that changed are embedded; a path that is not in it is no
+        longer found. Raises what source and embedder raise.
         """
         with self._updating:
-            self._tree = self._tree.updated(commit, files, self._embedder)
+            self._tree = self._tree.updated(source, self._embedder)
             return self.status
 
     def search(self, query: str, limit: int) -> list[Hit]:

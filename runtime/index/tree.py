@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Self
 
@@ -12,6 +11,7 @@ from runtime.index.chunk import CHUNKS_PER_FILE_MAX, Chunk, chunk_file, why_unre
 from runtime.index.dense import DenseVectors
 from runtime.index.embedder import Embedder
 from runtime.index.ranking import Ranking
+from runtime.index.source import Source
 from runtime.index.terms import TermCounts, count_terms
 
 CHUNKS_MAX = 200_000
@@ -22,7 +22,8 @@ _TEST_FOLDERS = {"test", "tests", "__tests__"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedFile:
-    content_sha256: str
+    content_id: str
+    """As `Source.ids` names it; empty where the file has to be read again."""
     skipped: str
     """Why it is not (wholly) searchable; empty when it is."""
     chunks: Sequence[Chunk]
@@ -31,9 +32,9 @@ class IndexedFile:
     """The key of each chunk's vector: 63 bits of its content hash. Chunks of one text share it."""
 
     @classmethod
-    def of(cls, content_sha256: str, skipped: str, chunks: Sequence[Chunk]) -> Self:
+    def of(cls, content_id: str, skipped: str, chunks: Sequence[Chunk]) -> Self:
         return cls(
-            content_sha256=content_sha256,
+            content_id=content_id,
             skipped=skipped,
             chunks=chunks,
             terms=[count_terms((chunk.text, chunk.symbol, chunk.path)) for chunk in chunks],
@@ -75,30 +76,36 @@ class IndexedTree:
     def empty(cls, embedder: Embedder) -> Self:
         return cls.of("", {}, DenseVectors.empty(embedder.dimension) if embedder.dimension else None, 0)
 
-    def updated(self, commit: str, contents: Mapping[str, bytes], embedder: Embedder) -> "IndexedTree":
-        """The tree `contents`; what did not change since this one is taken over. Raises what the embedder raises."""
-        files = self._read(contents)
+    def updated(self, source: Source, embedder: Embedder) -> "IndexedTree":
+        """The tree `source`; what did not change since this one is taken over. Raises what these raise."""
+        files = self._read(source)
         if self.dense is None:
-            return IndexedTree.of(commit, files, None, 0)
+            return IndexedTree.of(source.commit, files, None, 0)
         texts = {
             it: chunk.embedded_text for file in files.values() for it, chunk in zip(file.ids, file.chunks, strict=True)
         }
         dense, embedded = self.dense.with_texts(texts, embedder)
-        return IndexedTree.of(commit, files, dense, embedded)
+        return IndexedTree.of(source.commit, files, dense, embedded)
 
-    def _read(self, contents: Mapping[str, bytes]) -> dict[str, IndexedFile]:
+    def _read(self, source: Source) -> dict[str, IndexedFile]:
+        known = {
+            path: self.files[path] for path, content_id in source.ids.items() if self._content_id(path) == content_id
+        }
+        contents = source.read(source.ids.keys() - known.keys())
         files: dict[str, IndexedFile] = {}
         room = CHUNKS_MAX
-        for path in sorted(contents):
-            digest = sha256(contents[path]).hexdigest()
-            known = self.files.get(path)
-            file = known if known and known.content_sha256 == digest else _read_file(path, contents[path], digest)
+        for path in sorted(known.keys() | contents.keys()):
+            file = known.get(path) or _read_file(path, contents[path], source.ids[path])
             if len(file.chunks) > room:
-                # Without a digest, so that the next update, which may have room, reads it again.
+                # Without an id, so that the next update, which may have room, reads it again.
                 file = IndexedFile.of("", "the index is full", ())
             files[path] = file
             room -= len(file.chunks)
         return files
+
+    def _content_id(self, path: str) -> str:
+        file = self.files.get(path)
+        return file.content_id if file else ""
 
 
 def is_test_path(path: str) -> bool:
@@ -111,9 +118,9 @@ def is_test_path(path: str) -> bool:
     )
 
 
-def _read_file(path: str, content: bytes, digest: str) -> IndexedFile:
+def _read_file(path: str, content: bytes, content_id: str) -> IndexedFile:
     if reason := why_unreadable(path, content):
-        return IndexedFile.of(digest, reason, ())
+        return IndexedFile.of(content_id, reason, ())
     chunks = chunk_file(path, content)
     cut = f"only its first {CHUNKS_PER_FILE_MAX} chunks" if len(chunks) == CHUNKS_PER_FILE_MAX else ""
-    return IndexedFile.of(digest, cut, chunks)
+    return IndexedFile.of(content_id, cut, chunks)

@@ -10,7 +10,7 @@ from runtime.entity.port import Entities
 from runtime.errors import ConflictError, MasterbuilderError
 from runtime.ids import index_entity
 from runtime.index.context import context_for
-from runtime.index.entity import SearchIndex, UpdateIndex
+from runtime.index.entity import Found, SearchIndex, UpdateIndex
 from runtime.index.hit import Hit
 from runtime.project.messages import IndexedStatus
 from runtime.project.state import State
@@ -74,10 +74,19 @@ class CodeFinder:
                 await self._activation.emit("project.index", key, {"index_status": status})
 
     async def _hits(self, question: str, leave_out: Collection[str]) -> list[Hit]:
-        search = SearchIndex(owner=self._activation.state.owner, query=question, limit=HITS_PER_QUESTION)
         try:
-            hits: list[Hit] = await self._entities.ask(self._entity, search)
+            found = await self._search(question)
+            if found.commit != self._indexed:
+                # Its process died and lost what was not saved yet.
+                self._indexed = found.commit
+                await self.refresh()
+                found = await self._search(question)
         except MasterbuilderError as error:
             log.warning("index of %s did not answer: %s", self._activation.state.id, error)
             return []
-        return [hit for hit in hits if hit.path not in leave_out]
+        return [hit for hit in found.hits if hit.path not in leave_out]
+
+    async def _search(self, question: str) -> Found:
+        search = SearchIndex(owner=self._activation.state.owner, query=question, limit=HITS_PER_QUESTION)
+        found: Found = await self._entities.ask(self._entity, search)
+        return found

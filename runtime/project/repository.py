@@ -146,6 +146,10 @@ class ProjectRepository:
         """Tracked paths, sorted; what is applied or written but not yet committed counts."""
         return [entry.path for entry in self._entries()]
 
+    def blobs(self) -> dict[str, str]:
+        """Git's id of each tracked file's content, as staged."""
+        return {entry.path: entry.blob for entry in self._entries()}
+
     def contents(self, paths: Collection[str] | None = None) -> dict[str, bytes]:
         """Every tracked file, or those of `paths` that are tracked, as staged."""
         entries = [entry for entry in self._entries() if paths is None or entry.path in paths]

@@ -19,8 +19,7 @@ from runtime.entity.journal import EventRecord
 from runtime.errors import ReplyRejectedError
 from runtime.ids import LOCAL_ADMIN, BlobId, EntityId, ProjectId, index_entity, project_entity
 from runtime.index.embedder import NoEmbedder
-from runtime.index.entity import IndexEntity, SearchIndex, UpdateIndex
-from runtime.index.hit import Hit
+from runtime.index.entity import Found, IndexEntity, SearchIndex, UpdateIndex
 from runtime.privacy.export import conversation
 from runtime.project.messages import Answer, Confirm, Describe, ProjectView
 from runtime.project.repository import ProjectRepository
@@ -62,7 +61,7 @@ class Built:
     repository: ProjectRepository
     before_yes: Sequence[str]
     """Task lines that were asked before the scope was confirmed."""
-    found: Sequence[Hit]
+    found: Found
     calls: Mapping[str, Mapping[str, Any]]
     charged: set[str]
 
@@ -208,7 +207,7 @@ def test_15__the_index_goes_from_not_indexed_to_indexed(built: Built) -> None:
 
 
 def test_16__what_a_commit_adds_is_found_by_a_description(built: Built) -> None:
-    assert "src/backend/report.py" in {hit.path for hit in built.found}
+    assert "src/backend/report.py" in {hit.path for hit in built.found.hits}
 
 
 async def test_17__what_a_commit_deletes_is_not_found(tmp_path: Path, built: Built) -> None:
@@ -220,12 +219,12 @@ async def test_17__what_a_commit_deletes_is_not_found(tmp_path: Path, built: Bui
     search = SearchIndex(owner=LOCAL_ADMIN, query="share of each category in a monthly report", limit=9)
     head = built.repository.head
     await index.receive(UpdateIndex(owner=LOCAL_ADMIN, commit=head, bundle=BlobId("b")))
-    assert "src/backend/report.py" in {hit.path for hit in await index.receive(search)}  # type: ignore[union-attr]
+    assert "src/backend/report.py" in {hit.path for hit in (await index.receive(search)).hits}  # type: ignore[union-attr]
     author = built.repository.commits()[0].author
     without = built.repository.write_and_commit({"src/backend/report.py": None}, "gone", author)
     try:
         await index.receive(UpdateIndex(owner=LOCAL_ADMIN, commit=without, bundle=BlobId("b")))
-        assert "src/backend/report.py" not in {hit.path for hit in await index.receive(search)}  # type: ignore[union-attr]
+        assert "src/backend/report.py" not in {hit.path for hit in (await index.receive(search)).hits}  # type: ignore[union-attr]
     finally:
         built.repository.reset_hard(head)
 

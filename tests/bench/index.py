@@ -27,6 +27,7 @@ from runtime.index.bm25 import FieldBm25
 from runtime.index.embedder import Embedder, NoEmbedder, choose_embedder
 from runtime.index.hit import Hit
 from runtime.index.shard import IndexShard
+from runtime.index.source import Files
 from runtime.index.terms import count_terms, term_keys
 from tests.bench.figures import figure as make_figure
 
@@ -82,9 +83,9 @@ def _speed(shard: IndexShard, embedder: Embedder, files: dict[str, bytes], quest
     sample = dict(list(files.items())[:40])
     for attempt in range(3):
         fresh = IndexShard(embedder)
-        full.append(_timed(partial(fresh.update, "full", sample)))
+        full.append(_timed(partial(fresh.update, Files("full", sample))))
         edited = {**files, changed: files[changed] + f"\n\ndef added_{attempt}():\n    return {attempt}\n".encode()}
-        one.append(_timed(partial(shard.update, "one", edited)))
+        one.append(_timed(partial(shard.update, Files("one", edited))))
     chunks = fresh.status.chunks
     _print("indexed_per_s", chunks / statistics.median(full), "chunks/s")
     whole = statistics.median(full) / chunks * shard.status.chunks
@@ -146,7 +147,7 @@ def _blank(lines: list[str], statement: ast.stmt) -> None:
 
 def _shard(embedder: Embedder, files: dict[str, bytes]) -> IndexShard:
     shard = IndexShard(embedder)
-    shard.update("bench", files)
+    shard.update(Files("bench", files))
     return shard
 
 

@@ -56,6 +56,7 @@ async def index(world: World, project: ProjectId) -> Path:
     records = await world.store.journal.read(project_entity(project), 0)
     newest = next(record.data for record in reversed(records) if "bundle" in record.data)
     await shard.receive(UpdateIndex(owner=ANN, commit=newest["commit"], bundle=newest["bundle"]))
+    await shard.saved()
     (file,) = folder.glob(f"{project}*")
     return file
 

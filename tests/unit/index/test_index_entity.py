@@ -7,7 +7,7 @@ import pytest
 from runtime.errors import StoreUnavailableError
 from runtime.ids import BlobId, ProjectId, UserId, index_entity
 from runtime.index.embedder import NoEmbedder
-from runtime.index.entity import IndexEntity, SearchIndex, UpdateIndex
+from runtime.index.entity import Found, IndexEntity, SearchIndex, UpdateIndex
 from runtime.project.repository import Author, ProjectRepository
 from runtime.reports.port import IndexFigures
 from runtime.store.seal import Seal
@@ -53,9 +53,9 @@ def index(folder: Path, bundle: bytes, reports: Reports) -> IndexEntity:
 async def test_plan__is_not_searched(tmp_path: Path, commit: tuple[str, bytes]) -> None:
     entity = index(tmp_path, commit[1], Reports())
     await entity.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE))
-    hits = await entity.receive(SearchIndex(owner=ANN, query="total of a cart", limit=9))
-    assert isinstance(hits, list)
-    assert {hit.path for hit in hits} == {"cart.py"}
+    found = await entity.receive(SearchIndex(owner=ANN, query="total of a cart", limit=9))
+    assert isinstance(found, Found)
+    assert {hit.path for hit in found.hits} == {"cart.py"}
 
 
 async def test_figures__are_told_once_a_commit_with_the_questions_since_the_last(
@@ -79,4 +79,36 @@ async def test_figures__that_cannot_be_kept_spoil_no_index(tmp_path: Path, commi
     reports.raises = StoreUnavailableError("the disk is full")
     entity = index(tmp_path, commit[1], reports)
     await entity.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE))
-    assert [hit.path for hit in await entity.receive(SearchIndex(owner=ANN, query="total", limit=1))] == ["cart.py"]
+    found = await entity.receive(SearchIndex(owner=ANN, query="total", limit=1))
+    assert isinstance(found, Found)
+    assert [hit.path for hit in found.hits] == ["cart.py"]
+
+
+async def test_an_update__is_in_the_file_soon_and_found_by_the_next_process(
+    tmp_path: Path, commit: tuple[str, bytes]
+) -> None:
+    first = index(tmp_path / "index", commit[1], Reports())
+    await first.wake()
+    await first.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE))
+    await first.saved()
+
+    second = index(tmp_path / "index", b"", Reports())
+    await second.wake()
+
+    found = await second.receive(SearchIndex(owner=ANN, query="total", limit=1))
+    assert isinstance(found, Found)
+    assert (found.commit, [hit.path for hit in found.hits]) == (commit[0], ["cart.py"])
+
+
+async def test_an_update__that_cannot_be_saved_is_searched_all_the_same(
+    tmp_path: Path, commit: tuple[str, bytes]
+) -> None:
+    (tmp_path / "index").write_text("a file where the folder would be")
+    entity = index(tmp_path / "index", commit[1], Reports())
+    await entity.wake()
+    await entity.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE))
+    await entity.saved()
+
+    found = await entity.receive(SearchIndex(owner=ANN, query="total", limit=1))
+    assert isinstance(found, Found)
+    assert found.commit == commit[0]

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from runtime.errors import StoreUnavailableError
 from runtime.index.embedder import Embedder, NoEmbedder
 from runtime.index.saved import MAGIC
 from runtime.index.shard import HITS_MAX, IndexShard
+from runtime.index.source import Files
 from runtime.store.seal import Seal
 
 SEAL = Seal(bytes(range(32)))
@@ -58,7 +59,7 @@ def embedder(request: pytest.FixtureRequest) -> Embedder:
 
 def filled(embedder: Embedder) -> IndexShard:
     shard = IndexShard(embedder)
-    shard.update("c1", FILES)
+    shard.update(Files("c1", FILES))
     return shard
 
 
@@ -94,7 +95,7 @@ def test_search__puts_tests_behind_unless_they_are_asked_for() -> None:
 
 def test_search__lowers_the_score_of_a_test_by_a_quarter_unless_tests_are_asked_for() -> None:
     shard = IndexShard(NoEmbedder())
-    shard.update("c1", {"tests/a.py": b"def total(): pass\n"})
+    shard.update(Files("c1", {"tests/a.py": b"def total(): pass\n"}))
 
     assert shard.search("total", 1)[0].score == pytest.approx(0.75)
     assert shard.search("tests total", 1)[0].score == pytest.approx(1.0)
@@ -130,7 +131,7 @@ def test_search__of_nothing_finds_nothing(query: str, limit: int) -> None:
 @pytest.mark.parametrize("content", [b"def cart(): pass\n", b"def cart(): pass\n\n\ndef cart(): pass\n"])
 def test_search__finds_what_matches_even_where_every_chunk_does(embedder: Embedder, content: bytes) -> None:
     shard = IndexShard(embedder)
-    status = shard.update("c1", {"a.py": content})
+    status = shard.update(Files("c1", {"a.py": content}))
 
     assert len(shard.search("cart", 5)) == status.chunks
 
@@ -150,7 +151,7 @@ def test_search__survives_hostile_queries(embedder: Embedder, query: str) -> Non
 def test_results__are_the_same_every_time(embedder: Embedder) -> None:
     # given the same tree read in another order
     backwards = IndexShard(embedder)
-    backwards.update("c1", dict(reversed(FILES.items())))
+    backwards.update(Files("c1", dict(reversed(FILES.items()))))
 
     for query in ("cart", "password of a user", "test"):
         assert filled(embedder).search(query, 10) == backwards.search(query, 10)
@@ -159,7 +160,7 @@ def test_results__are_the_same_every_time(embedder: Embedder) -> None:
 def test_update__a_deleted_file_is_found_no_longer(embedder: Embedder) -> None:
     shard = filled(embedder)
 
-    shard.update("c2", {path: content for path, content in FILES.items() if path != "shop/login.py"})
+    shard.update(Files("c2", {path: content for path, content in FILES.items() if path != "shop/login.py"}))
 
     assert "shop/login.py" not in {hit.path for hit in shard.search("check_password", 50)}
     assert {hit.commit for hit in shard.search("cart", 50)} == {"c2"}
@@ -169,11 +170,11 @@ def test_update__embeds_only_changed_chunks() -> None:
     embedder = CountingEmbedder()
     shard = IndexShard(embedder)
 
-    assert shard.update("c1", FILES).embedded == shard.status.chunks == len(embedder.asked)
-    assert shard.update("c2", FILES).embedded == 0
+    assert shard.update(Files("c1", FILES)).embedded == shard.status.chunks == len(embedder.asked)
+    assert shard.update(Files("c2", FILES)).embedded == 0
     edited = {**FILES, "shop/cart.py": FILES["shop/cart.py"].replace(b"sum(self.items)", b"sum(self.items) * 2")}
     embedder.asked.clear()
-    assert shard.update("c3", edited).embedded == 1
+    assert shard.update(Files("c3", edited)).embedded == 1
     assert embedder.asked[0].startswith("shop/cart.py\nCart.total_price\n")
 
 
@@ -181,18 +182,38 @@ def test_update__moved_lines_are_found_at_their_new_place_without_a_new_vector()
     embedder = CountingEmbedder()
     shard = filled(embedder)
 
-    status = shard.update("c2", {**FILES, "shop/login.py": b"\n\n\n" + FILES["shop/login.py"]})
+    status = shard.update(Files("c2", {**FILES, "shop/login.py": b"\n\n\n" + FILES["shop/login.py"]}))
 
     assert status.embedded == 0
     assert shard.search("check_password", 1)[0].start_line == 4
 
 
+class Watched(Files):
+    def __init__(self, commit: str, files: dict[str, bytes]) -> None:
+        super().__init__(commit, files)
+        self.read_paths: list[str] = []
+
+    def read(self, paths: Collection[str]) -> Mapping[str, bytes]:
+        self.read_paths += paths
+        return super().read([path for path in paths if path != "vanished.py"])
+
+
+def test_update__reads_only_what_changed_and_leaves_out_what_vanished_meanwhile() -> None:
+    shard = filled(NoEmbedder())
+    source = Watched("c2", {**FILES, "README.md": b"# New\nA text.\n", "vanished.py": b"x = 1\n"})
+
+    shard.update(source)
+
+    assert sorted(source.read_paths) == ["README.md", "vanished.py"]
+    assert "vanished.py" not in {hit.path for hit in shard.search("vanished", 9)}
+
+
 def test_update__to_an_empty_tree_and_back(embedder: Embedder) -> None:
     shard = filled(embedder)
 
-    assert shard.update("empty", {}).chunks == 0
+    assert shard.update(Files("empty", {})).chunks == 0
     assert shard.search("cart", 5) == []
-    assert shard.update("c1", FILES).chunks == filled(embedder).status.chunks
+    assert shard.update(Files("c1", FILES)).chunks == filled(embedder).status.chunks
 
 
 def test_update__that_fails_changes_nothing() -> None:
@@ -201,7 +222,7 @@ def test_update__that_fails_changes_nothing() -> None:
     working, shard._embedder = shard._embedder, BrokenEmbedder()
 
     with pytest.raises(StoreUnavailableError):
-        shard.update("c2", {"new.py": b"x = 1\n"})
+        shard.update(Files("c2", {"new.py": b"x = 1\n"}))
 
     shard._embedder = working
     assert shard.status.commit == "c1"
@@ -213,7 +234,7 @@ def test_equal_chunks__share_one_vector_and_are_both_found() -> None:
     shard = IndexShard(embedder)
     twice = b"def same():\n    return 1\n\n\ndef same():\n    return 1\n"
 
-    status = shard.update("c1", {"a.py": twice})
+    status = shard.update(Files("c1", {"a.py": twice}))
 
     assert (status.chunks, status.embedded) == (2, 1)
     assert {hit.start_line for hit in shard.search("same", 5)} == {1, 5}
@@ -222,7 +243,7 @@ def test_equal_chunks__share_one_vector_and_are_both_found() -> None:
 def test_skipped__says_what_is_not_searchable_and_why(embedder: Embedder) -> None:
     shard = IndexShard(embedder)
 
-    shard.update("c1", {"logo.png": b"\x89PNG\0\0", "long.txt": b"a\n" * 100_000, "ok.py": b"x = 1\n"})
+    shard.update(Files("c1", {"logo.png": b"\x89PNG\0\0", "long.txt": b"a\n" * 100_000, "ok.py": b"x = 1\n"}))
 
     assert shard.skipped == {"logo.png": "binary", "long.txt": "only its first 1000 chunks"}
 
@@ -230,10 +251,10 @@ def test_skipped__says_what_is_not_searchable_and_why(embedder: Embedder) -> Non
 def test_skipped__a_full_index_takes_a_file_in_again_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.index.tree.CHUNKS_MAX", 2)
     shard = IndexShard(NoEmbedder())
-    shard.update("c1", dict.fromkeys(("a.py", "b.py", "c.py"), b"def f(): pass\n"))
+    shard.update(Files("c1", dict.fromkeys(("a.py", "b.py", "c.py"), b"def f(): pass\n")))
     assert shard.skipped == {"c.py": "the index is full"}
 
-    shard.update("c2", dict.fromkeys(("b.py", "c.py"), b"def f(): pass\n"))
+    shard.update(Files("c2", dict.fromkeys(("b.py", "c.py"), b"def f(): pass\n")))
 
     assert shard.skipped == {}
     assert {hit.path for hit in shard.search("f", 5)} == {"b.py", "c.py"}
@@ -249,7 +270,7 @@ def test_save_and_load__give_the_same_answers_and_reuse_the_vectors(tmp_path: Pa
     assert (status.commit, status.chunks, status.embedded) == ("c1", shard.status.chunks, 0)
     for query in ("cart", "check_password", "test"):
         assert loaded.search(query, 10) == shard.search(query, 10)
-    assert loaded.update("c2", FILES).embedded == 0
+    assert loaded.update(Files("c2", FILES)).embedded == 0
 
 
 def test_save__leaves_one_private_file(tmp_path: Path) -> None:
@@ -291,7 +312,7 @@ def test_load__of_a_damaged_or_foreign_file_gives_an_empty_index_to_rebuild(
 
     assert shard.load(path, SEAL).commit == ""
     assert shard.search("cart", 5) == []
-    assert shard.update("c1", FILES) == filled(embedder).status
+    assert shard.update(Files("c1", FILES)) == filled(embedder).status
 
 
 def test_load__of_a_file_that_is_not_there_gives_an_empty_index(tmp_path: Path) -> None:
@@ -326,7 +347,7 @@ def test_search__beside_a_running_update_sees_one_whole_tree() -> None:
             return super().embed(texts)
 
     shard = filled(Waiting())
-    update = threading.Thread(target=shard.update, args=("c2", {"new.py": b"def brand_new(): pass\n"}))
+    update = threading.Thread(target=shard.update, args=(Files("c2", {"new.py": b"def brand_new(): pass\n"}),))
     update.start()
     assert entered.wait(30)
 
@@ -344,7 +365,7 @@ def test_search__from_many_threads_during_many_updates_never_mixes_trees() -> No
     # given two trees that share no path
     trees = [("even", {"even.py": b"def cart_even(): pass\n" * 9}), ("odd", {"odd.py": b"def cart_odd(): pass\n" * 9})]
     shard = IndexShard(CountingEmbedder())
-    shard.update(*trees[0])
+    shard.update(Files(*trees[0]))
     seen: list[tuple[str, str]] = []
     stop = threading.Event()
 
@@ -356,7 +377,7 @@ def test_search__from_many_threads_during_many_updates_never_mixes_trees() -> No
     for thread in searchers:
         thread.start()
     for number in range(40):
-        shard.update(*trees[number % 2])
+        shard.update(Files(*trees[number % 2]))
     stop.set()
     for thread in searchers:
         thread.join(30)
@@ -373,5 +394,5 @@ def test_search__from_many_threads_during_many_updates_never_mixes_trees() -> No
 def test_update__survives_hostile_files(path: str, content: bytes) -> None:
     shard = IndexShard(NoEmbedder())
 
-    assert shard.update("c1", {path: content}).commit == "c1"
+    assert shard.update(Files("c1", {path: content})).commit == "c1"
     shard.search("f", 5)

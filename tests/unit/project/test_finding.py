@@ -3,7 +3,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from runtime.ids import BlobId, ProjectId
-from runtime.index.entity import UpdateIndex
+from runtime.index.entity import Found, SearchIndex, UpdateIndex
+from runtime.index.hit import Hit, Why
 from runtime.project.finding import CodeFinder
 from runtime.project.state import State
 
@@ -41,3 +42,40 @@ async def test_commits_while_the_index_is_busy__are_taken_together() -> None:
     index.go_on.set()
     await asyncio.gather(*waiting)
     assert index.updates == ["c1", "c5"]
+
+
+class ForgetfulIndex:
+    """Stands at the commit of its last update, until it forgets."""
+
+    def __init__(self) -> None:
+        self.commit = ""
+        self.updates = 0
+
+    async def ask(self, entity: str, message: object, *, timeout_s: float = 0) -> object:
+        if isinstance(message, UpdateIndex):
+            self.commit = message.commit
+            self.updates += 1
+            return None
+        assert isinstance(message, SearchIndex)
+        hit = Hit(
+            path=f"{self.commit or 'nothing'}.py",
+            start_line=1,
+            end_line=1,
+            symbol="",
+            text="x",
+            score=1.0,
+            why=Why(meaning=0, words=1, names=0),
+            commit=self.commit,
+        )
+        return Found(commit=self.commit, hits=[hit] if self.commit else [])
+
+
+async def test_an_index_that_lost_what_it_had__is_brought_to_main_before_its_answer_counts() -> None:
+    index = ForgetfulIndex()
+    finder = CodeFinder(cast("Any", Committing()), cast("Any", index))
+    await finder.refresh()
+    index.commit = ""
+
+    assert "c1.py" in await finder.near("anything")
+    assert "c1.py" in await finder.near("anything")
+    assert index.updates == 2
