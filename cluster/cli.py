@@ -10,6 +10,7 @@ from cluster import (
     privacy_commands,
     project_commands,
     report_commands,
+    search_commands,
     service_commands,
     steering_commands,
     token_commands,
@@ -60,6 +61,8 @@ for command in (
     credit_commands.credits,
     privacy_commands.privacy,
     model_commands.models,
+    search_commands.index,
+    search_commands.search,
     report_commands.report,
     demo,
 ):

@@ -24,6 +24,7 @@ from cluster.wire import (
     ErrorBody,
     Event,
     Health,
+    Hits,
     Judged,
     Me,
     Pardoned,
@@ -112,6 +113,10 @@ class Client:
         """`pause`, `change`, `retry`, ...: the route of that name. The same `key` is the same request."""
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         return self._post(f"{_path(project)}/{what}", body or {}, headers)
+
+    def search(self, project: str, asked: Mapping[str, Any]) -> Hits:
+        """`query`, and what the route knows beside it."""
+        return self._sent(Hits, f"{_path(project)}/search", asked)
 
     def receipt(self, project: str) -> Receipt:
         return self._get(Receipt, f"{_path(project)}/receipt?format=json")
@@ -263,9 +268,14 @@ class Client:
         return _parsed(shape, response)
 
     def _post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Project:
+        return self._sent(Project, path, body, headers)
+
+    def _sent(
+        self, shape: type[_T], path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> _T:
         with self._reaching():
             response = self._http.post(path, json=dict(body), headers=dict(headers or {}))
-        return _parsed(Project, response)
+        return _parsed(shape, response)
 
     def _keep(self, shape: type[_T], what: str, body: Mapping[str, Any]) -> _T:
         timeout = httpx.Timeout(_KEEPING_S_MAX, connect=5.0)

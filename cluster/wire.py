@@ -59,6 +59,22 @@ class Package(Answer):
     partial: bool = False
 
 
+class Hit(Answer):
+    path: str
+    start_line: int
+    end_line: int
+    symbol: str
+    language: str
+    score: float
+    why: dict[str, float]
+    text: str
+
+
+class Hits(Answer):
+    commit: str
+    hits: Sequence[Hit]
+
+
 class DownloadLink(Answer):
     """Good for whoever has it, until `expires_at`."""
 

@@ -23,6 +23,7 @@ from pydantic import (
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from runtime.errors import BadInputError, TooLargeError
+from runtime.index.filter import LANGUAGES
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.messages import Gate
 from runtime.project.schemas import PlanTaskId, Text, Topic
@@ -31,6 +32,7 @@ from runtime.validation import problems
 KEY = re.compile(r"[\x21-\x7e]{1,200}")
 CREDITS_MAX = 10**9
 DEPTH_MAX = 50
+SEARCH_HITS_MAX = 50
 PROBLEMS_MAX = 5
 PROBLEM_CHARACTERS_MAX = 300
 CORRECT = "Correct it and send it again."
@@ -70,6 +72,13 @@ def _no_nul(value: object) -> object:
     return value
 
 
+def _language(name: str) -> str:
+    known = sorted({*LANGUAGES.values(), "text"})
+    if name and name not in known:
+        raise ValueError(f"must be one of {', '.join(known)}")
+    return name
+
+
 def _not_empty(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
@@ -92,6 +101,15 @@ class OpenBody(Body):
     confirm: StrictBool = False
     gates: list[Gate] = []
     """Where the project stops until it is approved: `plan`, `phase`, `delivery`."""
+
+
+class SearchBody(Body):
+    query: Words
+    limit: Annotated[StrictInt, Field(ge=1, le=SEARCH_HITS_MAX)] = 10
+    path: Annotated[str, Field(max_length=500), BeforeValidator(_no_nul)] = ""
+    """A file, a folder, or a pattern."""
+    language: Annotated[str, AfterValidator(_language)] = ""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class AnswerBody(Body):

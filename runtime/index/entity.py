@@ -4,17 +4,17 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord
 from runtime.errors import BadInputError, MasterbuilderError
-from runtime.ids import BlobId, EntityId, ProjectId, UserId, name_of
+from runtime.ids import EntityId, ProjectId, name_of
 from runtime.index.embedder import Embedder
-from runtime.index.hit import Hit, IndexStatus
+from runtime.index.hit import IndexStatus
+from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.index.shard import IndexShard
 from runtime.ledger.port import Ledger
 from runtime.project.repository import ProjectRepository
@@ -25,32 +25,6 @@ log = logging.getLogger(__name__)
 
 PLAN = "TODO.md"
 """Every merge ticks it, and it answers no question about code: it is not searched."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateIndex:
-    """Brings the index to a commit of the bundle; answers its `IndexStatus`. Repeating it costs nothing."""
-
-    owner: UserId
-    commit: str
-    bundle: BlobId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchIndex:
-    """Answers `Found`. Served beside a running update, from the state before it."""
-
-    owner: UserId
-    query: str
-    limit: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    commit: str
-    """Where the index stands: empty before its first update, and older than main where it was lost with its process."""
-    hits: Sequence[Hit]
-    """Best first."""
 
 
 class IndexEntity(Entity[None]):
@@ -97,8 +71,8 @@ class IndexEntity(Entity[None]):
 
     async def receive(self, message: Any) -> IndexStatus | Found:
         match message:
-            case SearchIndex(query=query, limit=limit):
-                return await self._search(query, limit)
+            case SearchIndex():
+                return await self._search(message)
             case UpdateIndex(commit=commit, bundle=bundle):
                 if self._shard.status.commit != commit:
                     began_s = time.monotonic()
@@ -109,10 +83,10 @@ class IndexEntity(Entity[None]):
             case _:
                 raise BadInputError(f"An index does not understand {type(message).__name__}.")
 
-    async def _search(self, query: str, limit: int) -> Found:
+    async def _search(self, it: SearchIndex) -> Found:
         began_s = time.monotonic()
         commit = self._shard.status.commit
-        hits = await asyncio.to_thread(self._shard.search, query, limit)
+        hits = await asyncio.to_thread(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
         self._query_ms.append(_ms_since(began_s))
         return Found(commit=commit, hits=hits)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runtime.errors import StoreUnavailableError
 from runtime.index.embedder import Embedder, Vectors
+from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.hit import Hit, IndexStatus
 from runtime.index.ranking import Ranked
 from runtime.index.saved import UnusableIndexError, index_bytes, index_from_bytes
@@ -62,17 +63,19 @@ class IndexShard:
             self._tree = self._tree.updated(source, self._embedder)
             return self.status
 
-    def search(self, query: str, limit: int) -> list[Hit]:
-        """The best `limit` chunks (0 to HITS_MAX), best first, as `Ranking.best` has them; ties by path and line.
+    def search(self, query: str, limit: int, wanted: Filter = EVERYTHING, score_min: float = 0.0) -> list[Hit]:
+        """The best `limit` chunks (0 to HITS_MAX) that `wanted` allows, best first, as `Ranking.best` has them.
 
-        Empty for an empty index or query. Of the query, the first QUERY_CHARS_MAX characters count.
+        Ties by path and line. Empty for an empty index or query. Of the query, the first QUERY_CHARS_MAX characters
+        count.
         """
         tree = self._tree
         query = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
         if not tree.chunks or not query.strip():
             return []
-        best = tree.ranking.best(query, self._vector_of(query), max(0, min(limit, HITS_MAX)))
-        return [_hit(tree, ranked) for ranked in best]
+        limit = max(0, min(limit, HITS_MAX))
+        best = tree.ranking.best(query, self._vector_of(query), limit, tree.allowed(wanted))
+        return [_hit(tree, ranked) for ranked in best if ranked.score >= score_min]
 
     def _embedded(self, query: str) -> Vectors | None:
         """None where there are no vectors."""

@@ -10,7 +10,8 @@ import numpy as np
 from runtime.index.chunk import CHUNKS_PER_FILE_MAX, Chunk, chunk_file, why_unreadable
 from runtime.index.dense import DenseVectors
 from runtime.index.embedder import Embedder
-from runtime.index.ranking import Ranking
+from runtime.index.filter import EVERYTHING, Filter
+from runtime.index.ranking import Flags, Ranking
 from runtime.index.source import Source
 from runtime.index.terms import TermCounts, count_terms
 
@@ -86,6 +87,13 @@ class IndexedTree:
         }
         dense, embedded = self.dense.with_texts(texts, embedder)
         return IndexedTree.of(source.commit, files, dense, embedded)
+
+    def allowed(self, wanted: Filter) -> Flags | None:
+        """bool[chunks]; None for all of them."""
+        if wanted == EVERYTHING:
+            return None
+        counts = [len(file.chunks) for file in self.files.values()]
+        return np.repeat(np.array([wanted.allows(path) for path in self.files], np.bool_), counts)
 
     def _read(self, source: Source) -> dict[str, IndexedFile]:
         known = {

@@ -10,8 +10,8 @@ from runtime.entity.port import Entities
 from runtime.errors import ConflictError, MasterbuilderError
 from runtime.ids import index_entity
 from runtime.index.context import context_for
-from runtime.index.entity import Found, SearchIndex, UpdateIndex
 from runtime.index.hit import Hit
+from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.project.messages import IndexedStatus
 from runtime.project.state import State
 

@@ -297,6 +297,8 @@ class ProjectView:
     """From then on its package is there; a project that ended otherwise has none."""
     bundle: BlobId | None = None
     """The git bundle of what is built so far; None before there is a commit."""
+    commit: str = ""
+    """The newest commit in it."""
     current_todo_markdown: str | None = None
     """`TODO.md` as it is in the repository, byte for byte; None before its first commit."""
     known_gaps: Mapping[str, str] = field(default_factory=dict)

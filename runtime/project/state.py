@@ -369,6 +369,7 @@ class State:
             failure_reason=self.failure_reason,
             package=self.package,
             bundle=self.bundle,
+            commit=self.commit,
             created_at=self.created_at,
             updated_at=self.updated_at,
             completed_at=self.completed_at,

@@ -19,7 +19,8 @@ from runtime.entity.journal import EventRecord
 from runtime.errors import ReplyRejectedError
 from runtime.ids import LOCAL_ADMIN, BlobId, EntityId, ProjectId, index_entity, project_entity
 from runtime.index.embedder import NoEmbedder
-from runtime.index.entity import Found, IndexEntity, SearchIndex, UpdateIndex
+from runtime.index.entity import IndexEntity
+from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.privacy.export import conversation
 from runtime.project.messages import Answer, Confirm, Describe, ProjectView
 from runtime.project.repository import ProjectRepository

@@ -12,7 +12,8 @@ import pytest
 
 from runtime.ids import EntityId, ProjectId, UserId, index_entity, name_of, project_entity, user_entity
 from runtime.index.embedder import NoEmbedder
-from runtime.index.entity import IndexEntity, UpdateIndex
+from runtime.index.entity import IndexEntity
+from runtime.index.messages import UpdateIndex
 from runtime.ledger.port import NewToken
 from runtime.privacy.export import export
 from runtime.project.messages import Answer, OpenProject, ProjectView, Status

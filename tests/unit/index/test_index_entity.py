@@ -7,7 +7,8 @@ import pytest
 from runtime.errors import StoreUnavailableError
 from runtime.ids import BlobId, ProjectId, UserId, index_entity
 from runtime.index.embedder import NoEmbedder
-from runtime.index.entity import Found, IndexEntity, SearchIndex, UpdateIndex
+from runtime.index.entity import IndexEntity
+from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.project.repository import Author, ProjectRepository
 from runtime.reports.port import IndexFigures
 from runtime.store.seal import Seal

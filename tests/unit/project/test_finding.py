@@ -3,8 +3,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from runtime.ids import BlobId, ProjectId
-from runtime.index.entity import Found, SearchIndex, UpdateIndex
 from runtime.index.hit import Hit, Why
+from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.project.finding import CodeFinder
 from runtime.project.state import State
 

@@ -1,0 +1,23 @@
+"""A hit as HTTP shows it."""
+
+from typing import Any
+
+from runtime.index.filter import language_name
+from runtime.index.hit import Hit
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    return {
+        "path": hit.path,
+        "start_line": hit.start_line,
+        "end_line": hit.end_line,
+        "symbol": hit.symbol,
+        "language": language_name(hit.path),
+        "score": round(hit.score, 4),
+        "why": {
+            "meaning": round(hit.why.meaning, 4),
+            "words": round(hit.why.words, 4),
+            "names": round(hit.why.names, 4),
+        },
+        "text": hit.text,
+    }
