@@ -16,6 +16,7 @@ from runtime.index.embedder import Embedder
 from runtime.index.hit import IndexStatus
 from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.index.shard import IndexShard
+from runtime.index.source import Reading, read_file
 from runtime.ledger.port import Ledger
 from runtime.project.repository import ProjectRepository
 from runtime.reports.port import IndexFigures, Reporting
@@ -145,5 +146,6 @@ class RepositorySource:
         self.ids = {path: blob for path, blob in repository.blobs().items() if path != PLAN}
         self._repository = repository
 
-    def read(self, paths: Collection[str]) -> Mapping[str, bytes]:
-        return self._repository.contents(paths)
+    def read(self, paths: Collection[str]) -> Mapping[str, Reading]:
+        contents = self._repository.contents(paths)
+        return {path: read_file(path, content) for path, content in contents.items()}

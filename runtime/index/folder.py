@@ -11,6 +11,7 @@ from git.exc import GitCommandError
 
 from runtime.errors import BadInputError
 from runtime.index.chunk import FILE_BYTES_MAX
+from runtime.index.source import Reading, read_file
 
 FILES_MAX = 100_000
 
@@ -48,15 +49,15 @@ class Folder:
         self.ids = self._known()
         self.commit = sha256("\n".join(f"{path}\0{self.ids[path]}" for path in sorted(self.ids)).encode()).hexdigest()
 
-    def read(self, paths: Collection[str]) -> Mapping[str, bytes]:
-        """Of a file that is too large to be indexed, enough to see that it is."""
-        found: dict[str, bytes] = {}
+    def read(self, paths: Collection[str]) -> Mapping[str, Reading]:
+        found: dict[str, Reading] = {}
         for path in paths:
             try:
                 descriptor = os.open(self._folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 with os.fdopen(descriptor, "rb") as file:
                     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                        found[path] = file.read(FILE_BYTES_MAX + 1)
+                        # Of a file that is too large to be indexed, enough to see that it is.
+                        found[path] = read_file(path, file.read(FILE_BYTES_MAX + 1))
             except OSError:
                 continue
         return found

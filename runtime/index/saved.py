@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from runtime.index.chunk import Chunk
 from runtime.index.dense import DenseVectors
 from runtime.index.embedder import Embedder
+from runtime.index.source import Reading
 from runtime.index.tree import IndexedFile, IndexedTree
 
 MAGIC = b"masterbuilder-index-2\n"
@@ -120,4 +121,4 @@ def _restored(path: str, file: _SavedFile) -> IndexedFile:
         )
         for chunk in file.chunks
     ]
-    return IndexedFile.of(file.content_id, file.skipped, chunks)
+    return IndexedFile.of(file.content_id, Reading(chunks=chunks, skipped=file.skipped))

@@ -7,12 +7,12 @@ from typing import Self
 
 import numpy as np
 
-from runtime.index.chunk import CHUNKS_PER_FILE_MAX, Chunk, chunk_file, why_unreadable
+from runtime.index.chunk import Chunk
 from runtime.index.dense import DenseVectors
 from runtime.index.embedder import Embedder
 from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.ranking import Flags, Ranking
-from runtime.index.source import Source
+from runtime.index.source import Reading, Source
 from runtime.index.terms import TermCounts, count_terms
 
 CHUNKS_MAX = 200_000
@@ -33,13 +33,13 @@ class IndexedFile:
     """The key of each chunk's vector: 63 bits of its content hash. Chunks of one text share it."""
 
     @classmethod
-    def of(cls, content_id: str, skipped: str, chunks: Sequence[Chunk]) -> Self:
+    def of(cls, content_id: str, it: Reading) -> Self:
         return cls(
             content_id=content_id,
-            skipped=skipped,
-            chunks=chunks,
-            terms=[count_terms((chunk.text, chunk.symbol, chunk.path)) for chunk in chunks],
-            ids=[int(chunk.content_hash[:16], 16) >> 1 for chunk in chunks],
+            skipped=it.skipped,
+            chunks=it.chunks,
+            terms=[count_terms((chunk.text, chunk.symbol, chunk.path)) for chunk in it.chunks],
+            ids=[int(chunk.content_hash[:16], 16) >> 1 for chunk in it.chunks],
         )
 
 
@@ -99,14 +99,14 @@ class IndexedTree:
         known = {
             path: self.files[path] for path, content_id in source.ids.items() if self._content_id(path) == content_id
         }
-        contents = source.read(source.ids.keys() - known.keys())
+        readings = source.read(source.ids.keys() - known.keys())
         files: dict[str, IndexedFile] = {}
         room = CHUNKS_MAX
-        for path in sorted(known.keys() | contents.keys()):
-            file = known.get(path) or _read_file(path, contents[path], source.ids[path])
+        for path in sorted(known.keys() | readings.keys()):
+            file = known.get(path) or IndexedFile.of(source.ids[path], readings[path])
             if len(file.chunks) > room:
                 # Without an id, so that the next update, which may have room, reads it again.
-                file = IndexedFile.of("", "the index is full", ())
+                file = IndexedFile.of("", Reading(chunks=(), skipped="the index is full"))
             files[path] = file
             room -= len(file.chunks)
         return files
@@ -124,11 +124,3 @@ def is_test_path(path: str) -> bool:
         or name.startswith(("test_", "conftest."))
         or any(mark in name for mark in ("_test.", ".test.", ".spec."))
     )
-
-
-def _read_file(path: str, content: bytes, content_id: str) -> IndexedFile:
-    if reason := why_unreadable(path, content):
-        return IndexedFile.of(content_id, reason, ())
-    chunks = chunk_file(path, content)
-    cut = f"only its first {CHUNKS_PER_FILE_MAX} chunks" if len(chunks) == CHUNKS_PER_FILE_MAX else ""
-    return IndexedFile.of(content_id, cut, chunks)

@@ -1,243 +1,230 @@
-"""How well and how fast the index finds code: `python tests/bench/index.py [folder ...]`.
+"""How fast the index answers and follows its code: `make bench NAME=index`. How well it finds: `make eval-index`.
 
-The task: given the first sentence of a function's docstring, find the function. The docstrings are taken out of the
-code first. Peer: BM25 over 40-line windows with the same words, in the same run. A window finds a function if it
-holds any line of it; a chunk of the index, which is no longer than a window, if it is the function's or shows its
-first line (the skeleton of its class). `named` counts only the function's own chunks.
-
-Without folders: this project's `runtime` and three installed libraries. Prints one JSON line per figure.
+Chunks are those of the installed libraries. For large indexes their vectors are made from their words by a random
+projection, so that nothing needs to be embedded; where embedding is part of the figure, the real model does it.
+One JSON line a figure.
 """
 
-import ast
+import asyncio
 import json
+import os
 import statistics
-import sys
+import sysconfig
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
-from runtime.index.bm25 import FieldBm25
-from runtime.index.embedder import Embedder, NoEmbedder, choose_embedder
-from runtime.index.hit import Hit
+from runtime.ids import BlobId, ProjectId, UserId, index_entity
+from runtime.index import dense
+from runtime.index.dense import DenseVectors
+from runtime.index.embedder import Embedder, NoEmbedder, Vectors, choose_embedder
+from runtime.index.entity import IndexEntity
+from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.index.shard import IndexShard
-from runtime.index.source import Files
-from runtime.index.terms import count_terms, term_keys
-from tests.bench.figures import figure as make_figure
+from runtime.index.source import Files, read_file
+from runtime.index.terms import term_keys
+from runtime.index.tree import IndexedTree
+from runtime.project.repository import Author, ProjectRepository
+from runtime.store.seal import Seal
+from tests.bench.figures import figure
 
+SIZES = ((10_000, 2.0), (100_000, 10.0))
+"""Chunks, and the most milliseconds that a search may take."""
 DEPTH = 10
-WINDOW_ROWS = 40
-WORDS_MIN = 4
-PACKAGES = ("runtime", "click", "httpx", "starlette")
+QUESTIONS = 200
+COMMITS = 5
+EMBEDDED_CHUNKS = 600
+AUTHOR = Author(name="Ann", email="ann@example.com")
+OWNER = UserId("ann")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    text: str
-    path: str
-    symbol: str
-    def_line: int
-    last_line: int
+class WordEmbedder:
+    """Texts that share words are near each other. Computes in microseconds what a model computes in milliseconds."""
+
+    name = "words"
+    dimension = 384
+
+    def __init__(self) -> None:
+        self._words = np.random.default_rng(7).normal(size=(8192, self.dimension)).astype(np.float32)
+        self.embedded = 0
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        self.embedded += len(texts)
+        rows = np.empty((len(texts), self.dimension), np.float32)
+        for number, text in enumerate(texts):
+            rows[number] = self._words[np.array(term_keys(text[:500]) or [0]) % len(self._words)].sum(axis=0)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-Rank = Callable[[Question], int]
-"""1 for found first; 0 for not among the first DEPTH."""
+def main() -> None:
+    embedder = WordEmbedder()
+    for size, p50_ms_max in SIZES:
+        files = _files(size)
+        shard = IndexShard(embedder)
+        shard.update(Files("bench", files))
+        questions = _questions(shard)
+        _search(shard, embedder, questions, p50_ms_max)
+        _recall(shard, embedder, questions)
+        asyncio.run(_one_file_commits(embedder, files, questions))
+    _indexing(choose_embedder(Path(os.environ.get("MODEL_CACHE_DIR") or Path(tempfile.gettempdir()) / "bench-models")))
 
 
-def main(folders: Sequence[Path]) -> None:
-    files, questions = _corpus(folders or [_package(name) for name in PACKAGES])
-    models = Path(tempfile.gettempdir()) / "masterbuilder-bench-models"
-    hybrid, lexical = _shard(choose_embedder(models), files), _shard(NoEmbedder(), files)
-    ranks: dict[str, list[int]] = {"windows": [], "hybrid": [], "lexical": [], "named": []}
-    rankers = {
-        "windows": _windows(files),
-        "hybrid": _shard_rank(hybrid, _shows),
-        "lexical": _shard_rank(lexical, _shows),
-        "named": _shard_rank(hybrid, _is_named),
-    }
+def _search(shard: IndexShard, embedder: WordEmbedder, questions: Sequence[str], p50_ms_max: float) -> None:
+    """Asked twice: the second time a question's vector is known, so that what is timed is the search alone."""
     for question in questions:
-        for name, rank in rankers.items():
-            ranks[name].append(rank(question))
-
-    _print("questions", len(questions), "count")
-    for name, target in (("hybrid", 1.3), ("lexical", 1.1)):
-        _compare(f"{name}_mrr", _mrr(ranks[name]), "windows_mrr", _mrr(ranks["windows"]), target)
-        _compare(f"{name}_recall", _recall(ranks[name]), "windows_recall", _recall(ranks["windows"]), 1.0)
-    _print("named_mrr", _mrr(ranks["named"]), "score")
-    for package in sorted({question.path.split("/")[0] for question in questions}):
-        chosen = [number for number, question in enumerate(questions) if question.path.startswith(f"{package}/")]
-        ours, peers = (_mrr([ranks[name][number] for number in chosen]) for name in ("hybrid", "windows"))
-        _print(f"hybrid_mrr_{package}", ours, "score", against=f"windows_mrr {peers:.4g}", ratio=ours / peers)
-    _speed(hybrid, choose_embedder(models), files, questions)
+        shard.search(question, DEPTH)
+    before = embedder.embedded
+    taken = sorted(_ms(partial(shard.search, question, DEPTH)) for question in questions)
+    chunks = f"{shard.status.chunks} chunks"
+    _tell("search_p50", statistics.median(taken), "ms", chunks, at_most=p50_ms_max)
+    _tell("search_p99", taken[len(taken) * 99 // 100], "ms", chunks)
+    _tell("questions_embedded_again", embedder.embedded - before, "count", chunks, at_most=0)
 
 
-def _speed(shard: IndexShard, embedder: Embedder, files: dict[str, bytes], questions: Sequence[Question]) -> None:
-    full, one = [], []
-    changed = min(files)
-    sample = dict(list(files.items())[:40])
-    for attempt in range(3):
-        fresh = IndexShard(embedder)
-        full.append(_timed(partial(fresh.update, Files("full", sample))))
-        edited = {**files, changed: files[changed] + f"\n\ndef added_{attempt}():\n    return {attempt}\n".encode()}
-        one.append(_timed(partial(shard.update, Files("one", edited))))
-    chunks = fresh.status.chunks
-    _print("indexed_per_s", chunks / statistics.median(full), "chunks/s")
-    whole = statistics.median(full) / chunks * shard.status.chunks
-    _compare("one_file_update", statistics.median(one) * 1e3, "full_index", whole * 1e3, 0.1, unit="ms", at_most=True)
-    searches = [_timed(partial(shard.search, question.text, DEPTH)) for question in questions[:200]]
-    _print("search_p50", statistics.median(searches) * 1e3, "ms", at_most=50.0)
-    _print("chunks", shard.status.chunks, "count")
+def _recall(shard: IndexShard, embedder: WordEmbedder, questions: Sequence[str]) -> None:
+    """Of the ten nearest vectors, computed exactly, how many the index gives."""
+    tree = cast("Any", shard)._tree
+    vectors = embedder.embed([chunk.embedded_text for chunk in tree.chunks])
+    index = DenseVectors(np.arange(len(vectors)), vectors)
+    shares = []
+    for query in embedder.embed(questions[:50]):
+        exact = vectors @ query
+        border = np.partition(exact, -DEPTH)[-DEPTH]
+        found = index.nearest(query, DEPTH, None)
+        shares.append(float(np.mean(exact[found] >= border - 1e-6)))
+    kept = "float16" if len(vectors) > dense.FLOAT32_MAX else "float32"
+    _tell("index_recall_at_10", statistics.mean(shares), "share", f"{len(vectors)} vectors in {kept}", at_least=0.99)
 
 
-def _package(name: str) -> Path:
-    spec = find_spec(name)
-    assert spec is not None, f"{name} is installed"
-    assert spec.origin is not None, f"{name} has a folder"
-    return Path(spec.origin).parent
+async def _one_file_commits(embedder: WordEmbedder, files: dict[str, bytes], questions: Sequence[str]) -> None:
+    """From a commit that has landed to an answer with its code, while others ask without a pause."""
+    with tempfile.TemporaryDirectory() as folder:
+        repository = ProjectRepository.init(Path(folder) / "repository", AUTHOR)
+        commit = repository.write_and_commit(dict(files), "all", AUTHOR)
+        blobs = _Blobs(repository.bundle())
+        entity = index_entity(ProjectId("bench"))
+        index = IndexEntity(entity, cast("Any", blobs), embedder, Path(folder) / "index", Seal(bytes(32)))
+        update = UpdateIndex(owner=OWNER, commit=commit, bundle=BlobId("0"))
+        status = await index.receive(update)
+        await index.saved()
+        asking = asyncio.create_task(_ask_on(index, questions))
+        taken, embedded = [], []
+        for number in range(COMMITS):
+            text = f"def landed_{number}_commit():\n    return {number}\n"
+            commit = await asyncio.to_thread(repository.write_and_commit, {"bench_added.py": text}, "one", AUTHOR)
+            blobs.bundle = await asyncio.to_thread(repository.bundle)
+            began_s = time.perf_counter()
+            status = await index.receive(UpdateIndex(owner=OWNER, commit=commit, bundle=BlobId("0")))
+            found = await index.receive(SearchIndex(owner=OWNER, query=f"landed_{number}_commit", limit=1))
+            taken.append((time.perf_counter() - began_s) * 1e3)
+            assert isinstance(found, Found)
+            assert (found.commit, found.hits[0].path) == (commit, "bench_added.py")
+            embedded.append(cast("Any", status).embedded)
+        asking.cancel()
+        asked = (await asyncio.gather(asking, return_exceptions=True))[0]
+        await index.saved()
+    chunks = f"{cast('Any', status).chunks} chunks"
+    _tell("one_file_commit", statistics.median(taken), "ms", f"{chunks}, searched meanwhile", at_most=2000)
+    _tell("one_file_commit_embedded", max(embedded), "chunks", chunks, at_most=1)
+    assert isinstance(asked, asyncio.CancelledError), asked
 
 
-def _corpus(folders: Sequence[Path]) -> tuple[dict[str, bytes], list[Question]]:
-    files: dict[str, bytes] = {}
-    questions: list[Question] = []
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            name = str(path.relative_to(folder.parent))
-            source = path.read_text(encoding="utf-8")
-            lines = source.split("\n")
-            for node, symbol in _functions(ast.parse(source), ""):
-                docstring = ast.get_docstring(node)
-                if docstring:
-                    sentence = " ".join(docstring.split("\n\n")[0].split()).split(". ")[0]
-                    questions.append(
-                        Question(
-                            text=sentence,
-                            path=name,
-                            symbol=symbol,
-                            def_line=node.lineno,
-                            last_line=node.end_lineno or node.lineno,
-                        )
-                    )
-                    _blank(lines, node.body[0])
-            files[name] = "\n".join(lines).encode()
-    said = Counter(question.text for question in questions)
-    return files, [it for it in questions if said[it.text] == 1 and len(it.text.split()) >= WORDS_MIN]
+async def _ask_on(index: IndexEntity, questions: Sequence[str]) -> None:
+    while True:
+        for question in questions:
+            await index.receive(SearchIndex(owner=OWNER, query=question, limit=DEPTH))
+            await asyncio.sleep(0.01)
 
 
-def _functions(node: ast.AST, outer: str) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield child, outer + child.name
-        elif isinstance(child, ast.ClassDef):
-            yield from _functions(child, f"{outer}{child.name}.")
-        elif isinstance(child, ast.If | ast.Try):
-            yield from _functions(child, outer)
+class _Blobs:
+    def __init__(self, bundle: bytes) -> None:
+        self.bundle = bundle
+
+    async def get_blob(self, blob: BlobId) -> bytes:
+        return self.bundle
 
 
-def _blank(lines: list[str], statement: ast.stmt) -> None:
-    first, last = statement.lineno - 1, statement.end_lineno or statement.lineno
-    lines[first] = " " * statement.col_offset + "..."
-    lines[first + 1 : last] = [""] * (last - first - 1)
-
-
-def _shard(embedder: Embedder, files: dict[str, bytes]) -> IndexShard:
-    shard = IndexShard(embedder)
-    shard.update(Files("bench", files))
-    return shard
-
-
-def _shard_rank(shard: IndexShard, finds: Callable[[Hit, Question], bool]) -> Rank:
-    def rank(question: Question) -> int:
-        hits = shard.search(question.text, DEPTH)
-        return next((number for number, hit in enumerate(hits, 1) if finds(hit, question)), 0)
-
-    return rank
-
-
-def _is_named(hit: Hit, question: Question) -> bool:
-    return (hit.path, hit.symbol) == (question.path, question.symbol)
-
-
-def _shows(hit: Hit, question: Question) -> bool:
-    is_shown = hit.path == question.path and hit.start_line <= question.def_line <= hit.end_line
-    return _is_named(hit, question) or (is_shown and hit.symbol != "")
-
-
-def _windows(files: dict[str, bytes]) -> Rank:
-    windows = [
-        (path, start + 1, "\n".join(lines[start : start + WINDOW_ROWS]))
-        for path, content in sorted(files.items())
-        for lines in [content.decode().split("\n")]
-        for start in range(0, len(lines), WINDOW_ROWS)
-    ]
-    index = FieldBm25.of([count_terms((text,)) for _, _, text in windows], (1.0,))
-
-    def rank(question: Question) -> int:
-        scores = index.scores(np.array(term_keys(question.text), dtype=np.int64))
-        for number, place in enumerate(np.argsort(-scores, kind="stable")[:DEPTH], 1):
-            path, first, _ = windows[place]
-            if path == question.path and first <= question.last_line and question.def_line < first + WINDOW_ROWS:
-                return number
-        return 0
-
-    return rank
-
-
-def _mrr(ranks: Sequence[int]) -> float:
-    return statistics.mean(1 / rank if rank else 0.0 for rank in ranks)
-
-
-def _recall(ranks: Sequence[int]) -> float:
-    return statistics.mean(float(rank > 0) for rank in ranks)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _compare(
-    figure: str, value: float, peer: str, against: float, target: float, *, unit: str = "score", at_most: bool = False
-) -> None:
-    ratio = value / against
-    holds = ratio <= target if at_most else ratio >= target
-    _line(
-        figure,
-        value,
-        unit,
-        f"{peer} {against:.4g}",
-        round(ratio, 4),
-        f"ratio {'<=' if at_most else '>='} {target}",
-        holds,
+def _indexing(model: Embedder) -> None:
+    """A whole index beside nothing but the embedding of the same chunks, in turn."""
+    files = _files(EMBEDDED_CHUNKS)
+    tree = IndexedTree.empty(NoEmbedder()).updated(Files("bench", files), NoEmbedder())
+    texts = [chunk.embedded_text for chunk in tree.chunks]
+    whole, bare = [], []
+    for number in range(3):
+        bare.append(_ms(partial(model.embed, texts)))
+        whole.append(_ms(partial(IndexShard(model).update, Files(str(number), files))))
+    ratio = statistics.median(w / b for w, b in zip(whole, bare, strict=True))
+    _tell(
+        "indexing", statistics.median(whole), "ms", f"{len(texts)} chunks by {model.name}", ratio=ratio, ratio_max=1.2
     )
 
 
-def _print(
-    figure: str,
+def _files(chunks: int) -> dict[str, bytes]:
+    """Installed Python, as much of it as gives about so many chunks."""
+    root = Path(sysconfig.get_path("purelib"))
+    files: dict[str, bytes] = {}
+    found = 0
+    for path in sorted(root.rglob("*.py")):
+        content = path.read_bytes()
+        files[str(path.relative_to(root))] = content
+        found += _chunks_in(str(path), content)
+        if found >= chunks:
+            return files
+    return files
+
+
+def _chunks_in(path: str, content: bytes) -> int:
+    return len(read_file(path, content).chunks)
+
+
+def _questions(shard: IndexShard) -> list[str]:
+    chunks = cast("Any", shard)._tree.chunks
+    said = [chunk.docstring for chunk in chunks[:: max(1, len(chunks) // 2000)] if len(chunk.docstring.split()) > 3]
+    return list(dict.fromkeys(said))[:QUESTIONS]
+
+
+def _ms(work: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    work()
+    return (time.perf_counter() - began_s) * 1e3
+
+
+def _tell(
+    name: str,
     value: float,
     unit: str,
+    against: str,
     *,
     at_most: float | None = None,
-    against: str | None = None,
+    at_least: float | None = None,
     ratio: float | None = None,
+    ratio_max: float | None = None,
 ) -> None:
-    holds = at_most is None or value <= at_most
-    _line(figure, value, unit, against, ratio, None if at_most is None else f"<= {at_most}", holds)
-
-
-def _line(
-    figure: str, value: float, unit: str, against: str | None, ratio: float | None, target: str | None, holds: bool
-) -> None:
-    ratio = ratio and round(ratio, 4)
-    line = make_figure("index", figure, round(value, 4), unit, against=against, ratio=ratio, target=target, holds=holds)
+    target = None
+    holds = True
+    if at_most is not None:
+        target, holds = f"<= {at_most}", value <= at_most
+    if at_least is not None:
+        target, holds = f">= {at_least}", value >= at_least
+    if ratio is not None and ratio_max is not None:
+        target, holds = f"ratio <= {ratio_max}", ratio <= ratio_max
+    line = figure(
+        "index",
+        name,
+        round(value, 4),
+        unit,
+        against=against,
+        ratio=ratio and round(ratio, 4),
+        target=target,
+        holds=holds,
+    )
     print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    main()

@@ -8,6 +8,7 @@ import pytest
 
 from runtime.errors import BadInputError
 from runtime.index import folder as folders
+from runtime.index.chunk import FILE_BYTES_MAX
 from runtime.index.folder import Folder
 
 
@@ -66,7 +67,8 @@ def test_links_and_pipes__are_not_read(tmp_path: Path) -> None:
     source = Folder(code)
 
     assert set(source.ids) == {"a.py"}
-    assert source.read(["a.py", "file.py", "pipe.py", "gone.py"]) == {"a.py": b"# a.py\n"}
+    read = source.read(["a.py", "file.py", "pipe.py", "gone.py"])
+    assert [(path, it.chunks[0].text) for path, it in read.items()] == [("a.py", "# a.py")]
 
 
 def test_an_id__changes_with_the_content_also_where_size_and_time_do_not(tmp_path: Path) -> None:
@@ -81,13 +83,10 @@ def test_an_id__changes_with_the_content_also_where_size_and_time_do_not(tmp_pat
     assert before.commit != after.commit
 
 
-def test_a_large_file__is_read_no_further_than_to_see_that_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(folders, "FILE_BYTES_MAX", 10)
-    (tmp_path / "a.txt").write_text("x" * 1000)
+def test_a_large_file__is_told_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x" * (FILE_BYTES_MAX + 5))
 
-    assert len(Folder(tmp_path).read(["a.txt"])["a.txt"]) == 11
+    assert Folder(tmp_path).read(["a.txt"])["a.txt"].skipped == "larger than 1 MiB"
 
 
 def test_too_many_files__are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

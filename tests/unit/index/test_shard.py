@@ -15,7 +15,7 @@ from runtime.errors import StoreUnavailableError
 from runtime.index.embedder import Embedder, NoEmbedder
 from runtime.index.saved import MAGIC
 from runtime.index.shard import HITS_MAX, IndexShard
-from runtime.index.source import Files
+from runtime.index.source import Files, Reading
 from runtime.store.seal import Seal
 
 SEAL = Seal(bytes(range(32)))
@@ -193,7 +193,7 @@ class Watched(Files):
         super().__init__(commit, files)
         self.read_paths: list[str] = []
 
-    def read(self, paths: Collection[str]) -> Mapping[str, bytes]:
+    def read(self, paths: Collection[str]) -> Mapping[str, Reading]:
         self.read_paths += paths
         return super().read([path for path in paths if path != "vanished.py"])
 
