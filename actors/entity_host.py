@@ -30,7 +30,7 @@ from runtime.store.seal import Seal
 
 log = logging.getLogger(__name__)
 
-INDEX_ONLY = ("index",)
+INDEX_ONLY = ("index", "documents")
 """Shards are CPU and parsers, which would stall sessions; they journal nothing, git is their journal."""
 SLOW_TO_IMPORT = "openai"
 """Imported beside the first work, so that a host that was killed answers again without waiting for it."""
@@ -123,13 +123,20 @@ async def _pardon(host: Host, entity: EntityId) -> bool:
 
 
 def _index(settings: Settings, ledger: LedgerHandle) -> dict[str, Factory]:
+    from runtime.documents.entity import DocumentsEntity
+    from runtime.documents.reading import DocumentReader
+    from runtime.implementer.sandbox import Sandbox
     from runtime.index.embedder import choose_embedder
     from runtime.index.entity import IndexEntity
 
     embedder = choose_embedder(settings.models_dir)
     folder = settings.data_dir / "index"
     seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
-    return {"index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal, ledger)}
+    reader = DocumentReader(Sandbox())
+    return {
+        "index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal, ledger),
+        "documents": lambda entity: DocumentsEntity(entity, ledger, embedder, folder, seal, reader),
+    }
 
 
 def _probes(entities: EntitiesHandle) -> dict[str, Factory]:
@@ -142,6 +149,7 @@ def _product(
     settings: Settings, ledger: LedgerHandle, entities: EntitiesHandle, scratch_dir: Path
 ) -> dict[str, Factory]:
     from actors.model_calls import model_calls
+    from runtime.documents.library import Library
     from runtime.project.project import Project
     from runtime.project.workshop import Workshop
     from runtime.session.session import UserSession
@@ -158,5 +166,6 @@ def _product(
     )
     return {
         "project": lambda entity: Project(entity, workshop),
+        "library": lambda entity: Library(entity, ledger, entities),
         "user": lambda entity: UserSession(entity, settings, ledger, ledger, entities, workshop.implementers),
     }

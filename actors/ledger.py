@@ -442,6 +442,9 @@ class LedgerHandle:
     async def get_blob(self, blob: BlobId) -> bytes:
         return await self._ask(Ledger.get_blob, blob)
 
+    async def remove_blob(self, blob: BlobId) -> bool:
+        return await self._ask(Ledger.remove_blob, blob)
+
     async def mismatches(self) -> Sequence[Mismatch]:
         return await self._ask(Ledger.mismatches)
 

@@ -78,6 +78,8 @@ class Settings(BaseModel):
     verify_every_n_items: int = Field(default=5, ge=1)
     download_link_ttl_hours: int = Field(default=24, ge=1, le=720)
     brief_bytes_max: int = Field(default=64 << 10, ge=1)
+    rag_max_bytes: int = Field(default=20_000_000, ge=1)
+    """Of one document."""
     call_timeout_s: float = Field(default=120.0, gt=0)
     openai_compatible_json: str = ""
     """More model services: see runtime/catalogue/endpoints.py."""

@@ -9,6 +9,8 @@ UserId = NewType("UserId", str)
 ProjectId = NewType("ProjectId", str)
 TaskId = NewType("TaskId", str)
 """An item of a plan: `T-001`."""
+DocumentId = NewType("DocumentId", str)
+"""A document that somebody uploaded: a random UUID."""
 EntityId = NewType("EntityId", str)
 """`<kind>:<name>`, for example `project:6f1c...` or `user:local-admin`."""
 RunId = NewType("RunId", str)
@@ -21,6 +23,8 @@ BlobId = NewType("BlobId", str)
 PARTITION_COUNT = 1024
 
 LOCAL_ADMIN = UserId("local-admin")
+EVERYBODY = UserId("*everybody*")
+"""Whose documents are for everybody. No person has this id."""
 
 
 def new_project_id() -> ProjectId:
@@ -41,6 +45,16 @@ def user_entity(user: UserId) -> EntityId:
 
 def index_entity(project: ProjectId) -> EntityId:
     return EntityId(f"index:{project}")
+
+
+def library_entity(user: UserId) -> EntityId:
+    """Which documents a person has."""
+    return EntityId(f"library:{user}")
+
+
+def documents_entity(user: UserId) -> EntityId:
+    """The index of a person's documents."""
+    return EntityId(f"documents:{user}")
 
 
 def kind_of(entity: EntityId) -> str:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 import uuid
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, TypeVar
 
@@ -20,8 +22,12 @@ from pydantic import (
     StringConstraints,
     ValidationError,
 )
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
+from runtime.documents.messages import THRESHOLD, TOP_K
 from runtime.errors import BadInputError, TooLargeError
 from runtime.index.filter import LANGUAGES
 from runtime.ledger.money import UCREDITS_PER_CREDIT
@@ -33,6 +39,8 @@ KEY = re.compile(r"[\x21-\x7e]{1,200}")
 CREDITS_MAX = 10**9
 DEPTH_MAX = 50
 SEARCH_HITS_MAX = 50
+FORM_BYTES_MAX = 64 << 10
+"""Of a form, beside its file."""
 PROBLEMS_MAX = 5
 PROBLEM_CHARACTERS_MAX = 300
 CORRECT = "Correct it and send it again."
@@ -112,6 +120,12 @@ class SearchBody(Body):
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class RagSearchBody(Body):
+    query: Words
+    top_k: Annotated[StrictInt, Field(ge=1, le=SEARCH_HITS_MAX)] = TOP_K
+    threshold: Annotated[float, Field(ge=0, le=1)] = THRESHOLD
+
+
 class AnswerBody(Body):
     text: Words
 
@@ -182,6 +196,34 @@ async def read_body(request: Request, model: type[Parsed], bytes_max: int) -> Pa
     data = await read_bytes(request, bytes_max)
     is_json = "json" in request.headers.get("content-type", "").lower()
     return checked(await asyncio.to_thread(_document, data, is_json), model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    filename: str
+    content: bytes
+    fields: Mapping[str, str]
+
+
+async def read_upload(request: Request, bytes_max: int) -> Upload:
+    """A form with one `file`. Raises TooLargeError as soon as the bound is passed, and BadInputError."""
+    body = await read_bytes(request, bytes_max + FORM_BYTES_MAX)
+
+    async def once() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(request.headers, once(), max_files=1, max_fields=8, max_part_size=FORM_BYTES_MAX)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError, FormParserError):
+        raise BadInputError("The body is no multipart form with one file.", "Send it as multipart/form-data.") from None
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise BadInputError("The form has no file.", "Send the document in the field `file`.")
+    content = await file.read()
+    await form.close()
+    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    return Upload(filename=file.filename or "", content=content, fields=fields)
 
 
 def idempotency_key(request: Request, action: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby, pairwise
 from pathlib import PurePosixPath
+from typing import Literal
 
 from runtime.index.definition import Definition, definitions_of
 
@@ -20,6 +21,10 @@ _BINARY_SAMPLE_BYTES = 8192
 _GENERATED_NAMES = {"package-lock.json", "yarn.lock", "pnpm-lock.yaml", "poetry.lock", "uv.lock", "go.sum"}
 _GENERATED_SUFFIXES = (".min.js", ".min.css", ".map")
 _MARKDOWN_SUFFIXES = {".md", ".markdown", ".mdx"}
+
+
+Kind = Literal["function", "class", "module", "text", "passage"]
+"""`module` is what is left of one; `text` is no code, or of a language that is not read; `passage` is of a document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +43,18 @@ class Chunk:
     """`Class.method`; headings of a Markdown section (`Install > Docker`); empty for the rest of a module."""
     docstring: str
     text: str
+    kind: Kind = "text"
+    page: int | None = None
+    """From 1, of a passage of a document that has pages."""
 
     @property
     def embedded_text(self) -> str:
-        """Path, symbol and docstring first: with them the ranking is better than with the code alone."""
+        """Path, symbol and docstring first: with them the ranking is better than with the code alone.
+
+        A passage's path is its document's id, which means nothing.
+        """
+        if self.kind == "passage":
+            return f"{self.symbol}\n{self.text}" if self.symbol else self.text
         is_shown = self.docstring in " ".join(self.text.split())
         head = [self.path, self.symbol, "" if is_shown else self.docstring]
         return "\n".join([*(part for part in head if part), self.text])

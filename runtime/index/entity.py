@@ -14,8 +14,8 @@ from runtime.errors import BadInputError, MasterbuilderError
 from runtime.ids import EntityId, ProjectId, name_of
 from runtime.index.embedder import Embedder
 from runtime.index.hit import IndexStatus
+from runtime.index.kept import KeptShard
 from runtime.index.messages import Found, SearchIndex, UpdateIndex
-from runtime.index.shard import IndexShard
 from runtime.index.source import Reading, read_file
 from runtime.ledger.port import Ledger
 from runtime.project.repository import ProjectRepository
@@ -48,12 +48,8 @@ class IndexEntity(Entity[None]):
         self._query_ms: list[int] = []
         """Since the last update."""
         self._ledger = ledger
-        self._file = folder / f"{name_of(entity)}.index"
-        self._seal = seal
-        self._shard = IndexShard(embedder)
-        self._saving: asyncio.Task[None] | None = None
-        self._saved = ""
-        """The commit that the file stands at."""
+        self._kept = KeptShard(folder / f"{name_of(entity)}.index", seal, embedder)
+        self._shard = self._kept.shard
 
     def initial(self) -> None:
         return None
@@ -68,7 +64,7 @@ class IndexEntity(Entity[None]):
         return False
 
     async def wake(self) -> None:
-        self._saved = (await asyncio.to_thread(self._shard.load, self._file, self._seal)).commit
+        await self._kept.load()
 
     async def receive(self, message: Any) -> IndexStatus | Found:
         match message:
@@ -78,7 +74,7 @@ class IndexEntity(Entity[None]):
                 if self._shard.status.commit != commit:
                     began_s = time.monotonic()
                     await asyncio.to_thread(self._update, commit, await self._ledger.get_blob(bundle))
-                    self._save_soon()
+                    self._kept.save_soon()
                     await self._report(_ms_since(began_s))
                 return self._shard.status
             case _:
@@ -97,22 +93,7 @@ class IndexEntity(Entity[None]):
             self._shard.update(RepositorySource(commit, repository))
 
     async def saved(self) -> None:
-        """Waits until the last update is in the file, or cannot be."""
-        if self._saving is not None:
-            await self._saving
-
-    def _save_soon(self) -> None:
-        """Beside what comes next. Updates that come meanwhile are saved together, once."""
-        if self._saving is None or self._saving.done():
-            self._saving = asyncio.create_task(self._save())
-
-    async def _save(self) -> None:
-        while self._saved != (commit := self._shard.status.commit):
-            try:
-                await asyncio.to_thread(self._shard.save, self._file, self._seal)
-            except MasterbuilderError as error:
-                log.warning("the index of %s is kept in memory alone: %s", self._project, error)
-            self._saved = commit
+        await self._kept.saved()
 
     async def _report(self, update_ms: int) -> None:
         """A figure that is lost spoils no index."""

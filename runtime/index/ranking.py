@@ -76,6 +76,22 @@ class Ranking:
         order = np.argsort(-scores, kind="stable")[:limit]
         return [_ranked(int(places[it]), scores[it], parts[:, it]) for it in order if scores[it] > 0]
 
+    def similar(self, query: str, vector: Vectors | None, limit: int) -> list[tuple[int, float]]:
+        """At most `limit` chunks that mean the most like `query`, each with the cosine; best first.
+
+        Without vectors they are those whose words fit best, each with its share of the best one's.
+        """
+        if self._dense is None or vector is None:
+            return [(it.place, it.score) for it in self.best(query, None, limit)]
+        places = self._near(self._dense, vector, limit, None)
+        return [
+            (int(place), float(cosine)) for place, cosine in zip(places, self._cosines(vector, places), strict=True)
+        ]
+
+    def _cosines(self, vector: Vectors, places: npt.NDArray[np.intp]) -> Scores:
+        assert self._dense is not None
+        return self._dense.cosines(vector, self._rows[places])
+
     def _near(self, dense: DenseVectors, vector: Vectors, count: int, allowed: Flags | None) -> npt.NDArray[np.intp]:
         """The chunks with the nearest vectors."""
         allowed_rows = None

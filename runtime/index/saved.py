@@ -3,10 +3,10 @@
 import hashlib
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from runtime.index.chunk import Chunk
@@ -25,42 +25,34 @@ class UnusableIndexError(ValueError):
     """The bytes are not an index that this version can use with this embedder. The index has to be rebuilt."""
 
 
-class _SavedChunk(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    start_line: int = Field(ge=1)
-    end_line: int = Field(ge=1)
-    symbol: str
-    docstring: str
-    text: str
-
-
-class _SavedFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _SavedFile(msgspec.Struct, forbid_unknown_fields=True):
     content_id: str
     skipped: str
-    chunks: list[_SavedChunk]
+    chunks: list[Chunk]
 
 
-class _SavedTree(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _SavedTree(msgspec.Struct, forbid_unknown_fields=True):
     commit: str
     embedder: str
     files: dict[str, _SavedFile]
 
 
+_decoder = msgspec.msgpack.Decoder(_SavedTree)
+
+
 def index_bytes(tree: IndexedTree, embedder: Embedder) -> bytes:
-    """MAGIC, the SHA-256 of the rest, and the rest: safetensors with `tree` (JSON), `ids` and `vectors`."""
+    """MAGIC, the SHA-256 of the rest, and the rest: safetensors with `tree` (msgpack), `ids` and `vectors`."""
     dense = tree.dense or DenseVectors.empty(1)
     described = _SavedTree(
         commit=tree.commit,
         embedder=embedder.name,
-        files={path: _described(file) for path, file in tree.files.items()},
+        files={
+            path: _SavedFile(content_id=file.content_id, skipped=file.skipped, chunks=list(file.chunks))
+            for path, file in tree.files.items()
+        },
     )
     tensors: dict[str, npt.NDArray[Any]] = {
-        "tree": np.frombuffer(described.model_dump_json().encode(), dtype=np.uint8),
+        "tree": np.frombuffer(msgspec.msgpack.encode(described), dtype=np.uint8),
         "ids": dense.ids,
         "vectors": dense.vectors,
     }
@@ -77,14 +69,17 @@ def index_from_bytes(saved: bytes, embedder: Embedder) -> IndexedTree:
         raise UnusableIndexError("it is damaged")
     try:
         tensors = safetensors.numpy.load(content)
-        described = _SavedTree.model_validate_json(tensors["tree"].tobytes())
+        described = _decoder.decode(tensors["tree"].tobytes())
         ids, vectors = tensors["ids"], tensors["vectors"]
-    except (SafetensorError, ValidationError, KeyError) as error:
+    except (SafetensorError, msgspec.DecodeError, KeyError) as error:
         raise UnusableIndexError(f"it is not laid out as an index is: {error}") from error
     if described.embedder != embedder.name:
         raise UnusableIndexError(f"it was made with {described.embedder}, not with {embedder.name}")
 
-    files = {path: _restored(path, file) for path, file in sorted(described.files.items())}
+    files = {
+        path: IndexedFile.of(file.content_id, Reading(chunks=file.chunks, skipped=file.skipped))
+        for path, file in sorted(described.files.items())
+    }
     if embedder.dimension == 0:
         return IndexedTree.of(described.commit, files, None, 0)
     is_matrix = vectors.dtype == np.float32 and vectors.shape == (len(ids), embedder.dimension)
@@ -93,32 +88,3 @@ def index_from_bytes(saved: bytes, embedder: Embedder) -> IndexedTree:
     if not np.array_equal(ids, sorted({it for file in files.values() for it in file.ids})):
         raise UnusableIndexError("its vectors are not those of its chunks")
     return IndexedTree.of(described.commit, files, DenseVectors(ids, vectors), 0)
-
-
-def _described(file: IndexedFile) -> _SavedFile:
-    chunks = [
-        _SavedChunk(
-            start_line=chunk.start_line,
-            end_line=chunk.end_line,
-            symbol=chunk.symbol,
-            docstring=chunk.docstring,
-            text=chunk.text,
-        )
-        for chunk in file.chunks
-    ]
-    return _SavedFile(content_id=file.content_id, skipped=file.skipped, chunks=chunks)
-
-
-def _restored(path: str, file: _SavedFile) -> IndexedFile:
-    chunks = [
-        Chunk(
-            path=path,
-            start_line=chunk.start_line,
-            end_line=chunk.end_line,
-            symbol=chunk.symbol,
-            docstring=chunk.docstring,
-            text=chunk.text,
-        )
-        for chunk in file.chunks
-    ]
-    return IndexedFile.of(file.content_id, Reading(chunks=chunks, skipped=file.skipped))

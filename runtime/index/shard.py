@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from runtime.errors import StoreUnavailableError
+from runtime.index.chunk import Chunk
 from runtime.index.embedder import Embedder, Vectors
 from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.hit import Hit, IndexStatus
@@ -53,6 +54,11 @@ class IndexShard:
         """Paths that are not, or not wholly, searchable, each with the reason."""
         return {path: file.skipped for path, file in self._tree.files.items() if file.skipped}
 
+    @property
+    def chunk_counts(self) -> Mapping[str, int]:
+        """Of each path."""
+        return {path: len(file.chunks) for path, file in self._tree.files.items()}
+
     def update(self, source: Source) -> IndexStatus:
         """Makes `source` what is searched. Idempotent.
 
@@ -76,6 +82,14 @@ class IndexShard:
         limit = max(0, min(limit, HITS_MAX))
         best = tree.ranking.best(query, self._vector_of(query), limit, tree.allowed(wanted))
         return [_hit(tree, ranked) for ranked in best if ranked.score >= score_min]
+
+    def similar(self, query: str, limit: int) -> list[tuple[Chunk, float]]:
+        """At most `limit` chunks that mean the most like `query`, best first, as `Ranking.similar` has them."""
+        tree = self._tree
+        query = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
+        if not tree.chunks or not query.strip():
+            return []
+        return [(tree.chunks[place], it) for place, it in tree.ranking.similar(query, self._vector_of(query), limit)]
 
     def _embedded(self, query: str) -> Vectors | None:
         """None where there are no vectors."""

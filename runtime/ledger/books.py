@@ -228,6 +228,9 @@ class Books(KeyBook, ModelBook, OrderBook, PersonBook, TokenBook):
     async def get_blob(self, blob: BlobId) -> bytes:
         return await self._blobs.get(blob)
 
+    async def remove_blob(self, blob: BlobId) -> bool:
+        return await self._blobs.remove(blob)
+
     async def mismatches(self) -> Sequence[Mismatch]:
         found = [Mismatch(subject=subject, text=text) for subject, text in await self._rows("mismatches", {})]
         return [replace(each, user=await self._user_of(each.subject)) for each in found]

@@ -731,5 +731,8 @@ class Ledger(Protocol):
     async def get_blob(self, blob: BlobId) -> bytes:
         """Raises NotFoundError."""
 
+    async def remove_blob(self, blob: BlobId) -> bool:
+        """For whoever knows that nothing else names it. False where it stays for now; True also where it is gone."""
+
     async def mismatches(self) -> Sequence[Mismatch]:
         """Everything that does not add up; empty when the books are right."""

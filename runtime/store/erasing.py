@@ -35,6 +35,7 @@ REST = timedelta(minutes=1)
 """Between the request and the erasure, so that what began before it has ended: messages, and tokens that doors know."""
 PATIENCE = timedelta(hours=12)
 """After it nobody is waited for any more."""
+LIBRARY = "library"
 INDEX = "index"
 """The folder of index shards, in the data folder: see `_index` in `actors/entity_host.py`."""
 ENTRIES_PER_SHARE = 250_000
@@ -130,6 +131,7 @@ def _files_of(connection: duckdb.DuckDBPyConnection, seal: Seal, user: UserId) -
     entities = [EntityId(entity) for entity, *_ in rows]
     blobs = blobs_of_entities(connection, seal, entities)
     shards = [f"{INDEX}/{name_of(entity)}.index" for entity in entities if kind_of(entity) == PROJECT]
+    shards += [f"{INDEX}/library-{name_of(entity)}.index" for entity in entities if kind_of(entity) == LIBRARY]
     return [*(f"{BLOBS}/{blob[:2]}/{blob}" for blob in sorted(blobs)), *shards]
 
 

@@ -587,6 +587,10 @@ class MemoryLedger:
             raise NotFoundError(f"There is no file {blob}.")
         return self._blobs[blob]
 
+    async def remove_blob(self, blob: BlobId) -> bool:
+        self._blobs.pop(blob, None)
+        return True
+
     async def mismatches(self) -> Sequence[Mismatch]:
         """Nothing is stored twice here, so nothing can disagree."""
         return []

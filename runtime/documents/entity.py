@@ -1,0 +1,168 @@
+"""The index of one person's documents as an entity. It has no journal: the library has, and names the files."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime.documents.formats import recognise
+from runtime.documents.messages import (
+    DocumentsFound,
+    DocumentsIndexed,
+    PassageHit,
+    SearchDocuments,
+    StoredDocument,
+    UpdateDocuments,
+    version_of,
+)
+from runtime.documents.passages import passages_of
+from runtime.documents.reading import DocumentReader
+from runtime.entity.entity import Entity
+from runtime.entity.journal import EventRecord
+from runtime.errors import BadInputError, ExpiredError, NotFoundError, RefusedError
+from runtime.ids import DocumentId, EntityId, name_of
+from runtime.index.chunk import Chunk
+from runtime.index.embedder import Embedder
+from runtime.index.kept import KeptShard
+from runtime.index.source import Reading
+from runtime.ledger.port import Ledger
+from runtime.store.seal import Seal
+
+PASSAGES_MAX = 60_000
+"""Of one document: 20 MB of text and its overlaps. What is beyond is not searched, and the document says so."""
+KEYWORD_BONUS = 0.05
+"""Source: spec/assistant.md §10."""
+
+_ID_BYTES = 36
+"""A stored file begins with its document's id."""
+_WORD = re.compile(r"\w+")
+
+log = logging.getLogger(__name__)
+
+
+class DocumentsEntity(Entity[None]):
+    """Holds one shard, in which a document is a file and a passage a chunk. Lost, it is read from the files again."""
+
+    kind = "documents"
+    read_only = (SearchDocuments,)
+
+    def __init__(
+        self, entity: EntityId, ledger: Ledger, embedder: Embedder, folder: Path, seal: Seal, reader: DocumentReader
+    ) -> None:
+        self._ledger = ledger
+        self._reader = reader
+        self._kept = KeptShard(folder / f"library-{name_of(entity)}.index", seal, embedder)
+        self._shard = self._kept.shard
+
+    def initial(self) -> None:
+        return None
+
+    def fold(self, state: None, event: EventRecord) -> None:
+        return None
+
+    def head(self, state: None) -> Mapping[str, Any]:
+        return {}
+
+    def is_open(self, state: None) -> bool:
+        return False
+
+    async def wake(self) -> None:
+        await self._kept.load()
+
+    async def receive(self, message: Any) -> DocumentsIndexed | DocumentsFound:
+        match message:
+            case SearchDocuments():
+                return await self._search(message)
+            case UpdateDocuments(documents=documents):
+                return await self._update(documents)
+            case _:
+                raise BadInputError(f"An index of documents does not understand {type(message).__name__}.")
+
+    async def saved(self) -> None:
+        await self._kept.saved()
+
+    async def _update(self, documents: Sequence[StoredDocument]) -> DocumentsIndexed:
+        known = self._shard.chunk_counts
+        readings: dict[str, Reading] = {}
+        failed: dict[DocumentId, str] = {}
+        for document in documents:
+            if document.id not in known:
+                try:
+                    readings[document.id] = await self._read(document)
+                except (RefusedError, ExpiredError) as error:
+                    failed[document.id] = error.message
+        kept = [document.id for document in documents if document.id not in failed]
+        version = version_of(kept)
+        if self._shard.status.commit != version:
+            await asyncio.to_thread(self._shard.update, _Documents(version, kept, readings))
+            self._kept.save_soon()
+        counts = self._shard.chunk_counts
+        return DocumentsIndexed(version=version, chunks={it: counts[it] for it in kept}, failed=failed)
+
+    async def _read(self, document: StoredDocument) -> Reading:
+        """Raises RefusedError for what cannot be read. What only does not answer now goes up: it is tried again."""
+        try:
+            stored = await self._ledger.get_blob(document.blob)
+        except NotFoundError as error:
+            raise BadInputError("The upload was cut off.", "Send it again.") from error
+        recognised = await asyncio.to_thread(recognise, document.filename, stored[_ID_BYTES:])
+        sections = await self._reader.read(recognised)
+        return await asyncio.to_thread(_reading, document.id, sections)
+
+    async def _search(self, it: SearchDocuments) -> DocumentsFound:
+        version = self._shard.status.commit
+        near = await asyncio.to_thread(self._shard.similar, it.query, 2 * it.limit)
+        hits = [_hit(chunk, similarity, it.query) for chunk, similarity in near if similarity >= it.score_min]
+        best = sorted(hits, key=lambda hit: -hit.score)[: it.limit]
+        return DocumentsFound(version=version, embedder=self._shard.status.embedder, hits=best)
+
+
+class _Documents:
+    """What is searched: passages that were read before, and those of documents that are read now."""
+
+    def __init__(self, version: str, documents: Sequence[DocumentId], readings: Mapping[str, Reading]) -> None:
+        self.commit = version
+        self.ids = {str(document): str(document) for document in documents}
+        self._readings = readings
+
+    def read(self, paths: Collection[str]) -> Mapping[str, Reading]:
+        return {path: self._readings[path] for path in paths if path in self._readings}
+
+
+def _reading(document: DocumentId, sections: Any) -> Reading:
+    chunks: list[Chunk] = []
+    for passage in passages_of(sections):
+        if len(chunks) == PASSAGES_MAX:
+            return Reading(chunks=chunks, skipped=f"only its first {PASSAGES_MAX} passages")
+        chunks.append(
+            Chunk(
+                path=document,
+                start_line=passage.index + 1,
+                end_line=passage.index + 1,
+                symbol=passage.heading,
+                docstring="",
+                text=passage.text,
+                kind="passage",
+                page=passage.page,
+            )
+        )
+    return Reading(chunks=chunks)
+
+
+def _hit(chunk: Chunk, similarity: float, query: str) -> PassageHit:
+    """Every distinct word of the query that is in the passage adds KEYWORD_BONUS, up to 1."""
+    said = set(_WORD.findall(chunk.text.lower()))
+    matches = len(said & set(_WORD.findall(query.lower())))
+    return PassageHit(
+        document=DocumentId(chunk.path),
+        filename="",
+        index=chunk.start_line - 1,
+        page=chunk.page,
+        heading=chunk.symbol,
+        text=chunk.text,
+        similarity=similarity,
+        keyword_matches=matches,
+        score=min(1.0, similarity + KEYWORD_BONUS * matches),
+    )
