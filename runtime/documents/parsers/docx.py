@@ -171,7 +171,8 @@ class _Story(_Listener):
                 self._paragraphs[-1].level = self._levels.get(attributes.get("val", ""), 0)
             case "outlineLvl" if self._paragraphs:
                 self._paragraphs[-1].level = _outline_level(attributes.get("val", ""))
-            case "tab" | "br" | "cr" | "noBreakHyphen" if self.path[-2:-1] == ["r"]:
+            case "tab" | "br" | "cr" | "noBreakHyphen":
+                # Tab stops are named like tabs, but they stand before all text, where blanks are cut off.
                 self._add(_CHARACTERS[name])
 
     def text(self, text: str) -> None:

@@ -52,7 +52,7 @@ def test_refusal__names_the_ending() -> None:
         ("a.json", docx(paragraph("A paragraph.")), "it is a ZIP archive"),
         ("a.py", b"\x7fELF\x02\x01\x01" + bytes(64), "it is binary"),
         ("a.py", bytes(range(1, 256)) * 20, "it is binary"),
-        ("a.c", b"int main;\0", "it is binary"),
+        ("a.c", b"int main; " * 99 + b"\0", "it is binary"),
         ("a.txt", b"\xff\xfe" + bytes(range(256)) * 40, "it is binary"),
     ],
 )

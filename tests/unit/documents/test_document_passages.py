@@ -108,6 +108,17 @@ def test_tail__that_is_short_goes_with_what_is_before(length: int) -> None:
     assert max(own) <= CHARACTERS_MAX
 
 
+@pytest.mark.parametrize(("length", "count"), [(800, 1), (899, 1), (901, 2), (1_695, 2), (1_705, 3)])
+def test_tail__that_is_short_is_no_passage_of_its_own(length: int, count: int) -> None:
+    assert len(cut("x" * length)) == count
+
+
+def test_overlap__is_no_mere_end_of_a_sentence() -> None:
+    second = cut(f"{'word ' * 157}End. {'next ' * 100}")[1]
+    assert second.text.startswith("word word")
+    assert "word End. next" in second.text
+
+
 def test_section__that_is_short_goes_with_the_next_and_the_last_with_the_one_before() -> None:
     passages = cut("Title page", SENTENCE * 40, "The end")
     assert passages[0].text.startswith("Title page\n\nThe bridge")
@@ -142,3 +153,15 @@ def test_passage__tells_the_line_that_its_own_text_begins_in() -> None:
         assert lines[passage.start_line - 1] in passage.text
         assert lines[passage.start_line - 2] in before.text, "the line above is the last of the passage before"
         assert lines[passage.start_line - 1] not in before.text
+
+
+def test_line__is_the_first_that_is_not_blank_and_is_counted_in_its_own_section() -> None:
+    sections = [
+        Section(text="Title\n\n", start_line=1),
+        Section(text=f"Chapter\n{SENTENCE * 15}\n\n\n\n\n{SENTENCE * 15}", start_line=3),
+    ]
+    assert [passage.start_line for passage in passages_of(sections)] == [1, 9]
+
+
+def test_line__of_a_text_that_begins_with_blank_ones_is_that_of_its_first_word() -> None:
+    assert [passage.start_line for passage in passages_of([Section(text="\n\n \nText.", start_line=1)])] == [4]
