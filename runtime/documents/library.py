@@ -5,8 +5,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 
 from runtime.documents.messages import (
@@ -23,6 +22,7 @@ from runtime.documents.messages import (
     UpdateDocuments,
     version_of,
 )
+from runtime.documents.state import LibraryState
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord
 from runtime.entity.port import Entities
@@ -44,26 +44,6 @@ INDEX_S_MAX = 600.0
 RETRY_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LibraryState:
-    items: Mapping[DocumentId, Item] = field(default_factory=dict)
-    """In the order of their uploads."""
-    leaving: frozenset[BlobId] = frozenset()
-    """Files of deleted documents that are still on disk."""
-
-    @property
-    def searched(self) -> Sequence[Item]:
-        return [item for item in self.items.values() if item.status == "indexed"]
-
-    @property
-    def unread(self) -> Sequence[Item]:
-        return [item for item in self.items.values() if item.status in ("pending", "processing")]
-
-    def with_item(self, document: DocumentId, **changes: Any) -> "LibraryState":
-        item = self.items.get(document)
-        return self if item is None else replace(self, items={**self.items, document: replace(item, **changes)})
 
 
 class Library(Entity[LibraryState]):
@@ -88,36 +68,16 @@ class Library(Entity[LibraryState]):
         return LibraryState()
 
     def fold(self, state: LibraryState, event: EventRecord) -> LibraryState:
-        data = event.data
-        match event.type:
-            case "document.added":
-                item = Item(**data["item"], created_at=event.at)
-                return replace(state, items={**state.items, item.id: item})
-            case "document.processing":
-                return state.with_item(data["document"], status="processing")
-            case "document.indexed":
-                return state.with_item(data["document"], status="indexed", chunk_count=data["chunks"], reason="")
-            case "document.failed":
-                return state.with_item(data["document"], status="failed", reason=data["reason"])
-            case "document.deleted":
-                items = dict(state.items)
-                gone = items.pop(data["document"])
-                return replace(state, items=items, leaving=state.leaving | {gone.blob})
-            case "document.removed":
-                return replace(state, leaving=state.leaving - {data["blob"]})
-            case _:
-                return state
+        return state.after(event)
 
     def head(self, state: LibraryState) -> Mapping[str, Any]:
         return {"documents": len(state.items)}
 
     def freeze(self, state: LibraryState) -> Mapping[str, Any]:
-        items = [{**asdict(item), "created_at": item.created_at.isoformat()} for item in state.items.values()]
-        return {"items": items, "leaving": sorted(state.leaving)}
+        return state.frozen()
 
     def thaw(self, data: Mapping[str, Any]) -> LibraryState:
-        items = [_item(item) for item in data["items"]]
-        return LibraryState(items={item.id: item for item in items}, leaving=frozenset(data["leaving"]))
+        return LibraryState.thawed(data)
 
     def is_open(self, state: LibraryState) -> bool:
         return bool(state.unread or state.leaving)
@@ -246,7 +206,3 @@ class Library(Entity[LibraryState]):
             return False
         await self.activation.emit("document.removed", f"removed/{blob}", {"blob": blob})
         return True
-
-
-def _item(data: Mapping[str, Any]) -> Item:
-    return Item(**{**data, "created_at": datetime.fromisoformat(data["created_at"])})

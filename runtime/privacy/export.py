@@ -5,7 +5,7 @@
     calls.json         every model call                     projects/<id>/receipt.json       what it cost
     purchases.json     orders and payments                  session.json                     what the service was asked
     tokens.json        labels and terms, never a secret     notices.json                     what was told
-    ratings.json       scores, and why
+    ratings.json       scores, and why                      documents.json                   what was uploaded
 
 Times are UTC in ISO 8601. Amounts are whole numbers, as their names say: `_ucredits` microcredits, `_pusd` picodollars.
 Source: spec/builder.md §14.
@@ -18,9 +18,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import IO, Any, cast
 
+from runtime.documents.state import LibraryState
 from runtime.entity.journal import EventRecord, Journal
 from runtime.errors import NotFoundError
-from runtime.ids import CallId, EntityId, ProjectId, UserId, name_of, project_entity, user_entity
+from runtime.ids import CallId, EntityId, ProjectId, UserId, library_entity, name_of, project_entity, user_entity
 from runtime.ledger.port import Bought, Ledger, TokenRow, UserCall
 from runtime.ledger.receipt import receipt_json
 from runtime.project.state import State
@@ -37,6 +38,7 @@ tokens.json      your access tokens: labels and terms; the tokens themselves are
 notices.json     what you were told
 ratings.json     what you said of projects
 session.json     what you asked the service for
+documents.json   the documents you uploaded: their names, sizes and hashes
 projects/<id>/project.json        a project as it stands: brief, requirements, quote, status, plan
 projects/<id>/conversation.json   what was said in it
 projects/<id>/receipt.json        what it cost
@@ -72,11 +74,20 @@ async def export(user: UserId, ledger: Ledger, journal: Journal, at: datetime) -
         yield piece
     asked = [_said(event) async for event in _events(user_entity(user), journal)]
     yield archive.add_json("session.json", asked)
+    yield archive.add_json("documents.json", await _documents(user, journal))
     for head in await journal.heads("project", user):
         project = ProjectId(name_of(head.entity))
         async for piece in _project(project, ledger, journal, archive):
             yield piece
     yield archive.close()
+
+
+async def _documents(user: UserId, journal: Journal) -> list[dict[str, Any]]:
+    loaded = await journal.load(library_entity(user))
+    state = LibraryState.thawed(loaded.snapshot.data["state"]) if loaded.snapshot else LibraryState()
+    for event in loaded.events:
+        state = state.after(event)
+    return [{name: value for name, value in asdict(item).items() if name != "blob"} for item in state.items.values()]
 
 
 async def _project(project: ProjectId, ledger: Ledger, journal: Journal, archive: "_Archive") -> AsyncIterator[bytes]:

@@ -1,16 +1,21 @@
 """spec/assistant.md §30, lines 83 to 91: a person's documents, through the doors, by the real model."""
 
+import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from runtime.documents import library as libraries
 from runtime.documents.formats import FORMATS
+from runtime.ids import library_entity
 from runtime.index.embedder import Embedder, choose_embedder
+from runtime.privacy.export import export
 from tests.acceptance.library import ADMIN, ANN, BOB, DEMO, Documents, documents
 from tests.unit.documents.made_files import docx, paragraph, pdf
 
@@ -196,6 +201,27 @@ async def test_an_upload__that_a_crash_cut_off_is_read_by_the_next_process(made:
     item = await made.added(ANN, "report.pdf", pdf([FACT]))
 
     assert (item["id"], item["status"]) == (answer.json()["item_id"], "indexed")
+
+
+async def test_a_person__takes_the_list_of_documents_out_and_is_erased_with_them(made: Documents) -> None:
+    await made.added(ANN, "town.txt", FACT.encode())
+    await made.added(BOB, "town.txt", FACT.encode())
+    await made.until(lambda: len(os.listdir(made.settings.data_dir / "index")) == 2)
+    at = datetime(2026, 11, 29, tzinfo=UTC)
+    pieces = [piece async for piece in export(ANN, made.store.books, made.store.journal, at)]
+    with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
+        (told,) = json.loads(archive.read("documents.json"))
+    assert (told["filename"], told["status"], told["size_bytes"]) == ("town.txt", "indexed", len(FACT))
+
+    await made.store.books.delete_person(ANN, 10**15)
+    made.store.erasing.rest = timedelta(0)
+    while not await made.store.erase_due():
+        await made.host._look_after()
+
+    assert made.blobs() == 1
+    assert os.listdir(made.settings.data_dir / "index") == ["library-bob.index"]
+    assert (await made.store.journal.load(library_entity(ANN))).head is None
+    assert [hit["filename"] for hit in await made.search(BOB, QUESTION)] == ["town.txt"]
 
 
 async def test_names__are_labels_and_reach_no_file(made: Documents, tmp_path: Path) -> None:
