@@ -126,16 +126,16 @@ def _index(settings: Settings, ledger: LedgerHandle) -> dict[str, Factory]:
     from runtime.documents.entity import DocumentsEntity
     from runtime.documents.reading import DocumentReader
     from runtime.implementer.sandbox import Sandbox
-    from runtime.index.embedder import choose_embedder
+    from runtime.index.embedder import choose_embedder, for_passages
     from runtime.index.entity import IndexEntity
 
     embedder = choose_embedder(settings.models_dir)
     folder = settings.data_dir / "index"
     seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
-    reader = DocumentReader(Sandbox())
+    reader, reading = DocumentReader(Sandbox()), for_passages(embedder)
     return {
         "index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal, ledger),
-        "documents": lambda entity: DocumentsEntity(entity, ledger, embedder, folder, seal, reader),
+        "documents": lambda entity: DocumentsEntity(entity, ledger, reading, folder, seal, reader),
     }
 
 

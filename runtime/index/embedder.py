@@ -65,6 +65,11 @@ class SentenceTransformersEmbedder:
         return np.asarray(found, dtype=np.float32)
 
 
+def for_passages(embedder: Embedder) -> Embedder:
+    """As it reads prose: a passage is longer than what is best for code."""
+    return embedder.for_passages() if isinstance(embedder, MiniLMEmbedder) else embedder
+
+
 def choose_embedder(models_dir: Path) -> Embedder:
     """MiniLM where its weights are installed, else none. Takes 3 s the first time, to convert the model.
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +25,9 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 
 TOKENS_MAX = 128
-"""Longer inputs ranked code worse (256 was tried)."""
+"""Of code: longer inputs ranked it worse (256 was tried)."""
+PASSAGE_TOKENS_MAX = 256
+"""Of prose: as much as the model was trained to read, and a passage of a thousand characters has."""
 CONVERSION = 1
 """Part of the cached file's name: raise it whenever the graph or its quantisation changes."""
 
@@ -74,6 +77,14 @@ class MiniLMEmbedder:
         self._tokenizer.enable_truncation(TOKENS_MAX)
         self._session = _session(weights, models_dir)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="minilm")
+
+    def for_passages(self) -> "MiniLMEmbedder":
+        """The same model, which reads twice as much of a text: its vectors are not comparable with these."""
+        other = copy(self)
+        other.name = f"{self.name}-{PASSAGE_TOKENS_MAX}"
+        other._tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        other._tokenizer.enable_truncation(PASSAGE_TOKENS_MAX)
+        return other
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)

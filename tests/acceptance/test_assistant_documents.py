@@ -14,7 +14,7 @@ import pytest
 from runtime.documents import library as libraries
 from runtime.documents.formats import FORMATS
 from runtime.ids import library_entity
-from runtime.index.embedder import Embedder, choose_embedder
+from runtime.index.embedder import Embedder, choose_embedder, for_passages
 from runtime.privacy.export import export
 from tests.acceptance.library import ADMIN, ANN, BOB, DEMO, Documents, documents
 from tests.unit.documents.made_files import docx, paragraph, pdf
@@ -28,7 +28,8 @@ FILLER = "The committee discussed the budget of the following year at some lengt
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
-    return choose_embedder(Path(os.environ.get("MODEL_CACHE_DIR") or tmp_path_factory.mktemp("models")))
+    folder = Path(os.environ.get("MODEL_CACHE_DIR") or tmp_path_factory.mktemp("models"))
+    return for_passages(choose_embedder(folder))
 
 
 @pytest.fixture
@@ -84,6 +85,16 @@ async def test_85__a_fact_on_the_last_page_of_fifty_is_found(made: Documents) ->
     assert "painted green" in best["content"]
     # A page this short goes with the end of the one before it.
     assert (best["filename"], best["page"]) in (("report.pdf", 49), ("report.pdf", 50))
+
+
+async def test_a_fact_at_the_end_of_a_long_passage__is_read(made: Documents) -> None:
+    await made.added(ANN, "town.txt", ((FILLER * 2)[:780] + " " + FACT).encode())
+    without = await made.search(ANN, FILLER[:100], threshold=0)
+    assert len(without) == 1, "it is one passage"
+
+    found = await made.search(ANN, QUESTION, threshold=0)
+
+    assert found[0]["cosine"] > 0.3
 
 
 async def test_86__text_without_punctuation_is_cut(made: Documents) -> None:
