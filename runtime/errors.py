@@ -28,7 +28,7 @@
         ├── NoProviderError          no model provider is configured
         ├── ProviderError            the provider failed, or did not answer in time
         ├── AllProvidersFailedError  every model of a route failed; `attempts` tells each one's own error
-        ├── SandboxUnavailableError  generated code cannot be confined here, so it is not run
+        ├── SandboxUnavailableError  what others wrote cannot be confined here, and is not run
         ├── EngineUnavailableError   the edit engine's environment is missing or broken
         └── StoreUnavailableError    the database or its disk cannot be used now
 

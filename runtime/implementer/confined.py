@@ -230,7 +230,7 @@ def _exit_status(status: bytes) -> int | None:
 def setup_failure(printed: str) -> tuple[str, str]:
     """What to say, from what bwrap printed, and what to do about it."""
     return (
-        f"Generated code cannot be confined here, so it is not run: bubblewrap failed ({printed.strip()}).",
+        f"What others wrote cannot be confined here, and is not run: bubblewrap failed ({printed.strip()}).",
         "Allow it namespaces: run as root with CAP_SYS_ADMIN, or allow unprivileged user namespaces "
         "(`sysctl -w kernel.unprivileged_userns_clone=1` on Debian, "
         "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` on Ubuntu). Then run `masterbuilder doctor`.",

@@ -157,13 +157,13 @@ class Sandbox:
         bwrap = shutil.which(self._bwrap)
         if bwrap is None:
             raise SandboxUnavailableError(
-                "Generated code cannot be confined here, so it is not run: bubblewrap is not installed.",
+                "What others wrote cannot be confined here, and is not run: bubblewrap is not installed.",
                 "Install it with `apt-get install bubblewrap` (or your system's package of that name).",
             )
         for program in bubblewrap.PROGRAMS:
             if shutil.which(program) is None:
                 raise SandboxUnavailableError(
-                    f"Generated code cannot be confined here, so it is not run: `{program}` is not installed.",
+                    f"What others wrote cannot be confined here, and is not run: `{program}` is not installed.",
                     "Install it with `apt-get install util-linux`.",
                 )
         return bwrap
