@@ -1,6 +1,6 @@
 """Ranking by words: BM25 over several weighted fields, as one sparse matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -10,6 +10,9 @@ from runtime.index.terms import Keys, TermCounts
 
 K1 = 1.2
 B = 0.75
+
+Owners = npt.NDArray[np.int32]
+Counts = npt.NDArray[np.float32]
 
 
 class FieldBm25:
@@ -23,7 +26,7 @@ class FieldBm25:
     def __init__(self, postings: "Postings", field_weights: Sequence[float]) -> None:
         """A field of weight 0 is as if it were not there."""
         self._size = postings.size
-        weighted = postings.counts @ np.array(field_weights, dtype=np.float32)
+        weighted = postings.normalised() @ np.array(field_weights, dtype=np.float32)
         present = np.flatnonzero(weighted > 0)
         keys, self._owners, weighted = postings.keys[present], postings.owners[present], weighted[present]
         starts = np.flatnonzero(np.diff(keys, prepend=-1))
@@ -34,7 +37,8 @@ class FieldBm25:
 
     @classmethod
     def of(cls, chunks: Sequence[TermCounts], field_weights: Sequence[float]) -> Self:
-        return cls(Postings(chunks, len(field_weights)), field_weights)
+        fresh = Postings.empty(len(field_weights))
+        return cls(fresh.changed(fresh.owners, dict(enumerate(chunks)), len(chunks)), field_weights)
 
     def scores(self, query: Keys) -> npt.NDArray[np.float32]:
         """float32[chunks], 0 where no word of `query` occurs. A word said twice counts once."""
@@ -49,22 +53,59 @@ class FieldBm25:
 
 
 class Postings:
-    """Which chunk holds which term how often, by term: sorted once for every weighting of the fields."""
+    """Which chunk holds which term how often, by term. Never changed after it is built.
 
-    def __init__(self, chunks: Sequence[TermCounts], fields: int) -> None:
-        self.size = len(chunks)
-        owners = np.repeat(np.arange(self.size, dtype=np.int32), [len(chunk.keys) for chunk in chunks])
-        keys = np.concatenate([np.empty(0, np.int64), *(chunk.keys for chunk in chunks)])
-        counts = np.concatenate([np.empty((0, fields), np.float32), *(chunk.counts for chunk in chunks)])
-        order = np.argsort(keys, kind="stable")
-        self.keys: Keys = keys[order]
-        self.owners = owners[order]
-        self.counts = (counts / _length_norms(chunks, fields)[owners])[order]
-        """float32[postings, fields], normalised by the length of the chunk's field."""
+    Sorting is most of what building costs, so the next state is made from this one: it sorts only what is new.
+    """
 
+    def __init__(self, keys: Keys, owners: Owners, counts: Counts, lengths: Counts) -> None:
+        self.keys = keys
+        """int64[postings], ascending."""
+        self.owners = owners
+        """int32[postings]: the chunk."""
+        self.counts = counts
+        """float32[postings, fields]"""
+        self.lengths = lengths
+        """float32[chunks, fields]: terms in each field."""
 
-def _length_norms(chunks: Sequence[TermCounts], fields: int) -> npt.NDArray[np.float32]:
-    """float32[chunks, fields]: below 1 for a field shorter than the average, above for a longer one."""
-    lengths = np.array([chunk.lengths for chunk in chunks], dtype=np.float32).reshape(-1, fields)
-    average = np.maximum(lengths.mean(axis=0), 1e-9) if len(lengths) else np.ones(fields, np.float32)
-    return np.asarray(1 - B + B * lengths / average, dtype=np.float32)
+    @classmethod
+    def empty(cls, fields: int) -> Self:
+        counts = np.empty((0, fields), np.float32)
+        return cls(np.empty(0, np.int64), np.empty(0, np.int32), counts, counts)
+
+    @property
+    def size(self) -> int:
+        """Chunks."""
+        return len(self.lengths)
+
+    def normalised(self) -> Counts:
+        """float32[postings, fields]: counts by the length of their field, which is below 1 where it is shorter than the
+        average."""
+        average = np.maximum(self.lengths.mean(axis=0), 1e-9) if self.size else np.float32(1)
+        norms = 1 - B + B * self.lengths / average
+        return np.asarray(self.counts / norms[self.owners], np.float32)
+
+    def changed(self, numbers: Owners, added: Mapping[int, TermCounts], size: int) -> "Postings":
+        """Those of `size` chunks: chunk i of these is number `numbers[i]` there, or gone (-1); the rest is `added`."""
+        fields = self.counts.shape[1]
+        lengths = np.zeros((size, fields), np.float32)
+        lengths[numbers[numbers >= 0]] = self.lengths[numbers >= 0]
+        for number, terms in added.items():
+            lengths[number] = terms.lengths
+
+        new_keys = np.concatenate([np.empty(0, np.int64), *(terms.keys for terms in added.values())])
+        new_counts = np.concatenate([np.empty((0, fields), np.float32), *(terms.counts for terms in added.values())])
+        new_owners = np.repeat(np.array(list(added), np.int32), [len(terms.keys) for terms in added.values()])
+        order = np.argsort(new_keys, kind="stable")
+        new_keys, new_counts, new_owners = new_keys[order], new_counts[order], new_owners[order]
+
+        owners = numbers[self.owners]
+        is_kept = owners >= 0
+        keys, owners, counts = self.keys[is_kept], owners[is_kept], self.counts[is_kept]
+        places = np.searchsorted(keys, new_keys)
+        return Postings(
+            np.insert(keys, places, new_keys),
+            np.insert(owners, places, new_owners),
+            np.insert(counts, places, new_counts, axis=0),
+            lengths,
+        )

@@ -1,6 +1,6 @@
 """Vectors by content, in FAISS."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import faiss
@@ -40,17 +40,18 @@ class DenseVectors:
         """float32[n, d] in the order of `ids`."""
         return self._vectors_of(np.arange(len(self.ids)))
 
-    def with_texts(self, texts: Mapping[int, str], embedder: Embedder) -> tuple["DenseVectors", int]:
-        """Vectors of exactly `texts` (id -> text), and how many had to be computed; the others are taken from here."""
-        ids = np.array(sorted(texts), dtype=np.int64)
-        missing = np.setdiff1d(ids, self.ids)
+    def with_ids(
+        self, ids: Ids, texts_of: Callable[[Ids], Sequence[str]], embedder: Embedder
+    ) -> tuple["DenseVectors", int]:
+        """Vectors of exactly `ids`, which ascend, and how many had to be computed; the others are taken from here."""
+        is_known = np.isin(ids, self.ids, assume_unique=True)
+        missing = ids[~is_known]
         if not len(missing) and len(ids) == len(self.ids):
             return self, 0
-        computed = embedder.embed([texts[int(it)] for it in missing])
+        computed = embedder.embed(texts_of(missing))
         assert computed.shape == (len(missing), embedder.dimension), "one vector for each text"
         assert np.isfinite(computed).all(), "vectors are numbers"
         vectors = np.empty((len(ids), embedder.dimension), np.float32)
-        is_known = np.isin(ids, self.ids)
         vectors[~is_known] = computed
         vectors[is_known] = self._vectors_of(self.rows(ids[is_known]))
         return DenseVectors(ids, vectors), len(missing)

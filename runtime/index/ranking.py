@@ -1,6 +1,5 @@
 """What is near to a question: words, names and vectors together, in one order."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from runtime.index.bm25 import FieldBm25, Postings
 from runtime.index.dense import DenseVectors, Ids
 from runtime.index.embedder import Vectors
 from runtime.index.hit import Why
-from runtime.index.terms import TermCounts, term_keys
+from runtime.index.terms import term_keys
 
 FIELDS = 3
 """Of the terms of a chunk: body, name, path."""
@@ -37,9 +36,9 @@ class Ranked:
 class Ranking:
     """Of the chunks of one tree. Never changed after it is built, so any number of threads may ask it."""
 
-    def __init__(self, terms: Sequence[TermCounts], ids: Ids, is_test: Flags, dense: DenseVectors | None) -> None:
-        """Chunk i has `terms[i]`, the vector `ids[i]` of `dense` (None: there are none), and `is_test[i]`."""
-        postings = Postings(terms, FIELDS)
+    def __init__(self, postings: Postings, ids: Ids, is_test: Flags, dense: DenseVectors | None) -> None:
+        """Chunk i has the vector `ids[i]` of `dense` (None: there are none), and `is_test[i]`."""
+        self.postings = postings
         self._words = FieldBm25(postings, _WORD_FIELDS)
         self._names = FieldBm25(postings, _NAME_FIELDS)
         self._is_test = is_test

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Self
 
 import numpy as np
 
+from runtime.index.bm25 import Postings
 from runtime.index.chunk import Chunk
 from runtime.index.dense import DenseVectors
 from runtime.index.embedder import Embedder
 from runtime.index.filter import EVERYTHING, Filter
-from runtime.index.ranking import Flags, Ranking
+from runtime.index.ranking import FIELDS, Flags, Ranking
 from runtime.index.source import Reading, Source
 from runtime.index.terms import TermCounts, count_terms
 
@@ -55,8 +57,15 @@ class IndexedTree:
     ranking: Ranking
 
     @classmethod
-    def of(cls, commit: str, files: Mapping[str, IndexedFile], dense: DenseVectors | None, embedded: int) -> Self:
-        """`dense` holds the vector of every chunk in `files`."""
+    def of(
+        cls,
+        commit: str,
+        files: Mapping[str, IndexedFile],
+        dense: DenseVectors | None,
+        embedded: int,
+        before: "IndexedTree | None" = None,
+    ) -> Self:
+        """`dense` holds the vector of every chunk in `files`; those that are in `before` too are taken over from it."""
         chunks = [chunk for file in files.values() for chunk in file.chunks]
         chunks_per_file = [len(file.chunks) for file in files.values()]
         return cls(
@@ -66,7 +75,7 @@ class IndexedTree:
             dense=dense,
             embedded=embedded,
             ranking=Ranking(
-                terms=[counts for file in files.values() for counts in file.terms],
+                postings=_postings(files, before),
                 ids=np.array([it for file in files.values() for it in file.ids], dtype=np.int64),
                 is_test=np.repeat([is_test_path(path) for path in files], chunks_per_file).astype(np.bool_),
                 dense=dense,
@@ -81,12 +90,13 @@ class IndexedTree:
         """The tree `source`; what did not change since this one is taken over. Raises what these raise."""
         files = self._read(source)
         if self.dense is None:
-            return IndexedTree.of(source.commit, files, None, 0)
-        texts = {
-            it: chunk.embedded_text for file in files.values() for it, chunk in zip(file.ids, file.chunks, strict=True)
-        }
-        dense, embedded = self.dense.with_texts(texts, embedder)
-        return IndexedTree.of(source.commit, files, dense, embedded)
+            return IndexedTree.of(source.commit, files, None, 0, self)
+        chunk_of = {it: chunk for file in files.values() for it, chunk in zip(file.ids, file.chunks, strict=True)}
+        ids = np.array(sorted(chunk_of), dtype=np.int64)
+        dense, embedded = self.dense.with_ids(
+            ids, lambda missing: [chunk_of[int(it)].embedded_text for it in missing], embedder
+        )
+        return IndexedTree.of(source.commit, files, dense, embedded, self)
 
     def allowed(self, wanted: Filter) -> Flags | None:
         """bool[chunks]; None for all of them."""
@@ -114,6 +124,28 @@ class IndexedTree:
     def _content_id(self, path: str) -> str:
         file = self.files.get(path)
         return file.content_id if file else ""
+
+
+def _postings(files: Mapping[str, IndexedFile], before: "IndexedTree | None") -> Postings:
+    """Of files that `before` has as they are, its postings are taken over."""
+    earlier = before.ranking.postings if before else Postings.empty(FIELDS)
+    known = before.files if before else {}
+    starts, known_starts = _starts(files), _starts(known)
+    kept = [path for path, file in known.items() if files.get(path) is file]
+    numbers = np.full(earlier.size, -1, np.int32)
+    for path in kept:
+        start, count = known_starts[path], len(files[path].chunks)
+        numbers[start : start + count] = np.arange(starts[path], starts[path] + count)
+    added = {
+        starts[path] + number: terms for path in files.keys() - kept for number, terms in enumerate(files[path].terms)
+    }
+    return earlier.changed(numbers, added, sum(len(file.chunks) for file in files.values()))
+
+
+def _starts(files: Mapping[str, IndexedFile]) -> dict[str, int]:
+    """The number of each file's first chunk."""
+    counts = [len(file.chunks) for file in files.values()]
+    return dict(zip(files, accumulate(counts, initial=0), strict=False))
 
 
 def is_test_path(path: str) -> bool:

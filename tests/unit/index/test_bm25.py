@@ -1,11 +1,14 @@
 """Ranking by words, against the formula written out."""
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from runtime.index.bm25 import K1, B, FieldBm25
+from runtime.index.bm25 import K1, B, FieldBm25, Postings
 from runtime.index.terms import count_terms, term_keys
 
 
@@ -47,3 +50,31 @@ def test_a_word_said_twice__counts_once() -> None:
     index = FieldBm25.of([count_terms(("load file",))], (1.0,))
 
     assert index.scores(keys("load load")).tolist() == index.scores(keys("load")).tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.text("abc ", max_size=12), max_size=8),
+    st.lists(st.text("abc ", max_size=12), max_size=8),
+    st.randoms(use_true_random=False),
+)
+def test_changed__is_what_is_built_from_nothing(before: list[str], new: list[str], random: Random) -> None:
+    # given a state, of which some chunks stay, and new ones among them in any order
+    kept = [number for number in range(len(before)) if random.random() < 0.6]
+    after = [(before[number], number) for number in kept] + [(text, -1) for text in new]
+    random.shuffle(after)
+    fresh = Postings.empty(1)
+    state = fresh.changed(fresh.owners, dict(enumerate(count_terms((text,)) for text in before)), len(before))
+
+    # when it is changed to them
+    numbers = np.full(len(before), -1, np.int32)
+    for number, (_, was) in enumerate(after):
+        if was >= 0:
+            numbers[was] = number
+    added = {number: count_terms((text,)) for number, (text, was) in enumerate(after) if was < 0}
+    changed = state.changed(numbers, added, len(after))
+
+    # then it ranks as if they had been all there ever was
+    for query in ("a", "b c", "abc ab"):
+        expected = FieldBm25.of([count_terms((text,)) for text, _ in after], (1.0,)).scores(keys(query))
+        assert FieldBm25(changed, (1.0,)).scores(keys(query)).tolist() == pytest.approx(expected.tolist(), rel=1e-5)

@@ -1,6 +1,6 @@
 """Vectors by content."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,14 @@ class OneHot:
         return np.eye(self.dimension, dtype=np.float32)[[int(text) for text in texts]]
 
 
-def test_with_texts__computes_the_new_keeps_the_old_and_drops_the_rest() -> None:
-    first, computed_first = DenseVectors.empty(5).with_texts({10: "0", 11: "1", 12: "2"}, OneHot())
-    second, computed_second = first.with_texts({12: "2", 3: "3"}, OneHot())
-    third, computed_third = second.with_texts({12: "2"}, OneHot())
+def named(texts: dict[int, str]) -> tuple[npt.NDArray[np.int64], Callable[[npt.NDArray[np.int64]], list[str]]]:
+    return np.array(sorted(texts)), lambda ids: [texts[int(it)] for it in ids]
+
+
+def test_with_ids__computes_the_new_keeps_the_old_and_drops_the_rest() -> None:
+    first, computed_first = DenseVectors.empty(5).with_ids(*named({10: "0", 11: "1", 12: "2"}), OneHot())
+    second, computed_second = first.with_ids(*named({12: "2", 3: "3"}), OneHot())
+    third, computed_third = second.with_ids(*named({12: "2"}), OneHot())
 
     assert (computed_first, computed_second, computed_third) == (3, 1, 0)
     assert sorted(second.ids.tolist()) == [3, 12]
@@ -35,7 +39,7 @@ def test_with_texts__computes_the_new_keeps_the_old_and_drops_the_rest() -> None
 def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DenseVectors:
     if request.param == "float16":
         monkeypatch.setattr(dense, "FLOAT32_MAX", 2)
-    made, _ = DenseVectors.empty(5).with_texts({10: "0", 11: "1", 12: "2", 13: "3"}, OneHot())
+    made, _ = DenseVectors.empty(5).with_ids(*named({10: "0", 11: "1", 12: "2", 13: "3"}), OneHot())
     return made
 
 
@@ -61,7 +65,7 @@ def test_cosines__are_in_the_order_asked_for_with_repeats(vectors: DenseVectors)
 
 
 def test_vectors__are_taken_over_unchanged_from_one_state_to_the_next(vectors: DenseVectors) -> None:
-    then, computed = vectors.with_texts({10: "0", 12: "2", 13: "3", 14: "4"}, OneHot())
+    then, computed = vectors.with_ids(*named({10: "0", 12: "2", 13: "3", 14: "4"}), OneHot())
 
     assert computed == 1
     assert then.vectors.tolist() == np.eye(5)[[0, 2, 3, 4]].tolist()

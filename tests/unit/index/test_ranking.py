@@ -1,11 +1,14 @@
 """One order out of words, names and vectors."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.index import ranking
+from runtime.index.bm25 import Postings
 from runtime.index.dense import DenseVectors
 from runtime.index.ranking import Ranked, Ranking
 from runtime.index.terms import count_terms
@@ -18,9 +21,14 @@ CHUNKS = [
 ]
 
 
+def postings(chunks: Sequence[tuple[str, str, str]]) -> Postings:
+    fresh = Postings.empty(ranking.FIELDS)
+    return fresh.changed(fresh.owners, dict(enumerate(map(count_terms, chunks))), len(chunks))
+
+
 def ranked_of(vectors: DenseVectors | None = None, ids: list[int] | None = None) -> Ranking:
     return Ranking(
-        terms=[count_terms(chunk) for chunk in CHUNKS],
+        postings=postings(CHUNKS),
         ids=np.array(ids or [0, 1, 2, 3], np.int64),
         is_test=np.array([False, False, True, False]),
         dense=vectors,
@@ -79,7 +87,7 @@ def test_best__equals_are_in_the_order_of_the_chunks_also_where_only_some_are_lo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ranking, "CANDIDATES_MIN", 4)
-    many = Ranking([count_terms(("same", "", ""))] * 50, np.arange(50), np.zeros(50, np.bool_), None)
+    many = Ranking(postings([("same", "", "")] * 50), np.arange(50), np.zeros(50, np.bool_), None)
 
     assert places(many.best("same", None, 3)) == [0, 1, 2]
 
@@ -93,7 +101,7 @@ def test_best__of_a_part_of_the_candidates_is_the_best_of_all(seed: int, limit: 
     rows = random.normal(size=(2000, 16)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     made = Ranking(
-        [count_terms((text, text[:1], "")) for text in words],
+        postings([(text, text[:1], "") for text in words]),
         np.arange(2000),
         np.zeros(2000, np.bool_),
         DenseVectors(np.arange(2000), rows),
