@@ -1,7 +1,10 @@
 """Small private files that are there whole or not at all, also after the power failed."""
 
+import glob
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -21,6 +24,14 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     if path.parent.exists():
         sync(path.parent)
+
+
+def remove_unfinished(path: Path, older_than_s: float = 0.0) -> None:
+    """What writers of `path` that were killed left beside it. Raises OSError."""
+    for beside in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - beside.stat().st_mtime >= older_than_s:
+                beside.unlink()
 
 
 def sync(path: Path) -> None:

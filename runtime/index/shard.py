@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from runtime.errors import StoreUnavailableError
+from runtime.files import remove_unfinished
 from runtime.index.chunk import Chunk
 from runtime.index.embedder import Embedder, Vectors
 from runtime.index.filter import EVERYTHING, Filter
@@ -25,6 +26,8 @@ QUERY_CHARS_MAX = 8192
 QUERIES_KEPT = 256
 """Vectors of questions asked before, in each shard for itself: what one owner asked speeds up nobody else's search."""
 
+_UNFINISHED_S = 600.0
+"""A save takes seconds; a file that is older and not in its place belongs to a process that died."""
 _log = logging.getLogger(__name__)
 
 
@@ -135,6 +138,7 @@ class IndexShard:
     def load(self, path: Path, seal: Seal) -> IndexStatus:
         """`loads` of the file. One that is not there, cannot be read or does not open is as a damaged one."""
         try:
+            remove_unfinished(path, older_than_s=_UNFINISHED_S)
             saved = seal.open(path.read_bytes(), path.name)
         except (OSError, StoreUnavailableError) as error:
             _log.info("there is no saved index to read: %s", error)

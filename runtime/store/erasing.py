@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from runtime.entity.reminders import OWNER_LEFT
 from runtime.errors import StoreUnavailableError
-from runtime.files import remove
+from runtime.files import remove, remove_unfinished
 from runtime.ids import BlobId, EntityId, UserId, kind_of, name_of
 from runtime.ledger.person_book import PersonBook
 from runtime.ledger.persons import PROJECT
@@ -115,7 +116,7 @@ class Erasing:
     async def _remove(self, pseudonym: str, file: str, named: set[str]) -> bool:
         folder, _, name = file.rpartition("/")
         if folder == INDEX:
-            await asyncio.to_thread(remove, self._database.data_dir / file)
+            await asyncio.to_thread(remove_index, self._database.data_dir / file)
         elif name not in named and not await self._blobs.remove(BlobId(name)):
             return False
         await self._database.write(lambda tx: tx.execute("drop_erasure_file", pseudonym=pseudonym, file=file))
@@ -123,6 +124,12 @@ class Erasing:
 
     async def _rows(self, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         return await self._database.read(lambda connection: connection.execute(sql(query), values).fetchall())
+
+
+def remove_index(file: Path) -> None:
+    """With what a killed process left beside it. Raises OSError."""
+    remove_unfinished(file)
+    remove(file)
 
 
 def _files_of(connection: duckdb.DuckDBPyConnection, seal: Seal, user: UserId) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.chaos import index
 from tests.chaos.killer import Kill, silences_s
 from tests.chaos.run import Chaos
 
@@ -14,6 +15,10 @@ def test_random_kills__lose_and_double_no_acknowledged_message(tmp_path: Path) -
     values = {figure["figure"]: figure["value"] for figure in outcome.figures}
     assert values["kills"]
     assert values["messages acknowledged"]
+
+
+def test_killed_updates__leave_an_index_at_a_whole_commit() -> None:
+    assert index.run(kills=3, seed=7) == 0
 
 
 def test_silence__is_the_longest_wait_for_an_answer_from_a_kill_to_the_next() -> None:

@@ -1,7 +1,9 @@
 """A project's index: what is found, what is computed, what is kept."""
 
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -280,6 +282,16 @@ def test_save__leaves_one_private_file(tmp_path: Path) -> None:
 
     assert list(target.parent.iterdir()) == [target]
     assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_load__removes_what_a_process_that_died_left_and_nothing_that_may_be_written_now(tmp_path: Path) -> None:
+    for name, age_s in (("a.index.01.tmp", 700), ("a.index.02.tmp", 5), ("ab.index.03.tmp", 700)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+
+    IndexShard(NoEmbedder()).load(tmp_path / "a.index", SEAL)
+
+    assert sorted(os.listdir(tmp_path)) == ["a.index.02.tmp", "ab.index.03.tmp"]
 
 
 def test_save__to_where_it_cannot_says_so(tmp_path: Path) -> None:
