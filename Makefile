@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-stacks setup-tests demo test check format nightly bench chaos chaos-build chaos-ledger chaos-index clean
+.PHONY: help setup setup-stacks setup-tests demo test check format nightly bench eval-index chaos chaos-build chaos-ledger chaos-index clean
 
 BIN := .venv/bin
 # Test files at a time: most of them wait more than they compute.
@@ -53,6 +53,9 @@ nightly: setup-tests ## the ledger at length: 20,000 random histories, 10,000,00
 
 bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|ledger_start|index|engines|builder
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))
+
+eval-index: setup-tests ## make eval-index REPO=path: how well code is found in a folder; without REPO in pinned public packages
+	@$(BIN)/python -m tests.bench.index_eval $(if $(REPO),"$(REPO)")
 
 chaos: setup-tests ## make chaos SECONDS=120 SEED=1: kill -9 at random under load and builds; FLAGS=--heavy for Ray itself too
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --seed $(or $(SEED),1) $(FLAGS)

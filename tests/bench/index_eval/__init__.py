@@ -1,0 +1,1 @@
+"""How well the index finds code, on public packages that are fetched once and pinned."""
