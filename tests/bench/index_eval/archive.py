@@ -15,6 +15,8 @@ BYTES_MAX = 64 << 20
 """Of all files that are taken."""
 
 SOURCE_SUFFIXES = {".py", ".js", ".jsx", ".mjs", ".cjs", ".ts", ".mts", ".tsx", ".go", ".rs"}
+MADE_FOLDERS = {"node_modules", "vendor", "third_party", "dist", "build", "target", "out", "cjs", "esm", "umd", "venv"}
+"""Of copies, made from source or taken from elsewhere."""
 
 
 class ArchiveTooLargeError(Exception):
@@ -23,8 +25,10 @@ class ArchiveTooLargeError(Exception):
 
 def is_source(path: str) -> bool:
     """A program's text. Type declarations repeat the comments of the code they were made from."""
-    name = PurePosixPath(path).name.lower()
-    return PurePosixPath(name).suffix in SOURCE_SUFFIXES and not name.endswith((".d.ts", ".d.mts", ".min.js"))
+    *folders, name = PurePosixPath(path.lower()).parts
+    if not MADE_FOLDERS.isdisjoint(folders) or name.endswith((".d.ts", ".d.mts", ".min.js")):
+        return False
+    return PurePosixPath(name).suffix in SOURCE_SUFFIXES
 
 
 def read_archive(archive: Path, folder: str) -> dict[str, bytes]:

@@ -35,6 +35,7 @@ def test_read_archive__takes_source_below_its_folder_only(tmp_path: Path) -> Non
         "package/src/deep/b.js": b"b",
         "package/src/a.d.ts": b"declared",
         "package/src/c.min.js": b"made",
+        "package/src/dist/a.js": b"made",
         "package/src/logo.png": b"png",
         "package/dist/a.js": b"made",
         "package/src/../../evil.js": b"evil",
