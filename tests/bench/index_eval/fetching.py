@@ -48,7 +48,7 @@ def _fetched(package: Package, folder: Path) -> Path:
     if len(found) != 1:
         raise UnavailableError(
             f"{package.package} {package.version} cannot be fetched by {package.client}: {said.strip()[-500:]}",
-            "Try again where that registry can be reached and its client is installed.",
+            "Try again where that registry can be reached and its client is installed (apt: after `apt-get update`).",
         )
     return found[0]
 
