@@ -9,6 +9,7 @@ import numpy.typing as npt
 from runtime.index.terms import Keys, TermCounts
 
 K1 = 1.2
+"""How soon more of a term stops to count, where nothing else is said."""
 B = 0.75
 
 Owners = npt.NDArray[np.int32]
@@ -23,7 +24,7 @@ class FieldBm25:
     the logarithm (Lucene), so that a common word never counts against a chunk.
     """
 
-    def __init__(self, postings: "Postings", field_weights: Sequence[float]) -> None:
+    def __init__(self, postings: "Postings", field_weights: Sequence[float], k1: float = K1) -> None:
         """A field of weight 0 is as if it were not there."""
         self._size = postings.size
         weighted = postings.normalised() @ np.array(field_weights, dtype=np.float32)
@@ -33,22 +34,27 @@ class FieldBm25:
         self._keys, self._bounds = keys[starts], np.append(starts, len(keys))
         frequency = np.diff(self._bounds)
         idf = np.log1p((self._size - frequency + 0.5) / (frequency + 0.5))
-        self._impact = (np.repeat(idf, frequency) * weighted / (K1 + weighted)).astype(np.float32)
+        self._impact = (np.repeat(idf, frequency) * weighted / (k1 + weighted)).astype(np.float32)
 
     @classmethod
     def of(cls, chunks: Sequence[TermCounts], field_weights: Sequence[float]) -> Self:
         fresh = Postings.empty(len(field_weights))
         return cls(fresh.changed(fresh.owners, dict(enumerate(chunks)), len(chunks)), field_weights)
 
-    def scores(self, query: Keys) -> npt.NDArray[np.float32]:
-        """float32[chunks], 0 where no word of `query` occurs. A word said twice counts once."""
+    def scores(self, query: Keys, weights: Counts | None = None) -> npt.NDArray[np.float32]:
+        """float32[chunks], 0 where no term of `query` occurs.
+
+        `weights`, of terms that are there once, say how much each counts; without them a word said twice counts once.
+        """
+        if weights is None:
+            query = np.unique(query)
+            weights = np.ones(len(query), np.float32)
         scores = np.zeros(self._size, dtype=np.float32)
-        wanted = np.unique(query)
-        places = np.searchsorted(self._keys, wanted)
-        for place, key in zip(places, wanted, strict=True):
+        places = np.searchsorted(self._keys, query)
+        for number, (place, key) in enumerate(zip(places, query, strict=True)):
             if place < len(self._keys) and self._keys[place] == key:
                 postings = slice(self._bounds[place], self._bounds[place + 1])
-                scores[self._owners[postings]] += self._impact[postings]
+                scores[self._owners[postings]] += weights[number] * self._impact[postings]
         return scores
 
 

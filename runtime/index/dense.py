@@ -72,10 +72,8 @@ class DenseVectors:
         return np.asarray(self._vectors_of(rows) @ query, np.float32)
 
     def background(self, query: Vectors) -> float:
-        """The cosine that `query` has with most vectors, and a standard deviation more: what is not above it says
-        nothing. Estimated from an even sample."""
-        cosines = self._sample @ query
-        return float(cosines.mean() + cosines.std()) if len(cosines) > 1 else 0.0
+        """The cosine that `query` has with a vector on average, by a sample: what is not above it says nothing."""
+        return float((self._sample @ query).mean()) if len(self._sample) > 1 else 0.0
 
     def _vectors_of(self, rows: Rows) -> Vectors:
         if not len(rows):

@@ -9,16 +9,16 @@ from runtime.index.bm25 import FieldBm25, Postings
 from runtime.index.dense import DenseVectors, Ids
 from runtime.index.embedder import Vectors
 from runtime.index.hit import Why
-from runtime.index.terms import term_keys
+from runtime.index.terms import query_terms, term_keys
 
 FIELDS = 3
 """Of the terms of a chunk: body, name, path."""
 CANDIDATES_MIN = 256
 """Of each part; fifty found the same ten."""
 
-_MEANING, _WORDS, _NAMES = 0.4, 0.4, 0.2
-_WORD_FIELDS = (1.0, 1.0, 0.5)
-_NAME_FIELDS = (0.0, 1.0, 1.0)
+_MEANING, _WORDS, _NAMES = 0.45, 0.35, 0.2
+_WORD_FIELDS, _WORD_K1 = (1.0, 1.0, 0.5), 2.0
+_NAME_FIELDS = (0.0, 1.0, 0.5)
 _TEST_FACTOR = 0.75
 _TEST_KEY = term_keys("test")[0]
 
@@ -39,7 +39,7 @@ class Ranking:
     def __init__(self, postings: Postings, ids: Ids, is_test: Flags, dense: DenseVectors | None) -> None:
         """Chunk i has the vector `ids[i]` of `dense` (None: there are none), and `is_test[i]`."""
         self.postings = postings
-        self._words = FieldBm25(postings, _WORD_FIELDS)
+        self._words = FieldBm25(postings, _WORD_FIELDS, _WORD_K1)
         self._names = FieldBm25(postings, _NAME_FIELDS)
         self._is_test = is_test
         self._dense = dense
@@ -50,13 +50,15 @@ class Ranking:
     def best(self, query: str, vector: Vectors | None, limit: int, allowed: Flags | None = None) -> list[Ranked]:
         """The best `limit` of `allowed` (bool[chunks]; None: of all), best first, ties in the chunks' order.
 
-        .4 meaning + .4 words + .2 names, each scaled to 0..1 over what is allowed: words and names from 0, so that a
+        .45 meaning + .35 words + .2 names, each scaled to 0..1 over what is allowed: words and names from 0, so that a
         chunk with a word of the query is found even where all have it; the cosine from what `vector` float32[d] has
         with nearly everything. A test's x .75, unless the query speaks of tests. Without vectors the other two share
-        the whole. Only chunks that are among the best by words or by meaning are looked at.
+        the whole. Only chunks that are among the best by words or by meaning are looked at. Chosen on nine packages in
+        five languages and held on nine others: `make eval-index`.
         """
-        keys = np.array(term_keys(query), dtype=np.int64)
-        words, names = _scaled(self._words.scores(keys), allowed), _scaled(self._names.scores(keys), allowed)
+        asked = query_terms(query)
+        words = _scaled(self._words.scores(asked.keys, asked.weights), allowed)
+        names = _scaled(self._names.scores(asked.keys, asked.weights), allowed)
         by_words = _WORDS * words + _NAMES * names
         count = max(CANDIDATES_MIN, 2 * limit)
         if self._dense is None or vector is None:
@@ -69,7 +71,7 @@ class Ranking:
             meaning = self._meaning(self._dense, vector, places)
             parts = np.stack([_MEANING * meaning, _WORDS * words[places], _NAMES * names[places]])
         scores = parts.sum(axis=0)
-        if _TEST_KEY not in keys:
+        if _TEST_KEY not in term_keys(query):
             scores = np.where(self._is_test[places], scores * _TEST_FACTOR, scores)
         # The places ascend, and a stable sort keeps that among equals.
         order = np.argsort(-scores, kind="stable")[:limit]

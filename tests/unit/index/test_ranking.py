@@ -57,7 +57,7 @@ def test_best__finds_by_meaning_what_shares_no_word() -> None:
 
     assert places(found) == [3]
     assert (found[0].why.words, found[0].why.names) == (0, 0)
-    assert found[0].why.meaning == pytest.approx(found[0].score) == pytest.approx(0.4)
+    assert found[0].why.meaning == pytest.approx(found[0].score) == pytest.approx(0.45)
 
 
 def test_why__adds_up_to_the_score_and_a_test_has_three_quarters_of_it() -> None:
@@ -72,9 +72,9 @@ def test_best__looks_only_at_what_is_allowed_and_scales_over_that() -> None:
     allowed = np.array([False, True, False, True])
     found = ranked_of(one_hot(0, 1, 2, 3)).best("price", np.array([0.9, 0.1, 0.1, 0.4], np.float32), 9, allowed)
 
-    assert places(found) == [1, 3]
-    assert found[0].why.words == pytest.approx(0.4, abs=1e-3)
-    assert found[1].why.meaning == pytest.approx(0.4, abs=1e-3)
+    assert sorted(places(found)) == [1, 3]
+    assert max(it.why.words for it in found) == pytest.approx(0.35, abs=1e-3)
+    assert max(it.why.meaning for it in found) == pytest.approx(0.45, abs=1e-3)
 
 
 def test_best__finds_every_chunk_of_one_vector() -> None:

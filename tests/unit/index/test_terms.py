@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from runtime.index.terms import count_terms, term_keys
+from runtime.index.terms import count_terms, query_terms, term_keys
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,19 @@ def test_count_terms__counts_each_field() -> None:
 
 def test_term_keys__survives_text_that_is_no_unicode() -> None:
     assert len(term_keys("ok \ud800x")) >= 1
+
+
+def test_query_terms__have_beginnings_that_count_less_and_each_once() -> None:
+    found = query_terms("the configuration, configurations")
+
+    whole = dict(zip(found.keys.tolist(), found.weights.tolist(), strict=True))
+    assert len(found.keys) == len(whole)
+    assert whole[term_keys("configuration")[0]] == 1.0
+    assert whole[term_keys("config")[0]] == pytest.approx(0.6)
+    assert term_keys("the")[0] not in whole
+    assert min(whole.values()) == pytest.approx(0.6)
+
+
+def test_query_terms__of_words_that_stand_everywhere_are_those() -> None:
+    assert query_terms("is it").keys.tolist() == [*term_keys("is"), *term_keys("it")]
+    assert query_terms("!?").keys.tolist() == []
