@@ -126,16 +126,17 @@ def _index(settings: Settings, ledger: LedgerHandle) -> dict[str, Factory]:
     from runtime.documents.entity import DocumentsEntity
     from runtime.documents.reading import DocumentReader
     from runtime.implementer.sandbox import Sandbox
-    from runtime.index.embedder import choose_embedder, for_passages
+    from runtime.index.embedder import Embedders, for_passages
     from runtime.index.entity import IndexEntity
 
-    embedder = choose_embedder(settings.models_dir)
+    embedders = Embedders(settings.models_dir)
+    default, named = embedders.default, embedders.named
     folder = settings.data_dir / "index"
     seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
-    reader, reading = DocumentReader(Sandbox()), for_passages(embedder)
+    reader, reading = DocumentReader(Sandbox()), for_passages(default)
     return {
-        "index": lambda entity: IndexEntity(entity, ledger, embedder, folder, seal, ledger),
-        "documents": lambda entity: DocumentsEntity(entity, ledger, reading, folder, seal, reader),
+        "index": lambda entity: IndexEntity(entity, ledger, default, folder, seal, ledger, named=named),
+        "documents": lambda entity: DocumentsEntity(entity, ledger, reading, folder, seal, reader, named=named),
     }
 
 

@@ -24,8 +24,10 @@ from runtime.entity.journal import EventRecord
 from runtime.errors import BadInputError, ExpiredError, NotFoundError, RefusedError
 from runtime.ids import DocumentId, EntityId, name_of
 from runtime.index.chunk import Chunk
-from runtime.index.embedder import Embedder
+from runtime.index.embedder import Embedder, Named, no_other
+from runtime.index.hit import IndexStatus
 from runtime.index.kept import KeptShard
+from runtime.index.messages import AdoptIndex, DescribeIndex, FetchIndex
 from runtime.index.source import Reading
 from runtime.ledger.port import Ledger
 from runtime.store.seal import Seal
@@ -46,14 +48,23 @@ class DocumentsEntity(Entity[None]):
     """Holds one shard, in which a document is a file and a passage a chunk. Lost, it is read from the files again."""
 
     kind = "documents"
-    read_only = (SearchDocuments,)
+    read_only = (SearchDocuments, DescribeIndex, FetchIndex)
 
     def __init__(
-        self, entity: EntityId, ledger: Ledger, embedder: Embedder, folder: Path, seal: Seal, reader: DocumentReader
+        self,
+        entity: EntityId,
+        ledger: Ledger,
+        embedder: Embedder,
+        folder: Path,
+        seal: Seal,
+        reader: DocumentReader,
+        *,
+        named: Named = no_other,
     ) -> None:
+        """`embedder` is for what is new; what was made with another goes on with that one, as it is `named`."""
         self._ledger = ledger
         self._reader = reader
-        self._kept = KeptShard(folder / f"library-{name_of(entity)}.index", seal, embedder)
+        self._kept = KeptShard(folder / f"library-{name_of(entity)}.index", seal, embedder, named)
         self._shard = self._kept.shard
 
     def initial(self) -> None:
@@ -71,12 +82,18 @@ class DocumentsEntity(Entity[None]):
     async def wake(self) -> None:
         await self._kept.load()
 
-    async def receive(self, message: Any) -> DocumentsIndexed | DocumentsFound:
+    async def receive(self, message: Any) -> DocumentsIndexed | DocumentsFound | IndexStatus | bytes:
         match message:
             case SearchDocuments():
                 return await self._search(message)
             case UpdateDocuments(documents=documents):
                 return await self._update(documents)
+            case DescribeIndex():
+                return self._shard.status
+            case FetchIndex():
+                return await asyncio.to_thread(self._shard.dumps)
+            case AdoptIndex(saved=saved, instead_of=version):
+                return await self._kept.adopt(saved, version)
             case _:
                 raise BadInputError(f"An index of documents does not understand {type(message).__name__}.")
 

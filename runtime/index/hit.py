@@ -39,3 +39,5 @@ class IndexStatus:
     embedder: str
     embedded: int
     """Vectors computed by the last update; the rest were reused by content hash."""
+    generation: str = ""
+    """The job that made it from nothing; empty where none did. Updates keep it."""

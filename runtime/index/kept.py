@@ -5,7 +5,8 @@ import logging
 from pathlib import Path
 
 from runtime.errors import MasterbuilderError
-from runtime.index.embedder import Embedder
+from runtime.index.embedder import Embedder, Named
+from runtime.index.hit import IndexStatus
 from runtime.index.shard import IndexShard
 from runtime.store.seal import Seal
 
@@ -15,16 +16,24 @@ log = logging.getLogger(__name__)
 class KeptShard:
     """Belongs to one entity. What it holds can be made again, so nobody waits for the disk."""
 
-    def __init__(self, file: Path, seal: Seal, embedder: Embedder) -> None:
-        self.shard = IndexShard(embedder)
+    def __init__(self, file: Path, seal: Seal, embedder: Embedder, named: Named) -> None:
+        self.shard = IndexShard(embedder, named=named)
         self._file = file
         self._seal = seal
         self._saving: asyncio.Task[None] | None = None
-        self._saved = ""
-        """The commit that the file stands at."""
+        self._saved = self.shard.state
+        """What the file holds. A commit would not tell: what a job made anew stands at the same one."""
 
     async def load(self) -> None:
-        self._saved = (await asyncio.to_thread(self.shard.load, self._file, self._seal)).commit
+        await asyncio.to_thread(self.shard.load, self._file, self._seal)
+        self._saved = self.shard.state
+
+    async def adopt(self, saved: bytes, instead_of: str) -> IndexStatus:
+        """As `IndexShard.adopt`. It is in the file when this returns, or cannot be."""
+        status = await asyncio.to_thread(self.shard.adopt, saved, instead_of)
+        self.save_soon()
+        await self.saved()
+        return status
 
     def save_soon(self) -> None:
         """Beside what comes next. Updates that come meanwhile are saved together, once."""
@@ -37,9 +46,9 @@ class KeptShard:
             await self._saving
 
     async def _save(self) -> None:
-        while self._saved != (commit := self.shard.status.commit):
+        while self._saved is not (state := self.shard.state):
             try:
                 await asyncio.to_thread(self.shard.save, self._file, self._seal)
             except MasterbuilderError as error:
                 log.warning("%s is kept in memory alone: %s", self._file.name, error)
-            self._saved = commit
+            self._saved = state

@@ -18,6 +18,34 @@ class UpdateIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeIndex:
+    """To an index of a project or of documents: answers its `IndexStatus`. Changes nothing."""
+
+    owner: UserId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchIndex:
+    """To an index of a project or of documents: answers all of it, as `IndexShard.dumps` gives it."""
+
+    owner: UserId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptIndex:
+    """To an index of a project or of documents: takes another in its place, whole. Answers its `IndexStatus`.
+
+    It is on disk then. Refused (BadInputError) where `saved` is damaged, foreign or empty, and (ConflictError) where
+    the index stands neither at `instead_of` nor at the commit of `saved`: it must not go backwards. May be repeated.
+    """
+
+    owner: UserId
+    saved: bytes
+    instead_of: str
+    """The commit that the sender saw the index at, before it asked for the newest one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchIndex:
     """Answers `Found`. Served beside a running update, from the state before it."""
 

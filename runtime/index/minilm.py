@@ -28,6 +28,8 @@ TOKENS_MAX = 128
 """Of code: longer inputs ranked it worse (256 was tried)."""
 PASSAGE_TOKENS_MAX = 256
 """Of prose: as much as the model was trained to read, and a passage of a thousand characters has."""
+NAME = "all-MiniLM-L6-v2-int8"
+PASSAGES_NAME = f"{NAME}-{PASSAGE_TOKENS_MAX}"
 CONVERSION = 1
 """Part of the cached file's name: raise it whenever the graph or its quantisation changes."""
 
@@ -64,7 +66,7 @@ class MiniLMEmbedder:
     each are faster than one run on two threads, and leave the other actors of the machine their share.
     """
 
-    name = "all-MiniLM-L6-v2-int8"
+    name = NAME
     dimension = 384
 
     def __init__(self, weights: Weights, models_dir: Path, *, threads: int = 2) -> None:
@@ -81,7 +83,7 @@ class MiniLMEmbedder:
     def for_passages(self) -> "MiniLMEmbedder":
         """The same model, which reads twice as much of a text: its vectors are not comparable with these."""
         other = copy(self)
-        other.name = f"{self.name}-{PASSAGE_TOKENS_MAX}"
+        other.name = PASSAGES_NAME
         other._tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
         other._tokenizer.enable_truncation(PASSAGE_TOKENS_MAX)
         return other

@@ -4,15 +4,15 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from runtime.errors import StoreUnavailableError
+from runtime.errors import BadInputError, ConflictError, StoreUnavailableError
 from runtime.files import remove_unfinished
 from runtime.index.chunk import Chunk
-from runtime.index.embedder import Embedder, Vectors
+from runtime.index.embedder import Embedder, Named, NoEmbedder, Vectors, no_other
 from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.hit import Hit, IndexStatus
 from runtime.index.ranking import Ranked
@@ -38,19 +38,30 @@ class IndexShard:
     nothing. Everything here blocks on the CPU: asynchronous callers use a thread.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
+    def __init__(self, embedder: Embedder, *, named: Named = no_other, generation: str = "") -> None:
+        """Empty, with `embedder`. What was made with another is taken where that is `named`, and goes on with it."""
+        self._default = embedder
+        self._named = named
         self._updating = threading.Lock()
-        self._tree = IndexedTree.empty(embedder)
-        self._vector_of = lru_cache(QUERIES_KEPT)(self._embedded)
+        self._tree = IndexedTree.empty(embedder, generation)
+        self._vector_of = _Questions()
 
     @property
     def status(self) -> IndexStatus:
         """`commit` is empty until the first update."""
         tree = self._tree
         return IndexStatus(
-            commit=tree.commit, chunks=len(tree.chunks), embedder=self._embedder.name, embedded=tree.embedded
+            commit=tree.commit,
+            chunks=len(tree.chunks),
+            embedder=tree.embedder.name,
+            embedded=tree.embedded,
+            generation=tree.generation,
         )
+
+    @property
+    def state(self) -> object:
+        """The same object for as long as nothing changed, however often it is asked."""
+        return self._tree
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -69,7 +80,7 @@ class IndexShard:
         longer found. Raises what source and embedder raise.
         """
         with self._updating:
-            self._tree = self._tree.updated(source, self._embedder)
+            self._tree = self._tree.updated(source)
             return self.status
 
     def search(self, query: str, limit: int, wanted: Filter = EVERYTHING, score_min: float = 0.0) -> list[Hit]:
@@ -83,7 +94,7 @@ class IndexShard:
         if not tree.chunks or not query.strip():
             return []
         limit = max(0, min(limit, HITS_MAX))
-        best = tree.ranking.best(query, self._vector_of(query), limit, tree.allowed(wanted))
+        best = tree.ranking.best(query, self._vector_of(query, tree.embedder), limit, tree.allowed(wanted))
         return [_hit(tree, ranked) for ranked in best if ranked.score >= score_min]
 
     def similar(self, query: str, limit: int) -> list[tuple[Chunk, float]]:
@@ -92,27 +103,46 @@ class IndexShard:
         query = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
         if not tree.chunks or not query.strip():
             return []
-        return [(tree.chunks[place], it) for place, it in tree.ranking.similar(query, self._vector_of(query), limit)]
-
-    def _embedded(self, query: str) -> Vectors | None:
-        """None where there are no vectors."""
-        return self._embedder.embed([query])[0] if self._embedder.dimension else None
+        similar = tree.ranking.similar(query, self._vector_of(query, tree.embedder), limit)
+        return [(tree.chunks[place], similarity) for place, similarity in similar]
 
     def dumps(self) -> bytes:
         """The index for a blob store. It holds source text: seal it as the source itself is sealed."""
-        return index_bytes(self._tree, self._embedder)
+        return index_bytes(self._tree)
 
     def loads(self, saved: bytes) -> IndexStatus:
-        """Takes the state that `dumps` gave; none, when it is damaged, foreign, of another version or embedder.
+        """Takes the state that `dumps` gave, with its embedder; none, when it is damaged, foreign, of another version,
+        or its embedder is not here.
 
         `commit` of the result says where the index stands now; when that is not the head (or empty), update it.
         """
         with self._updating:
             try:
-                self._tree = index_from_bytes(saved, self._embedder)
+                self._tree = index_from_bytes(saved, self._default, self._named)
             except UnusableIndexError as error:
                 _log.log(logging.WARNING if saved else logging.INFO, "the saved index has to be rebuilt: %s", error)
-                self._tree = IndexedTree.empty(self._embedder)
+                self._tree = IndexedTree.empty(self._default)
+            return self.status
+
+    def adopt(self, saved: bytes, instead_of: str) -> IndexStatus:
+        """Takes the state that another shard's `dumps` gave, with its embedder, where this one stands at `instead_of`.
+
+        Idempotent. Raises BadInputError for what `loads` would not take, or holds nothing, and ConflictError where this
+        shard has moved on to yet another commit; nothing changes then.
+        """
+        with self._updating:
+            try:
+                tree = index_from_bytes(saved, self._default, self._named)
+            except UnusableIndexError as error:
+                raise BadInputError(f"The index cannot be taken: {error}.", "Make it anew.") from error
+            if not tree.commit:
+                raise BadInputError("The index cannot be taken: it holds nothing.", "Make it anew.")
+            if self._tree.commit not in (instead_of, tree.commit):
+                raise ConflictError(
+                    f"The index stands at {self._tree.commit or 'nothing'} by now, not at {instead_of or 'nothing'}.",
+                    "Bring yours to the newest commit, and try again.",
+                )
+            self._tree = tree
             return self.status
 
     def save(self, path: Path, seal: Seal) -> None:
@@ -144,6 +174,28 @@ class IndexShard:
             _log.info("there is no saved index to read: %s", error)
             saved = b""
         return self.loads(saved)
+
+
+class _Questions:
+    """Vectors of the newest questions, by one embedder: another begins anew."""
+
+    def __init__(self) -> None:
+        self._kept = _vectors_by(NoEmbedder())
+
+    def __call__(self, query: str, embedder: Embedder) -> Vectors | None:
+        """None where there are no vectors."""
+        kept = self._kept
+        if kept[0] is not embedder:
+            self._kept = kept = _vectors_by(embedder)
+        return kept[1](query)
+
+
+def _vectors_by(embedder: Embedder) -> tuple[Embedder, Callable[[str], Vectors | None]]:
+    @lru_cache(QUERIES_KEPT)
+    def vector(query: str) -> Vectors | None:
+        return embedder.embed([query])[0] if embedder.dimension else None
+
+    return embedder, vector
 
 
 def _hit(tree: IndexedTree, ranked: Ranked) -> Hit:

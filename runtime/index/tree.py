@@ -48,6 +48,10 @@ class IndexedFile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedTree:
     commit: str
+    embedder: Embedder
+    """What made its vectors, makes those of questions, and goes on with it."""
+    generation: str
+    """As `IndexStatus.generation`."""
     files: Mapping[str, IndexedFile]
     chunks: Sequence[Chunk]
     """By path, then line."""
@@ -60,16 +64,23 @@ class IndexedTree:
     def of(
         cls,
         commit: str,
+        embedder: Embedder,
+        generation: str,
         files: Mapping[str, IndexedFile],
         dense: DenseVectors | None,
         embedded: int,
         before: "IndexedTree | None" = None,
     ) -> Self:
-        """`dense` holds the vector of every chunk in `files`; those that are in `before` too are taken over from it."""
+        """`dense` holds the embedder's vector of every chunk in `files`, None where it gives none.
+
+        What `before` has of them is taken over from it.
+        """
         chunks = [chunk for file in files.values() for chunk in file.chunks]
         chunks_per_file = [len(file.chunks) for file in files.values()]
         return cls(
             commit=commit,
+            embedder=embedder,
+            generation=generation,
             files=files,
             chunks=chunks,
             dense=dense,
@@ -83,20 +94,21 @@ class IndexedTree:
         )
 
     @classmethod
-    def empty(cls, embedder: Embedder) -> Self:
-        return cls.of("", {}, DenseVectors.empty(embedder.dimension) if embedder.dimension else None, 0)
+    def empty(cls, embedder: Embedder, generation: str = "") -> Self:
+        dense = DenseVectors.empty(embedder.dimension) if embedder.dimension else None
+        return cls.of("", embedder, generation, {}, dense, 0)
 
-    def updated(self, source: Source, embedder: Embedder) -> "IndexedTree":
+    def updated(self, source: Source) -> "IndexedTree":
         """The tree `source`; what did not change since this one is taken over. Raises what these raise."""
         files = self._read(source)
         if self.dense is None:
-            return IndexedTree.of(source.commit, files, None, 0, self)
+            return IndexedTree.of(source.commit, self.embedder, self.generation, files, None, 0, self)
         chunk_of = {it: chunk for file in files.values() for it, chunk in zip(file.ids, file.chunks, strict=True)}
         ids = np.array(sorted(chunk_of), dtype=np.int64)
         dense, embedded = self.dense.with_ids(
-            ids, lambda missing: [chunk_of[int(it)].embedded_text for it in missing], embedder
+            ids, lambda missing: [chunk_of[int(it)].embedded_text for it in missing], self.embedder
         )
-        return IndexedTree.of(source.commit, files, dense, embedded, self)
+        return IndexedTree.of(source.commit, self.embedder, self.generation, files, dense, embedded, self)
 
     def allowed(self, wanted: Filter) -> Flags | None:
         """bool[chunks]; None for all of them."""

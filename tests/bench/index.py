@@ -152,7 +152,7 @@ class _Blobs:
 def _indexing(model: Embedder) -> None:
     """A whole index beside nothing but the embedding of the same chunks, in turn."""
     files = _files(EMBEDDED_CHUNKS)
-    tree = IndexedTree.empty(NoEmbedder()).updated(Files("bench", files), NoEmbedder())
+    tree = IndexedTree.empty(NoEmbedder()).updated(Files("bench", files))
     texts = [chunk.embedded_text for chunk in tree.chunks]
     whole, bare = [], []
     for number in range(3):

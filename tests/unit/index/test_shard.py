@@ -116,11 +116,7 @@ def test_search__uses_the_vectors() -> None:
     shard = filled(embedder)
     wanted = next(text for text in embedder.asked if text.startswith("shop/login.py"))
 
-    class Same(CountingEmbedder):
-        def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            return super().embed([wanted])
-
-    shard._embedder = Same()
+    embedder.embed = lambda texts: CountingEmbedder().embed([wanted])  # type: ignore[method-assign]
 
     assert shard.search("zzz", 1)[0].path == "shop/login.py"
 
@@ -219,14 +215,15 @@ def test_update__to_an_empty_tree_and_back(embedder: Embedder) -> None:
 
 
 def test_update__that_fails_changes_nothing() -> None:
-    shard = filled(CountingEmbedder())
+    embedder = CountingEmbedder()
+    shard = filled(embedder)
     before = shard.search("cart", 10)
-    working, shard._embedder = shard._embedder, BrokenEmbedder()
+    embedder.embed = BrokenEmbedder().embed  # type: ignore[method-assign]
 
     with pytest.raises(StoreUnavailableError):
         shard.update(Files("c2", {"new.py": b"x = 1\n"}))
 
-    shard._embedder = working
+    del embedder.embed
     assert shard.status.commit == "c1"
     assert shard.search("cart", 10) == before
 
