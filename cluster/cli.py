@@ -9,6 +9,7 @@ from cluster import (
     model_commands,
     privacy_commands,
     project_commands,
+    reindex_commands,
     report_commands,
     search_commands,
     service_commands,
@@ -63,6 +64,7 @@ for command in (
     model_commands.models,
     search_commands.index,
     search_commands.search,
+    reindex_commands.reindex,
     report_commands.report,
     demo,
 ):

@@ -1,0 +1,1 @@
+"""What runs as a job of Ray, beside the service."""
