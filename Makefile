@@ -51,7 +51,7 @@ nightly: setup-tests ## the ledger at length: 20,000 random histories, 10,000,00
 	@NIGHTLY=1 $(BIN)/python -m pytest --timeout 0 tests/unit/ledger/test_ledger_machine.py \
 		tests/unit/ledger/test_money_exact.py tests/unit/store/test_store_journal_machine.py
 
-bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|ledger_start|index|engines|builder
+bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|ledger_start|index|reindex|engines|builder
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))
 
 eval-index: setup-tests ## make eval-index REPO=path: how well code is found in a folder; without REPO in pinned public packages

@@ -33,7 +33,7 @@ class RayJobs:
         from ray.job_submission import JobSubmissionClient  # a second that no other command needs
 
         # It tells of connections that end as they should.
-        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+        logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)
         try:
             self._client: Any = JobSubmissionClient(url, headers={"Authorization": f"Bearer {token}"})
         except (RuntimeError, OSError) as error:

@@ -121,7 +121,7 @@ def _carry_out(shards: Sequence[Shard], settings: Settings, asked: argparse.Name
     missing = {shard.index: shard for shard in shards}
     trouble = "Its worker died again and again."
     try:
-        for row in _outcomes(shards, workers, gpus, (settings, asked.embedder, asked.generation)):
+        for row in outcomes(shards, workers, gpus, (settings, asked.embedder, asked.generation)):
             missing.pop(_shard(row).index)
             counts[row["outcome"]] += 1
             _say("shard", **row)
@@ -136,7 +136,7 @@ def _carry_out(shards: Sequence[Shard], settings: Settings, asked: argparse.Name
     return counts
 
 
-def _outcomes(
+def outcomes(
     shards: Sequence[Shard], workers: int, gpus: int, made_with: tuple[Settings, str, str]
 ) -> Iterator[Mapping[str, Any]]:
     """In the order in which they end. A shard whose worker dies is begun again by another; at last it is left out."""
@@ -155,7 +155,7 @@ def _outcomes(
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=WORKER_CPUS,
         num_gpus=1 if gpus else None,
-        max_restarts=-1,
+        # Unless said, a shard that kills whoever takes it is begun again for ever.
         max_task_retries=RETRIES_MAX,
     )
     for batch in rebuilt.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
