@@ -20,7 +20,7 @@ from runtime.ids import (
     name_of,
     project_entity,
 )
-from runtime.index.embedder import Embedder
+from runtime.index.embedder import Embedder, for_passages
 from runtime.index.entity import update_from_bundle
 from runtime.index.hit import IndexStatus
 from runtime.index.messages import AdoptIndex, DescribeIndex, FetchIndex
@@ -106,7 +106,8 @@ class Rebuilder:
     async def rebuild(self, shard: Shard) -> Rebuilt:
         """Raises what source, embedder and entities raise; the index in place is then what it was. May be repeated."""
         content = self._content(shard)
-        made = IndexShard(self._embedder, generation=self._generation)
+        embedder = self._embedder if shard.kind == "project" else for_passages(self._embedder)
+        made = IndexShard(embedder, generation=self._generation)
         saved = b""
         for _ in range(LOOKS_MAX):
             present: IndexStatus = await self._entities.ask(shard.index, DescribeIndex(owner=shard.owner))

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, NewEvent
@@ -12,7 +13,13 @@ from runtime.project.repository import Author, ProjectRepository
 from runtime.store.store import Store
 
 AUTHOR = Author(name="Ann", email="ann@example.com")
-OPENED = {"owner": LOCAL_ADMIN, "brief": "A shop.", "answers": {}, "max_ucredits": None, "confirmed": True}
+OPENED: Mapping[str, Any] = {
+    "owner": LOCAL_ADMIN,
+    "brief": "A shop.",
+    "answers": {},
+    "max_ucredits": None,
+    "confirmed": True,
+}
 
 
 def seed(settings: Settings, trees: Sequence[Mapping[str, str]]) -> Mapping[ProjectId, str]:
