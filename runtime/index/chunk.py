@@ -3,17 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from pathlib import PurePosixPath
 from typing import Literal
 
-from runtime.index.definition import Definition, definitions_of
+from runtime.index.definition import Definition, Structure, structure_of, uncommented
 
 FILE_BYTES_MAX = 1 << 20
 CHUNKS_PER_FILE_MAX = 1000
 CHUNK_ROWS_MAX = 40
 TEXT_CHARS_MAX = 1600
 """Of a chunk of text; the embedder reads the first 500 or so."""
+CALLS_MAX = 64
+"""Of a chunk."""
 LINE_CHARS_MAX = 1000
 """A longer line of code is data or minified; it is cut."""
 
@@ -46,6 +48,8 @@ class Chunk:
     kind: Kind = "text"
     page: int | None = None
     """From 1, of a passage of a document that has pages."""
+    calls: tuple[str, ...] = ()
+    """The last parts of the names it calls, each once, in order. Neither its vector nor its words depend on them."""
 
     @property
     def embedded_text(self) -> str:
@@ -55,7 +59,7 @@ class Chunk:
         """
         if self.kind == "passage":
             return f"{self.symbol}\n{self.text}" if self.symbol else self.text
-        is_shown = self.docstring in " ".join(self.text.split())
+        is_shown = _is_shown(self.docstring, self.text)
         head = [self.path, self.symbol, "" if is_shown else self.docstring]
         return "\n".join([*(part for part in head if part), self.text])
 
@@ -80,25 +84,36 @@ def why_unreadable(path: str, content: bytes) -> str | None:
 def chunk_file(path: str, content: bytes) -> list[Chunk]:
     """In order of their first line, at most CHUNKS_PER_FILE_MAX. Bytes that are not UTF-8 become U+FFFD.
 
-    Deterministic; never raises, whatever the content.
+    Never raises, whatever the content. Deterministic but for what takes longer to parse than any code does.
     """
     source = content.decode("utf-8", "replace").replace("\r\n", "\n")
-    definitions = definitions_of(path, source)
-    chunks = _text_chunks(path, source) if definitions is None else _SourceChunks(path, source).all(definitions)
+    structure = structure_of(path, source)
+    chunks = _text_chunks(path, source) if structure is None else _SourceChunks(path, source, structure).all()
     return sorted(chunks, key=lambda chunk: (chunk.start_line, chunk.end_line))[:CHUNKS_PER_FILE_MAX]
 
 
+def _is_shown(docstring: str, text: str) -> bool:
+    """As it stands there, or as a comment of several lines."""
+    if docstring in " ".join(text.split()):
+        return True
+    return docstring in " ".join(" ".join(map(uncommented, text.split("\n"))).split())
+
+
 class _SourceChunks:
-    def __init__(self, path: str, source: str) -> None:
+    def __init__(self, path: str, source: str, structure: Structure) -> None:
         self._path = path
+        self._definitions = structure.definitions
+        self._calls: dict[int, list[str]] = {
+            row: [call.name for call in calls] for row, calls in groupby(structure.calls, key=lambda call: call.row)
+        }
         self._lines = [
             line if len(line) <= LINE_CHARS_MAX else line[:LINE_CHARS_MAX] + "…" for line in source.split("\n")
         ]
 
-    def all(self, definitions: Sequence[Definition]) -> Iterator[Chunk]:
-        rows = self._outside(definitions, range(len(self._lines)))
+    def all(self) -> Iterator[Chunk]:
+        rows = self._outside(self._definitions, range(len(self._lines)))
         yield from self._pieces(rows, symbol="", docstring="", head=())
-        for definition in definitions:
+        for definition in self._definitions:
             yield from self._definition(definition)
 
     def _definition(self, it: Definition) -> Iterator[Chunk]:
@@ -125,7 +140,12 @@ class _SourceChunks:
                     symbol=symbol,
                     docstring=docstring,
                     text=self._text([*(row for row in head if row < shown[0]), *shown]),
+                    calls=self._called(shown),
                 )
+
+    def _called(self, rows: Sequence[int]) -> tuple[str, ...]:
+        names = dict.fromkeys(name for row in rows for name in self._calls.get(row, ()))
+        return tuple(islice(names, CALLS_MAX))
 
     def _trimmed(self, rows: Sequence[int]) -> Sequence[int]:
         filled = [number for number, row in enumerate(rows) if self._lines[row].strip()]

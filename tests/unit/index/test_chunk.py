@@ -209,7 +209,7 @@ def test_text__keeps_paragraphs_whole_and_cuts_one_that_is_too_long() -> None:
 def test_unknown_language__is_cut_in_windows_of_at_most_40_lines() -> None:
     source = "\n".join(f"let x{n} = {n};" for n in range(90))
 
-    chunks = chunk_file("main.rs", source.encode())
+    chunks = chunk_file("main.zig", source.encode())
 
     assert [(chunk.start_line, chunk.end_line) for chunk in chunks] == [(1, 40), (41, 80), (81, 90)]
 
