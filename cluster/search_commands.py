@@ -18,7 +18,7 @@ from cluster.terminal import Terminal, pass_terminal, plain, print_json
 from cluster.wire import Hit, Hits
 from runtime.config import Secrets
 from runtime.errors import BadInputError
-from runtime.index.filter import LANGUAGES, Filter
+from runtime.index.filter import KINDS, LANGUAGES, Filter
 from runtime.store.seal import Seal
 from serve_apps.hit_json import hit_json
 
@@ -60,6 +60,7 @@ def index(terminal: Terminal, path: Path, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 50), default=5, show_default=True, help="How many at most.")
 @click.option("--path", "below", default="", help="Only this file, this folder, or what fits a pattern: 'src/*.py'.")
 @click.option("--language", type=click.Choice(sorted({*LANGUAGES.values(), "text"})), help="Only files of this.")
+@click.option("--kind", type=click.Choice(KINDS), help="Only these.")
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, help="Only what scores at least this.")
 @json_option
 @pass_terminal
@@ -70,13 +71,21 @@ def search(
     limit: int,
     below: str,
     language: str | None,
+    kind: str | None,
     threshold: float,
     as_json: bool,
 ) -> None:
     """Finds the code of a PROJECT, or of the folder PATH, that is nearest to QUERY: a name, or what it should do."""
     if not query.strip():
         raise BadInputError("The question is empty.", "Say what you look for, by its name or in your own words.")
-    asked = {"query": query, "limit": limit, "path": below, "language": language or "", "threshold": threshold}
+    asked = {
+        "query": query,
+        "limit": limit,
+        "path": below,
+        "language": language or "",
+        "kind": kind or "",
+        "threshold": threshold,
+    }
     if where == "last" or _is_id(where):
         found = terminal.client.search(resolved_project(terminal, where), asked)
     else:
@@ -118,7 +127,7 @@ class _Local:
 
     def search(self, asked: dict[str, Any]) -> Hits:
         self.update(Console(stderr=True))
-        wanted = Filter(path=asked["path"], language=asked["language"])
+        wanted = Filter(path=asked["path"], language=asked["language"], kind=asked["kind"])
         hits = self._shard.search(asked["query"], asked["limit"], wanted, asked["threshold"])
         return Hits(commit=self._source.commit, hits=[Hit(**hit_json(hit)) for hit in hits])
 

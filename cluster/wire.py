@@ -64,6 +64,7 @@ class Hit(Answer):
     start_line: int
     end_line: int
     symbol: str
+    kind: str
     language: str
     score: float
     why: dict[str, float]

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from fastapi import Request
@@ -117,6 +117,7 @@ class SearchBody(Body):
     path: Annotated[str, Field(max_length=500), BeforeValidator(_no_nul)] = ""
     """A file, a folder, or a pattern."""
     language: Annotated[str, AfterValidator(_language)] = ""
+    kind: Literal["", "function", "class", "module", "text"] = ""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 

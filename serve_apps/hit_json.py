@@ -12,6 +12,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
         "start_line": hit.start_line,
         "end_line": hit.end_line,
         "symbol": hit.symbol,
+        "kind": hit.kind,
         "language": language_name(hit.path),
         "score": round(hit.score, 4),
         "why": {

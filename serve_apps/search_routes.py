@@ -24,7 +24,7 @@ async def search_project(project: str, request: Request, system: TheSystem, user
     """The code and text of the newest commit that is nearest to a question."""
     view = await owned(system, user, project)
     body = await read_body(request, SearchBody, BODY_BYTES_MAX)
-    wanted = Filter(path=body.path, language=body.language)
+    wanted = Filter(path=body.path, language=body.language, kind=body.kind)
     search = SearchIndex(owner=user.user, query=body.query, limit=body.limit, wanted=wanted, score_min=body.threshold)
     found = await _found(system, view, search)
     return JSONResponse({"commit": found.commit, "hits": [hit_json(hit) for hit in found.hits]})

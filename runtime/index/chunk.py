@@ -44,6 +44,7 @@ class Chunk:
     symbol: str
     """`Class.method`; headings of a Markdown section (`Install > Docker`); empty for the rest of a module."""
     docstring: str
+    """Of a definition; the comment above one is that of its first piece alone, which shows it."""
     text: str
     kind: Kind = "text"
     page: int | None = None
@@ -112,14 +113,21 @@ class _SourceChunks:
 
     def all(self) -> Iterator[Chunk]:
         rows = self._outside(self._definitions, range(len(self._lines)))
-        yield from self._pieces(rows, symbol="", docstring="", head=())
+        yield from self._pieces(rows, symbol="", docstring="", comment="", head=(), kind="module")
         for definition in self._definitions:
             yield from self._definition(definition)
 
     def _definition(self, it: Definition) -> Iterator[Chunk]:
         signatures = [row for inner in it.inner for row in inner.signature]
         rows = sorted([*self._outside(it.inner, it.rows), *signatures])
-        yield from self._pieces(rows, symbol=it.symbol, docstring=it.docstring, head=it.signature)
+        yield from self._pieces(
+            rows,
+            symbol=it.symbol,
+            docstring=it.docstring,
+            comment=it.comment,
+            head=it.signature,
+            kind="class" if it.is_class else "function",
+        )
         for inner in it.inner:
             yield from self._definition(inner)
 
@@ -129,8 +137,10 @@ class _SourceChunks:
         runs = groupby(rows, key=lambda row: row in covered)
         return [row for is_covered, run in runs if not is_covered for row in self._trimmed(list(run))]
 
-    def _pieces(self, rows: Sequence[int], *, symbol: str, docstring: str, head: Sequence[int]) -> Iterator[Chunk]:
-        for piece in _even_pieces(rows):
+    def _pieces(
+        self, rows: Sequence[int], *, symbol: str, docstring: str, comment: str, head: Sequence[int], kind: Kind
+    ) -> Iterator[Chunk]:
+        for number, piece in enumerate(_even_pieces(rows)):
             shown = self._trimmed(piece)
             if shown:
                 yield Chunk(
@@ -138,8 +148,9 @@ class _SourceChunks:
                     start_line=shown[0] + 1,
                     end_line=shown[-1] + 1,
                     symbol=symbol,
-                    docstring=docstring,
+                    docstring=docstring or (comment if number == 0 else ""),
                     text=self._text([*(row for row in head if row < shown[0]), *shown]),
+                    kind=kind,
                     calls=self._called(shown),
                 )
 

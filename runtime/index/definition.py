@@ -53,10 +53,12 @@ class Definition:
     """With decorators and the comments directly above."""
     signature: range
     docstring: str
-    """Its first paragraph, in one line; empty when there is none. Where a language has no docstrings, that of the
-    comment directly above."""
+    """Its first paragraph, in one line; empty when there is none."""
+    comment: str
+    """The same of the comment directly above, where that is a language's documentation."""
     inner: Sequence["Definition"]
     """Of a class. A function's inner functions are part of it."""
+    is_class: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +179,10 @@ class _SourceReader:
             symbol=symbol,
             rows=range(top, last + 1),
             signature=signature,
-            docstring=self._docstring(body) or self._documentation(self._lines[top:start]),
+            docstring=self._docstring(body),
+            comment=self._documentation(self._lines[top:start]),
             inner=inner,
+            is_class=is_class,
         )
 
     def _body(self, node: Node) -> Node | None:
@@ -259,11 +263,12 @@ class _SourceReader:
         return start
 
     def _block_comment(self, last: int, above: int) -> int | None:
-        """Where the comment of several rows starts that ends in row `last`."""
-        if not self._lines[last].rstrip().endswith("*/") or "/*" in self._lines[last] or "/*" not in self._comments:
+        """Where the comment of several rows starts that ends in row `last`, if it documents what is below."""
+        if not self._lines[last].rstrip().endswith("*/") or "/*" in self._lines[last]:
             return None
         opening = next((row for row in range(last - 1, above, -1) if "/*" in self._lines[row]), None)
-        return opening if opening is not None and self._lines[opening].lstrip().startswith("/*") else None
+        is_documenting = opening is not None and self._lines[opening].lstrip().startswith(self._documenting)
+        return opening if is_documenting else None
 
     def _documentation(self, above: Sequence[str]) -> str:
         """The first paragraph of the comment at the end of the lines above a definition."""

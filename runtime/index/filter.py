@@ -36,6 +36,9 @@ LANGUAGES: Mapping[str, str] = MappingProxyType(
 """By file suffix; the rest is `text`."""
 
 
+KINDS = ("function", "class", "module", "text")
+
+
 def language_name(path: str) -> str:
     return LANGUAGES.get(PurePosixPath(path).suffix.lower(), "text")
 
@@ -48,6 +51,8 @@ class Filter:
     """A file, a folder with all below it, or a pattern in which `*` also stands for `/`, as in git's pathspecs."""
     language: str = ""
     """One of `LANGUAGES`, or `text`."""
+    kind: str = ""
+    """Of chunks: one of `KINDS`."""
 
     def allows(self, path: str) -> bool:
         return (not self.language or language_name(path) == self.language) and self._is_below(path)

@@ -23,6 +23,8 @@ class Hit:
     start_line: int
     end_line: int
     symbol: str
+    kind: str
+    """`function`, `class`, `module` or `text`: see `Chunk`."""
     text: str
     score: float
     """0 to 1 within one result list; comparable only there."""

@@ -17,7 +17,7 @@ from runtime.index.embedder import Embedder, Named
 from runtime.index.source import Reading
 from runtime.index.tree import IndexedFile, IndexedTree
 
-MAGIC = b"masterbuilder-index-2\n"
+MAGIC = b"masterbuilder-index-3\n"
 """Raise the number whenever chunks, terms or this layout change: older indexes are then rebuilt."""
 
 UNREAD = "unread"

@@ -205,6 +205,7 @@ def _hit(tree: IndexedTree, ranked: Ranked) -> Hit:
         start_line=chunk.start_line,
         end_line=chunk.end_line,
         symbol=chunk.symbol,
+        kind=chunk.kind,
         text=chunk.text,
         score=ranked.score,
         why=ranked.why,

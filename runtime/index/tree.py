@@ -115,7 +115,10 @@ class IndexedTree:
         if wanted == EVERYTHING:
             return None
         counts = [len(file.chunks) for file in self.files.values()]
-        return np.repeat(np.array([wanted.allows(path) for path in self.files], np.bool_), counts)
+        allowed = np.repeat(np.array([wanted.allows(path) for path in self.files], np.bool_), counts)
+        if wanted.kind:
+            allowed &= np.fromiter((chunk.kind == wanted.kind for chunk in self.chunks), np.bool_, len(self.chunks))
+        return allowed
 
     def _read(self, source: Source) -> dict[str, IndexedFile]:
         known = {

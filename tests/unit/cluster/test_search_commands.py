@@ -15,6 +15,7 @@ HIT = {
     "start_line": 3,
     "end_line": 4,
     "symbol": "Cart.price",
+    "kind": "function",
     "language": "python",
     "score": 0.91,
     "why": {"meaning": 0.4, "words": 0.31, "names": 0.2},
@@ -50,7 +51,7 @@ def test_search__of_a_project_asks_the_service(door: FakeDoor, run: Run) -> None
     assert "0.91: meaning 0.40, words 0.31, names 0.20" in done.output
     assert "def price(self):" in done.output
     assert door.asked[0][2] == {
-        "query": "the price", "limit": 3, "path": "shop", "language": "python", "threshold": 0.0,
+        "query": "the price", "limit": 3, "path": "shop", "language": "python", "kind": "", "threshold": 0.0,
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ HIT = Hit(
     start_line=1,
     end_line=2,
     symbol="f",
+    kind="function",
     text="def f():\n    pass",
     score=0.5,
     why=Why(meaning=0.3, words=0.2, names=0.0),

@@ -536,13 +536,14 @@ def flat(definitions: Sequence[Definition]) -> list[Definition]:
     return [it for definition in definitions for it in (definition, *flat(definition.inner))]
 
 
-def test_later_pieces__have_the_documentation_that_stands_above_the_first() -> None:
+def test_the_comment_above__is_the_docstring_of_the_first_piece_alone() -> None:
     source = "/** Counts\n * sheep. */\nvoid count() {\n" + "  step();\n" * 60 + "}\n"
 
     first, second = chunk_file("a.c", source.encode())
 
     assert first.embedded_text == f"a.c\ncount\n{first.text}"
-    assert second.embedded_text.startswith("a.c\ncount\nCounts sheep.\nvoid count() {")
+    assert second.embedded_text == f"a.c\ncount\n{second.text}"
+    assert (first.docstring, second.docstring) == ("Counts sheep.", "")
     assert second.calls == ("step",)
 
 

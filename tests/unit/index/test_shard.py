@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import StoreUnavailableError
 from runtime.index.embedder import Embedder, NoEmbedder
+from runtime.index.filter import Filter
 from runtime.index.saved import MAGIC
 from runtime.index.shard import HITS_MAX, IndexShard
 from runtime.index.source import Files, Reading
@@ -119,6 +120,26 @@ def test_search__uses_the_vectors() -> None:
     embedder.embed = lambda texts: CountingEmbedder().embed([wanted])  # type: ignore[method-assign]
 
     assert shard.search("zzz", 1)[0].path == "shop/login.py"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (Filter(path="shop"), {"shop/cart.py"}),
+        (Filter(path="./shop/cart.py"), {"shop/cart.py"}),
+        (Filter(path="*.py"), {"shop/cart.py", "tests/test_cart.py"}),
+        (Filter(path="sho"), set()),
+        (Filter(language="markdown"), set()),
+        (Filter(language="python", path="tests/"), {"tests/test_cart.py"}),
+        (Filter(kind="class"), {"shop/cart.py"}),
+        (Filter(kind="function", path="tests"), {"tests/test_cart.py"}),
+    ],
+)
+def test_search__finds_only_what_is_wanted(embedder: Embedder, wanted: Filter, found: set[str]) -> None:
+    hits = filled(embedder).search("the total price of a cart", 50, wanted)
+
+    assert {hit.path for hit in hits if hit.why.words} == found
+    assert all(wanted.allows(hit.path) and wanted.kind in ("", hit.kind) for hit in hits)
 
 
 @pytest.mark.parametrize(("query", "limit"), [("", 5), ("  \n", 5), ("cart", 0), ("cart", -1), ("!!!", 5)])

@@ -62,6 +62,7 @@ class ForgetfulIndex:
             start_line=1,
             end_line=1,
             symbol="",
+            kind="module",
             text="x",
             score=1.0,
             why=Why(meaning=0, words=1, names=0),

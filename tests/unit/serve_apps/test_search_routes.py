@@ -19,6 +19,7 @@ HIT = Hit(
     start_line=3,
     end_line=9,
     symbol="Cart.price",
+    kind="function",
     text="def price(self): ...",
     score=0.912345,
     why=Why(meaning=0.4, words=0.3123456, names=0.2),
@@ -75,6 +76,7 @@ async def test_search__answers_the_hits_with_why_and_the_commit(
                 "start_line": 3,
                 "end_line": 9,
                 "symbol": "Cart.price",
+                "kind": "function",
                 "language": "python",
                 "score": 0.9123,
                 "why": {"meaning": 0.4, "words": 0.3123, "names": 0.2},
@@ -88,13 +90,13 @@ async def test_search__answers_the_hits_with_why_and_the_commit(
 async def test_search__hands_on_what_it_is_restricted_to(
     door: httpx.AsyncClient, names: SimpleNamespace, index: FakeIndex
 ) -> None:
-    body = {"query": "x", "limit": 50, "path": "src/", "language": "python", "threshold": 0.5}
+    body = {"query": "x", "limit": 50, "path": "src/", "language": "python", "kind": "class", "threshold": 0.5}
     assert (await door.post(f"/api/v1/projects/{names.project}/search", json=body)).status_code == 200
 
     (told,) = index.told
     assert isinstance(told, SearchIndex)
     assert (told.limit, told.score_min) == (50, 0.5)
-    assert told.wanted == Filter(path="src/", language="python")
+    assert told.wanted == Filter(path="src/", language="python", kind="class")
 
 
 @pytest.mark.parametrize("stands_at", ["", "c1"])
@@ -140,6 +142,7 @@ async def test_search__of_anothers_project_is_as_of_none(
         {"query": "x", "limit": 51},
         {"query": "x", "limit": "5"},
         {"query": "x", "language": "klingon"},
+        {"query": "x", "kind": "poem"},
         {"query": "x", "threshold": 2},
         {"query": "x", "path": "a" * 501},
         {"query": "x", "more": 1},
