@@ -77,7 +77,8 @@ class Structure:
 
 
 def structure_of(path: str, source: str) -> Structure | None:
-    """None when the file's structure cannot be read: language unknown, too large, or nothing that people write.
+    """None when the file's structure cannot be read: language unknown, too large, or nothing that people write (the
+    grammar of shell takes minutes for zero bytes).
 
     Never raises for bad code: tree-sitter reads around errors.
     """
@@ -88,7 +89,7 @@ def structure_of(path: str, source: str) -> Structure | None:
     code = _scripts(source) if suffix in _SCRIPT_SUFFIXES else source
     content = code.encode("utf-8", "replace")
     language = language_of(syntax.grammar)
-    if language is None or len(content) > SOURCE_BYTES_MAX or nesting_of(content) > NESTING_MAX:
+    if language is None or len(content) > SOURCE_BYTES_MAX or b"\0" in content or nesting_of(content) > NESTING_MAX:
         return None
     tree = _parsed(language, content)
     return None if tree is None else _SourceReader(syntax, content, code.split("\n")).structure(tree.root_node)

@@ -600,3 +600,4 @@ def test_what_nests_deeper_than_any_code__is_read_as_text() -> None:
 
     assert structure_of("a.py", f"def f(): pass\n{deep}") is None
     assert structure_of("a.py", f"def f(): pass\n{deep[1:]}") is not None
+    assert structure_of("a.py", "def f(): pass\n\0") is None
