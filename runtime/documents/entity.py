@@ -19,15 +19,11 @@ from runtime.documents.messages import (
 )
 from runtime.documents.passages import passages_of
 from runtime.documents.reading import DocumentReader
-from runtime.entity.entity import Entity
-from runtime.entity.journal import EventRecord
 from runtime.errors import BadInputError, ExpiredError, NotFoundError, RefusedError
 from runtime.ids import DocumentId, EntityId, name_of
 from runtime.index.chunk import Chunk
 from runtime.index.embedder import Embedder, Named, no_other
-from runtime.index.hit import IndexStatus
-from runtime.index.kept import KeptShard
-from runtime.index.messages import AdoptIndex, DescribeIndex, FetchIndex
+from runtime.index.shard_entity import ShardEntity
 from runtime.index.source import Reading
 from runtime.ledger.port import Ledger
 from runtime.store.seal import Seal
@@ -44,11 +40,11 @@ _WORD = re.compile(r"\w+")
 log = logging.getLogger(__name__)
 
 
-class DocumentsEntity(Entity[None]):
+class DocumentsEntity(ShardEntity):
     """Holds one shard, in which a document is a file and a passage a chunk. Lost, it is read from the files again."""
 
     kind = "documents"
-    read_only = (SearchDocuments, DescribeIndex, FetchIndex)
+    read_only = (SearchDocuments, *ShardEntity.read_only)
 
     def __init__(
         self,
@@ -61,44 +57,18 @@ class DocumentsEntity(Entity[None]):
         *,
         named: Named = no_other,
     ) -> None:
-        """`embedder` is for what is new; what was made with another goes on with that one, as it is `named`."""
+        super().__init__(folder / f"library-{name_of(entity)}.index", seal, embedder, named)
         self._ledger = ledger
         self._reader = reader
-        self._kept = KeptShard(folder / f"library-{name_of(entity)}.index", seal, embedder, named)
-        self._shard = self._kept.shard
 
-    def initial(self) -> None:
-        return None
-
-    def fold(self, state: None, event: EventRecord) -> None:
-        return None
-
-    def head(self, state: None) -> Mapping[str, Any]:
-        return {}
-
-    def is_open(self, state: None) -> bool:
-        return False
-
-    async def wake(self) -> None:
-        await self._kept.load()
-
-    async def receive(self, message: Any) -> DocumentsIndexed | DocumentsFound | IndexStatus | bytes:
+    async def receive(self, message: Any) -> Any:
         match message:
             case SearchDocuments():
                 return await self._search(message)
             case UpdateDocuments(documents=documents):
                 return await self._update(documents)
-            case DescribeIndex():
-                return self._shard.status
-            case FetchIndex():
-                return await asyncio.to_thread(self._shard.dumps)
-            case AdoptIndex(saved=saved, instead_of=version):
-                return await self._kept.adopt(saved, version)
             case _:
-                raise BadInputError(f"An index of documents does not understand {type(message).__name__}.")
-
-    async def saved(self) -> None:
-        await self._kept.saved()
+                return await super().receive(message)
 
     async def _update(self, documents: Sequence[StoredDocument]) -> DocumentsIndexed:
         known = self._shard.chunk_counts

@@ -8,15 +8,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.entity.entity import Entity
-from runtime.entity.journal import EventRecord
-from runtime.errors import BadInputError, MasterbuilderError
+from runtime.errors import MasterbuilderError
 from runtime.ids import EntityId, ProjectId, name_of
 from runtime.index.embedder import Embedder, Named, no_other
-from runtime.index.hit import IndexStatus
-from runtime.index.kept import KeptShard
-from runtime.index.messages import AdoptIndex, DescribeIndex, FetchIndex, Found, SearchIndex, UpdateIndex
+from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.index.shard import IndexShard
+from runtime.index.shard_entity import ShardEntity
 from runtime.index.source import Reading, read_file
 from runtime.ledger.port import Ledger
 from runtime.project.repository import ProjectRepository
@@ -29,11 +26,11 @@ PLAN = "TODO.md"
 """Every merge ticks it, and it answers no question about code: it is not searched."""
 
 
-class IndexEntity(Entity[None]):
+class IndexEntity(ShardEntity):
     """Holds one shard. Git is its journal: what is not saved yet when its process dies is read from there again."""
 
     kind = "index"
-    read_only = (SearchIndex, DescribeIndex, FetchIndex)
+    read_only = (SearchIndex, *ShardEntity.read_only)
 
     def __init__(
         self,
@@ -46,31 +43,14 @@ class IndexEntity(Entity[None]):
         *,
         named: Named = no_other,
     ) -> None:
-        """`embedder` is for what is new; what was made with another goes on with that one, as it is `named`."""
+        super().__init__(folder / f"{name_of(entity)}.index", seal, embedder, named)
         self._project = ProjectId(name_of(entity))
         self._reports = reports
         self._query_ms: list[int] = []
         """Since the last update."""
         self._ledger = ledger
-        self._kept = KeptShard(folder / f"{name_of(entity)}.index", seal, embedder, named)
-        self._shard = self._kept.shard
 
-    def initial(self) -> None:
-        return None
-
-    def fold(self, state: None, event: EventRecord) -> None:
-        return None
-
-    def head(self, state: None) -> Mapping[str, Any]:
-        return {}
-
-    def is_open(self, state: None) -> bool:
-        return False
-
-    async def wake(self) -> None:
-        await self._kept.load()
-
-    async def receive(self, message: Any) -> IndexStatus | Found | bytes:
+    async def receive(self, message: Any) -> Any:
         match message:
             case SearchIndex():
                 return await self._search(message)
@@ -83,14 +63,8 @@ class IndexEntity(Entity[None]):
                     self._kept.save_soon()
                     await self._report(_ms_since(began_s))
                 return self._shard.status
-            case DescribeIndex():
-                return self._shard.status
-            case FetchIndex():
-                return await asyncio.to_thread(self._shard.dumps)
-            case AdoptIndex(saved=saved, instead_of=commit):
-                return await self._kept.adopt(saved, commit)
             case _:
-                raise BadInputError(f"An index does not understand {type(message).__name__}.")
+                return await super().receive(message)
 
     async def _search(self, it: SearchIndex) -> Found:
         began_s = time.monotonic()
@@ -98,9 +72,6 @@ class IndexEntity(Entity[None]):
         hits = await asyncio.to_thread(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
         self._query_ms.append(_ms_since(began_s))
         return Found(commit=commit, hits=hits)
-
-    async def saved(self) -> None:
-        await self._kept.saved()
 
     async def _report(self, update_ms: int) -> None:
         """A figure that is lost spoils no index."""
