@@ -1,8 +1,8 @@
 """The languages whose structure the index reads. A language is one row here and its grammar's wheel.
 
-Markup, style sheets and data (HTML, CSS, JSON, YAML, XML) have no row: their paragraphs make better chunks than their
-nodes do. SQL has none either: its paragraphs are its statements. Nor has Scala: its grammar takes gigabytes and minutes
-for some 256 KiB that are no code, and cannot be interrupted there.
+Markup, style sheets and data (HTML, CSS, JSON, YAML, XML) have no row: they are read by their paragraphs, as text is.
+SQL has none either: its paragraphs are its statements. Nor has Scala: its grammar takes gigabytes and minutes for some
+256 KiB that are no code, and cannot be interrupted there.
 """
 
 import importlib
