@@ -218,14 +218,23 @@ def test_worker_killed__its_shard_is_made_all_the_same(shops: Shops) -> None:
 
 
 def test_interrupted_command__leaves_the_job_running_and_says_how_to_go_on(shops: Shops) -> None:
-    job = Reindexing(shops.live, "--all", "--embedder", "lexical")
-    while not any(NAME.match(line) for line in job.text):
+    # given a job that cannot end before its command is interrupted
+    job = Reindexing(shops.live, "--all", "--embedder", "minilm")
+    deadline = time.monotonic() + PATIENCE_S
+    while not (workers := shops.workers()):
+        assert time.monotonic() < deadline, "".join(job.text)
         time.sleep(0.02)
-    refused = shops.live.run("reindex", "--all")
-    assert (refused.returncode, job.job in refused.stderr) == (3, True), refused.stderr
+    for worker in workers:
+        worker.suspend()
+    try:
+        refused = shops.live.run("reindex", "--all")
+        assert (refused.returncode, job.job in refused.stderr) == (3, True), refused.stderr
 
-    assert job.interrupt() == 130, job.text
-    assert f"--stop {job.job}" in "".join(job.text)
+        assert job.interrupt() == 130, job.text
+        assert f"--stop {job.job}" in "".join(job.text)
+    finally:
+        for worker in workers:
+            worker.resume()
 
     followed = shops.live.run("reindex", "--follow", job.job)
     assert followed.returncode == 0, followed.stdout + followed.stderr

@@ -40,10 +40,11 @@ def a_zip() -> bytes:
 
 
 def test_export__writes_the_zip_for_its_owners_eyes_only(run: Run, door: FakeDoor, tmp_path: Path) -> None:
-    door.routes["GET /api/v1/me/export"] = (200, {"Content-Type": "application/zip"}, a_zip())
+    sent = a_zip()  # Once: a ZIP tells when it was made.
+    door.routes["GET /api/v1/me/export"] = (200, {"Content-Type": "application/zip"}, sent)
     result = run("export", "--output", "mine.zip")
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "mine.zip").read_bytes() == a_zip()
+    assert (tmp_path / "mine.zip").read_bytes() == sent
     assert stat.S_IMODE((tmp_path / "mine.zip").stat().st_mode) == 0o600
     assert run("export", "--user", "bob", "-o", "bob.zip").exit_code == 0
     assert [query for _, query, *_ in door.asked] == ["", "user=bob"]
