@@ -49,13 +49,17 @@ class FieldBm25:
         if weights is None:
             query = np.unique(query)
             weights = np.ones(len(query), np.float32)
-        scores = np.zeros(self._size, dtype=np.float32)
         places = np.searchsorted(self._keys, query)
-        for number, (place, key) in enumerate(zip(places, query, strict=True)):
-            if place < len(self._keys) and self._keys[place] == key:
-                postings = slice(self._bounds[place], self._bounds[place + 1])
-                scores[self._owners[postings]] += weights[number] * self._impact[postings]
-        return scores
+        found = [
+            (slice(self._bounds[place], self._bounds[place + 1]), weight)
+            for place, key, weight in zip(places, query, weights, strict=True)
+            if place < len(self._keys) and self._keys[place] == key
+        ]
+        if not found:
+            return np.zeros(self._size, np.float32)
+        owners = np.concatenate([self._owners[postings] for postings, _ in found])
+        impacts = np.concatenate([weight * self._impact[postings] for postings, weight in found])
+        return np.bincount(owners, impacts, minlength=self._size).astype(np.float32)
 
 
 class Postings:
