@@ -31,7 +31,7 @@ from runtime.store.seal import Seal
 log = logging.getLogger(__name__)
 
 INDEX_ONLY = ("index", "documents")
-"""Shards are CPU and parsers, which would stall sessions; they journal nothing, git is their journal."""
+"""Shards are CPU and parsers, which would stall sessions; they journal nothing: git and the libraries do."""
 SLOW_TO_IMPORT = "openai"
 """Imported beside the first work, so that a host that was killed answers again without waiting for it."""
 

@@ -89,9 +89,8 @@ class IndexShard:
         Ties by path and line. Empty for an empty index or query. Of the query, the first QUERY_CHARS_MAX characters
         count.
         """
-        tree = self._tree
-        query = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
-        if not tree.chunks or not query.strip():
+        tree, query = self._tree, _cleaned(query)
+        if not tree.chunks or not query:
             return []
         limit = max(0, min(limit, HITS_MAX))
         best = tree.ranking.best(query, self._vector_of(query, tree.embedder), limit, tree.allowed(wanted))
@@ -99,9 +98,8 @@ class IndexShard:
 
     def similar(self, query: str, limit: int) -> list[tuple[Chunk, float]]:
         """At most `limit` chunks that mean the most like `query`, best first, as `Ranking.similar` has them."""
-        tree = self._tree
-        query = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
-        if not tree.chunks or not query.strip():
+        tree, query = self._tree, _cleaned(query)
+        if not tree.chunks or not query:
             return []
         similar = tree.ranking.similar(query, self._vector_of(query, tree.embedder), limit)
         return [(tree.chunks[place], similarity) for place, similarity in similar]
@@ -196,6 +194,12 @@ def _vectors_by(embedder: Embedder) -> tuple[Embedder, Callable[[str], Vectors |
         return embedder.embed([query])[0] if embedder.dimension else None
 
     return embedder, vector
+
+
+def _cleaned(query: str) -> str:
+    """What counts of a question; empty when it asks nothing."""
+    text = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
+    return text if text.strip() else ""
 
 
 def _hit(tree: IndexedTree, ranked: Ranked) -> Hit:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import PurePosixPath
 from typing import Self
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.index.bm25 import Postings
 from runtime.index.chunk import Chunk
-from runtime.index.dense import DenseVectors
+from runtime.index.dense import DenseVectors, Ids
 from runtime.index.embedder import Embedder
 from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.ranking import FIELDS, Flags, Ranking
@@ -87,7 +87,7 @@ class IndexedTree:
             embedded=embedded,
             ranking=Ranking(
                 postings=_postings(files, before),
-                ids=np.array([it for file in files.values() for it in file.ids], dtype=np.int64),
+                ids=_ids(files),
                 is_test=np.repeat([is_test_path(path) for path in files], chunks_per_file).astype(np.bool_),
                 dense=dense,
             ),
@@ -103,11 +103,18 @@ class IndexedTree:
         files = self._read(source)
         if self.dense is None:
             return IndexedTree.of(source.commit, self.embedder, self.generation, files, None, 0, self)
-        chunk_of = {it: chunk for file in files.values() for it, chunk in zip(file.ids, file.chunks, strict=True)}
-        ids = np.array(sorted(chunk_of), dtype=np.int64)
-        dense, embedded = self.dense.with_ids(
-            ids, lambda missing: [chunk_of[int(it)].embedded_text for it in missing], self.embedder
-        )
+
+        def texts_of(missing: Ids) -> list[str]:
+            wanted = set(missing.tolist())
+            chunk_of = {
+                it: chunk
+                for file in files.values()
+                for it, chunk in zip(file.ids, file.chunks, strict=True)
+                if it in wanted
+            }
+            return [chunk_of[it].embedded_text for it in missing.tolist()]
+
+        dense, embedded = self.dense.with_ids(np.unique(_ids(files)), texts_of, self.embedder)
         return IndexedTree.of(source.commit, self.embedder, self.generation, files, dense, embedded, self)
 
     def allowed(self, wanted: Filter) -> Flags | None:
@@ -155,6 +162,11 @@ def _postings(files: Mapping[str, IndexedFile], before: "IndexedTree | None") ->
         starts[path] + number: terms for path in files.keys() - kept for number, terms in enumerate(files[path].terms)
     }
     return earlier.changed(numbers, added, sum(len(file.chunks) for file in files.values()))
+
+
+def _ids(files: Mapping[str, IndexedFile]) -> Ids:
+    """int64[chunks]"""
+    return np.fromiter(chain.from_iterable(file.ids for file in files.values()), np.int64)
 
 
 def _starts(files: Mapping[str, IndexedFile]) -> dict[str, int]:
