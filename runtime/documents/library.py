@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,6 @@ from runtime.errors import (
     ConflictError,
     MasterbuilderError,
     NotFoundError,
-    QuarantinedError,
     UnavailableError,
 )
 from runtime.ids import BlobId, DocumentId, EntityId, UserId, documents_entity, name_of
@@ -42,6 +42,8 @@ BYTES_MAX = 500_000_000
 """Of all that one person has. Source of both: spec/assistant.md §10."""
 INDEX_S_MAX = 600.0
 RETRY_S = 5.0
+TRIES_MAX = 12
+"""Of a document that cannot be read now. Then it fails with what is in the way: a minute is longer than a restart."""
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class Library(Entity[LibraryState]):
         self._entities = entities
         self._index = documents_entity(self._user)
         self._updating = asyncio.Lock()
+        self._tries: Counter[DocumentId] = Counter()
+        """How often each could not be read, by this process."""
 
     def initial(self) -> LibraryState:
         return LibraryState()
@@ -162,30 +166,37 @@ class Library(Entity[LibraryState]):
         """Until nothing is unread and no file of a deleted document is left. One at a time, whoever began it."""
         async with self._updating:
             while self.is_open(self.state):
+                waiting: list[Item] = []
                 try:
-                    for item in self.state.unread:
-                        await self._read(item)
+                    waiting = [item for item in self.state.unread if not await self._read(item)]
                     await self._update([])
                     left = [blob for blob in sorted(self.state.leaving) if not await self._remove(blob)]
-                except (UnavailableError, QuarantinedError) as error:
+                except UnavailableError as error:
                     log.warning("documents of %s wait: %s", self._user, error)
                     left = [BlobId("")]
-                if left:
+                if waiting or left:
                     await asyncio.sleep(RETRY_S)
             await self.activation.save()  # Then what tells of deleted documents can be let go.
 
-    async def _read(self, item: Item) -> None:
+    async def _read(self, item: Item) -> bool:
+        """Whether that is done, one way or the other: else it is tried again, and those behind it go first."""
         if item.status == "pending":
             await self.activation.emit("document.processing", f"processing/{item.id}", {"document": item.id})
-        indexed = await self._update([item])
-        if item.id not in self.state.items:
-            return
-        if (chunks := indexed.chunks.get(item.id)) is not None:
-            data = {"document": item.id, "chunks": chunks}
-            await self.activation.emit("document.indexed", f"indexed/{item.id}", data)
-        else:
-            reason = indexed.failed.get(item.id, "It could not be read.")
-            await self.activation.emit("document.failed", f"failed/{item.id}", {"document": item.id, "reason": reason})
+        try:
+            indexed = await self._update([item])
+            chunks, reason = indexed.chunks.get(item.id), indexed.failed.get(item.id, "It could not be read.")
+        except UnavailableError as error:
+            log.warning("document %s of %s waits: %s", item.id, self._user, error)
+            self._tries[item.id] += 1
+            if self._tries[item.id] < TRIES_MAX:
+                return False
+            chunks, reason = None, f"{error.message} Send it again later."
+        self._tries.pop(item.id, None)
+        if item.id in self.state.items:
+            ended = "indexed" if chunks is not None else "failed"
+            told = {"chunks": chunks} if chunks is not None else {"reason": reason}
+            await self.activation.emit(f"document.{ended}", f"{ended}/{item.id}", {"document": item.id, **told})
+        return True
 
     async def _update(self, more: Sequence[Item]) -> DocumentsIndexed:
         """Makes what is indexed, and `more`, what is searched."""

@@ -37,7 +37,7 @@ class Documents:
         secrets = Secrets.load(folder, {})
         self.store = Store(self.settings, secrets, facts_of=project_facts)
         self.embedder = embedder
-        self._reader = DocumentReader(Sandbox())
+        self.reader = DocumentReader(Sandbox())
         self._seal = Seal(secrets.data_encryption_key)
         self.host: Host
         self._incarnations = 0
@@ -71,7 +71,7 @@ class Documents:
             factories={
                 "library": lambda entity: Library(entity, books, self),  # type: ignore[arg-type]
                 "documents": lambda entity: DocumentsEntity(
-                    entity, books, self.embedder, folder, self._seal, self._reader
+                    entity, books, self.embedder, folder, self._seal, self.reader
                 ),
             },
         )

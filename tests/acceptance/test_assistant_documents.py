@@ -13,7 +13,9 @@ import pytest
 
 from runtime.documents import library as libraries
 from runtime.documents.formats import FORMATS
+from runtime.documents.reading import DocumentReader
 from runtime.ids import library_entity
+from runtime.implementer.sandbox import Sandbox
 from runtime.index.embedder import Embedder, choose_embedder, for_passages
 from runtime.privacy.export import export
 from tests.acceptance.library import ADMIN, ANN, BOB, DEMO, Documents, documents
@@ -212,6 +214,26 @@ async def test_an_upload__that_a_crash_cut_off_is_read_by_the_next_process(made:
     item = await made.added(ANN, "report.pdf", pdf([FACT]))
 
     assert (item["id"], item["status"]) == (answer.json()["item_id"], "indexed")
+
+
+async def test_a_document__that_cannot_be_read_now_holds_up_nobody_and_fails_at_last(
+    made: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libraries, "RETRY_S", 0.2)
+    monkeypatch.setattr(libraries, "TRIES_MAX", 10)
+    made.reader = DocumentReader(Sandbox(bwrap="no-such-program"))
+    await made.restart()
+    waiting = (await made.upload(ANN, "report.pdf", pdf([FACT]))).json()["item_id"]
+
+    behind = await made.added(ANN, "town.txt", FACT.encode())
+    assert (behind["status"], (await made.item(ANN, waiting))["status"]) == ("indexed", "processing")
+    failed = await made.added(ANN, "report.pdf", pdf([FACT]))
+    assert (failed["id"], failed["status"]) == (waiting, "failed")
+    assert "bubblewrap is not installed" in failed["reason"]
+
+    made.reader = DocumentReader(Sandbox())
+    await made.restart()
+    assert (await made.added(ANN, "report.pdf", pdf([FACT])))["status"] == "indexed"
 
 
 async def test_a_person__takes_the_list_of_documents_out_and_is_erased_with_them(made: Documents) -> None:
