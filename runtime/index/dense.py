@@ -1,7 +1,7 @@
 """Vectors by content, in FAISS."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import faiss
 import numpy as np
@@ -23,42 +23,60 @@ class DenseVectors:
     search it."""
 
     def __init__(self, ids: Ids, vectors: Vectors) -> None:
-        """`ids` int64[n], ascending, each once; `vectors` float32[n, d] with d > 0, of L2 length 1. Row i of `ids`
-        is row i everywhere here."""
-        self.ids = ids
-        self._index = _empty_index(vectors.shape[1], is_large=len(ids) > FLOAT32_MAX)
+        """`ids` int64[n], each once; `vectors` float32[n, d] with d > 0, of L2 length 1. Row i of `ids` is row i
+        everywhere here."""
+        index = _empty_index(vectors.shape[1], is_large=len(ids) > FLOAT32_MAX)
         if len(ids):
-            self._index.add(np.ascontiguousarray(vectors))
-        self._sample = np.ascontiguousarray(vectors[:: max(1, len(ids) // SAMPLE_MAX)])
+            index.add(np.ascontiguousarray(vectors))
+        self._take(ids, index)
+
+    def _take(self, ids: Ids, index: Any) -> None:
+        self.ids = ids
+        self._index = index
+        self._by_id = np.argsort(ids)
+        # By their ids, so that equal vectors have an equal sample, however their index came about.
+        self._sample = self._vectors_of(self._by_id[:: max(1, len(ids) // SAMPLE_MAX)])
 
     @classmethod
     def empty(cls, dimension: int) -> Self:
         return cls(np.empty(0, np.int64), np.empty((0, dimension), np.float32))
 
     @property
-    def vectors(self) -> Vectors:
-        """float32[n, d] in the order of `ids`."""
-        return self._vectors_of(np.arange(len(self.ids)))
+    def vectors(self) -> npt.NDArray[np.float32 | np.float16]:
+        """[n, d] in the order of `ids`; float16 where no more is known of them."""
+        vectors = self._vectors_of(np.arange(len(self.ids)))
+        return vectors.astype(np.float16) if len(self.ids) > FLOAT32_MAX else vectors
 
     def with_ids(
         self, ids: Ids, texts_of: Callable[[Ids], Sequence[str]], embedder: Embedder
     ) -> tuple["DenseVectors", int]:
         """Vectors of exactly `ids`, which ascend, and how many had to be computed; the others are taken from here."""
-        is_known = np.isin(ids, self.ids, assume_unique=True)
-        missing = ids[~is_known]
-        if not len(missing) and len(ids) == len(self.ids):
+        missing = ids[~np.isin(ids, self.ids, assume_unique=True)]
+        stays = np.isin(self.ids, ids, assume_unique=True)
+        if not len(missing) and stays.all():
             return self, 0
         computed = embedder.embed(texts_of(missing))
         assert computed.shape == (len(missing), embedder.dimension), "one vector for each text"
         assert np.isfinite(computed).all(), "vectors are numbers"
-        vectors = np.empty((len(ids), embedder.dimension), np.float32)
-        vectors[~is_known] = computed
-        vectors[is_known] = self._vectors_of(self.rows(ids[is_known]))
-        return DenseVectors(ids, vectors), len(missing)
+        return self._changed(stays, missing, computed), len(missing)
+
+    def _changed(self, stays: npt.NDArray[np.bool_], new_ids: Ids, new_vectors: Vectors) -> "DenseVectors":
+        """Copied as they are kept, which is many times faster than building anew."""
+        ids = np.concatenate([self.ids[stays], new_ids])
+        if (len(ids) > FLOAT32_MAX) != (len(self.ids) > FLOAT32_MAX):
+            return DenseVectors(ids, np.concatenate([self._vectors_of(np.flatnonzero(stays)), new_vectors]))
+        index = faiss.clone_index(self._index)
+        if not stays.all():
+            cast("Any", index).remove_ids(np.flatnonzero(~stays))
+        if len(new_ids):
+            index.add(np.ascontiguousarray(new_vectors))
+        changed = DenseVectors.__new__(DenseVectors)
+        changed._take(ids, index)
+        return changed
 
     def rows(self, ids: Ids) -> Rows:
         """intp[len(ids)]: where each stands; all of them must be here."""
-        return np.searchsorted(self.ids, ids)
+        return self._by_id[np.searchsorted(self.ids, ids, sorter=self._by_id)]
 
     def nearest(self, query: Vectors, count: int, allowed: npt.NDArray[np.bool_] | None) -> Rows:
         """At most `count` rows, nearest to `query` float32[d] first; only those of `allowed` bool[n], if given."""

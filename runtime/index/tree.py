@@ -15,7 +15,7 @@ from runtime.index.embedder import Embedder
 from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.ranking import FIELDS, Flags, Ranking
 from runtime.index.source import Reading, Source
-from runtime.index.terms import TermCounts, count_terms
+from runtime.index.terms import count_terms
 
 CHUNKS_MAX = 200_000
 """A search over this many takes some 10 ms; what is above is skipped, and said to be."""
@@ -30,7 +30,6 @@ class IndexedFile:
     skipped: str
     """Why it is not (wholly) searchable; empty when it is."""
     chunks: Sequence[Chunk]
-    terms: Sequence[TermCounts]
     ids: Sequence[int]
     """The key of each chunk's vector: 63 bits of its content hash. Chunks of one text share it."""
 
@@ -40,7 +39,6 @@ class IndexedFile:
             content_id=content_id,
             skipped=it.skipped,
             chunks=it.chunks,
-            terms=[count_terms((chunk.text, chunk.symbol, chunk.path)) for chunk in it.chunks],
             ids=[int(chunk.content_hash[:16], 16) >> 1 for chunk in it.chunks],
         )
 
@@ -67,14 +65,12 @@ class IndexedTree:
         embedder: Embedder,
         generation: str,
         files: Mapping[str, IndexedFile],
+        postings: Postings,
         dense: DenseVectors | None,
         embedded: int,
-        before: "IndexedTree | None" = None,
     ) -> Self:
-        """`dense` holds the embedder's vector of every chunk in `files`, None where it gives none.
-
-        What `before` has of them is taken over from it.
-        """
+        """`postings` are those of the chunks of `files`; `dense` holds the embedder's vector of each, None where it
+        gives none."""
         chunks = [chunk for file in files.values() for chunk in file.chunks]
         chunks_per_file = [len(file.chunks) for file in files.values()]
         return cls(
@@ -86,7 +82,7 @@ class IndexedTree:
             dense=dense,
             embedded=embedded,
             ranking=Ranking(
-                postings=_postings(files, before),
+                postings=postings,
                 ids=_ids(files),
                 is_test=np.repeat([is_test_path(path) for path in files], chunks_per_file).astype(np.bool_),
                 dense=dense,
@@ -96,13 +92,14 @@ class IndexedTree:
     @classmethod
     def empty(cls, embedder: Embedder, generation: str = "") -> Self:
         dense = DenseVectors.empty(embedder.dimension) if embedder.dimension else None
-        return cls.of("", embedder, generation, {}, dense, 0)
+        return cls.of("", embedder, generation, {}, Postings.empty(FIELDS), dense, 0)
 
     def updated(self, source: Source) -> "IndexedTree":
         """The tree `source`; what did not change since this one is taken over. Raises what these raise."""
         files = self._read(source)
+        postings = self._postings(files)
         if self.dense is None:
-            return IndexedTree.of(source.commit, self.embedder, self.generation, files, None, 0, self)
+            return IndexedTree.of(source.commit, self.embedder, self.generation, files, postings, None, 0)
 
         def texts_of(missing: Ids) -> list[str]:
             wanted = set(missing.tolist())
@@ -115,7 +112,7 @@ class IndexedTree:
             return [chunk_of[it].embedded_text for it in missing.tolist()]
 
         dense, embedded = self.dense.with_ids(np.unique(_ids(files)), texts_of, self.embedder)
-        return IndexedTree.of(source.commit, self.embedder, self.generation, files, dense, embedded, self)
+        return IndexedTree.of(source.commit, self.embedder, self.generation, files, postings, dense, embedded)
 
     def allowed(self, wanted: Filter) -> Flags | None:
         """bool[chunks]; None for all of them."""
@@ -147,21 +144,21 @@ class IndexedTree:
         file = self.files.get(path)
         return file.content_id if file else ""
 
-
-def _postings(files: Mapping[str, IndexedFile], before: "IndexedTree | None") -> Postings:
-    """Of files that `before` has as they are, its postings are taken over."""
-    earlier = before.ranking.postings if before else Postings.empty(FIELDS)
-    known = before.files if before else {}
-    starts, known_starts = _starts(files), _starts(known)
-    kept = [path for path, file in known.items() if files.get(path) is file]
-    numbers = np.full(earlier.size, -1, np.int32)
-    for path in kept:
-        start, count = known_starts[path], len(files[path].chunks)
-        numbers[start : start + count] = np.arange(starts[path], starts[path] + count)
-    added = {
-        starts[path] + number: terms for path in files.keys() - kept for number, terms in enumerate(files[path].terms)
-    }
-    return earlier.changed(numbers, added, sum(len(file.chunks) for file in files.values()))
+    def _postings(self, files: Mapping[str, IndexedFile]) -> Postings:
+        """Those of files that are the same here are taken over; the words of the others are counted."""
+        earlier = self.ranking.postings
+        starts, starts_here = _starts(files), _starts(self.files)
+        kept = [path for path, file in self.files.items() if files.get(path) is file]
+        numbers = np.full(earlier.size, -1, np.int32)
+        for path in kept:
+            start, count = starts_here[path], len(files[path].chunks)
+            numbers[start : start + count] = np.arange(starts[path], starts[path] + count)
+        added = {
+            starts[path] + number: count_terms((chunk.text, chunk.symbol, chunk.path))
+            for path in files.keys() - kept
+            for number, chunk in enumerate(files[path].chunks)
+        }
+        return earlier.changed(numbers, added, sum(len(file.chunks) for file in files.values()))
 
 
 def _ids(files: Mapping[str, IndexedFile]) -> Ids:

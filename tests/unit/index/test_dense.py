@@ -71,6 +71,19 @@ def test_vectors__are_taken_over_unchanged_from_one_state_to_the_next(vectors: D
     assert then.vectors.tolist() == np.eye(5)[[0, 2, 3, 4]].tolist()
 
 
+def test_vectors__are_the_same_whichever_way_their_number_passes_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "FLOAT32_MAX", 2)
+    state = DenseVectors.empty(5)
+    for wanted in ({10: "0", 12: "2"}, {9: "4", 10: "0", 11: "1", 12: "2"}, {9: "4", 11: "1", 13: "3"}, {11: "1"}):
+        state, _ = state.with_ids(*named(wanted), OneHot())
+        ids = np.array(sorted(wanted))
+        assert sorted(state.ids.tolist()) == ids.tolist()
+        assert state.vectors[state.rows(ids)].tolist() == OneHot().embed([wanted[it] for it in ids.tolist()]).tolist()
+        assert state.ids[state.nearest(np.eye(5, dtype=np.float32)[1], 1, None)].tolist() == [
+            11 if 11 in wanted else 10
+        ]
+
+
 def test_float16__finds_the_ten_that_float32_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     rows = random.normal(size=(3000, 64)).astype(np.float32)
