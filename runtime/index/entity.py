@@ -11,7 +11,7 @@ from typing import Any
 from runtime.errors import MasterbuilderError
 from runtime.ids import EntityId, ProjectId, name_of
 from runtime.index.embedder import Embedder, Named, no_other
-from runtime.index.messages import Found, SearchIndex, UpdateIndex
+from runtime.index.messages import Change, Found, SearchIndex, UpdateIndex
 from runtime.index.shard import IndexShard
 from runtime.index.shard_entity import ShardEntity
 from runtime.index.source import Reading, read_file
@@ -54,17 +54,24 @@ class IndexEntity(ShardEntity):
         match message:
             case SearchIndex():
                 return await self._search(message)
-            case UpdateIndex(commit=commit, bundle=bundle):
+            case UpdateIndex(commit=commit):
                 if self._shard.status.commit != commit:
                     began_s = time.monotonic()
-                    await asyncio.to_thread(
-                        update_from_bundle, self._shard, commit, await self._ledger.get_blob(bundle)
-                    )
+                    await self._update(message)
                     self._kept.save_soon()
                     await self._report(_ms_since(began_s))
                 return self._shard.status
             case _:
                 return await super().receive(message)
+
+    async def _update(self, it: UpdateIndex) -> None:
+        if it.change is not None and it.change.since == self._shard.status.commit:
+            ids = self._shard.content_ids
+            if all(ids.values()):
+                await asyncio.to_thread(self._shard.update, ChangedSource(it.commit, ids, it.change))
+                return
+        bundle = await self._ledger.get_blob(it.bundle)
+        await asyncio.to_thread(update_from_bundle, self._shard, it.commit, bundle)
 
     async def _search(self, it: SearchIndex) -> Found:
         began_s = time.monotonic()
@@ -102,6 +109,19 @@ def update_from_bundle(shard: IndexShard, commit: str, bundle: bytes) -> None:
 
 def _ms_since(began_s: float) -> int:
     return round((time.monotonic() - began_s) * 1000)
+
+
+class ChangedSource:
+    """What an index has, and a change since, but for the plan."""
+
+    def __init__(self, commit: str, ids: Mapping[str, str], change: Change) -> None:
+        self.commit = commit
+        self._files = {path: file for path, file in change.files.items() if path != PLAN}
+        stays = {path: blob for path, blob in ids.items() if path not in change.removed}
+        self.ids = {**stays, **{path: blob for path, (blob, _) in self._files.items()}}
+
+    def read(self, paths: Collection[str]) -> Mapping[str, Reading]:
+        return {path: read_file(path, self._files[path][1]) for path in paths}
 
 
 class RepositorySource:

@@ -1,11 +1,22 @@
 """What may be asked of an index, and its answers. Imports nothing of what an index is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.ids import BlobId, UserId
 from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.hit import Hit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What the files of one commit are that those of an earlier one are not."""
+
+    since: str
+    """The earlier commit."""
+    files: Mapping[str, tuple[str, bytes]]
+    """Path -> git's id of the content, and the content, of what is new or other."""
+    removed: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +26,8 @@ class UpdateIndex:
     owner: UserId
     commit: str
     bundle: BlobId
+    change: Change | None = None
+    """To `commit`: an index that stands where it begins need not unpack the bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,11 @@ class IndexShard:
         return {path: file.skipped for path, file in self._tree.files.items() if file.skipped}
 
     @property
+    def content_ids(self) -> Mapping[str, str]:
+        """Of each path, as its source named it; empty for what has to be read again."""
+        return {path: file.content_id for path, file in self._tree.files.items()}
+
+    @property
     def chunk_counts(self) -> Mapping[str, int]:
         """Of each path."""
         return {path: len(file.chunks) for path, file in self._tree.files.items()}

@@ -14,6 +14,7 @@ from runtime.index.hit import Hit
 from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.project.messages import IndexedStatus
 from runtime.project.state import State
+from runtime.project.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +25,10 @@ CONTEXT_BYTES_MAX = 8_000
 class CodeFinder:
     """The index helps, it does not decide: where it fails, the build goes on with less context and says so."""
 
-    def __init__(self, activation: Activation[State], entities: Entities) -> None:
+    def __init__(self, activation: Activation[State], entities: Entities, workbench: Workbench) -> None:
         self._activation = activation
         self._entities = entities
+        self._workbench = workbench
         self._entity = index_entity(activation.state.id)
         self._refreshing = asyncio.Lock()
         self._indexed = ""
@@ -41,7 +43,8 @@ class CodeFinder:
             state = self._activation.state
             if state.bundle is None or state.commit == self._indexed:
                 return
-            update = UpdateIndex(owner=state.owner, commit=state.commit, bundle=state.bundle)
+            change = await self._workbench.change(self._indexed, state.commit)
+            update = UpdateIndex(owner=state.owner, commit=state.commit, bundle=state.bundle, change=change)
             if state.index_status == "not_indexed":
                 await self._tell("indexing")
             try:

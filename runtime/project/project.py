@@ -301,7 +301,7 @@ class Project(Entity[State]):
         architect = Architect(self.activation, steps, shop)
         self._flows += 1
         workbench = Workbench(self.activation, shop.ledger, self._working_copy / str(self._flows))
-        finder = CodeFinder(self.activation, shop.entities)
+        finder = CodeFinder(self.activation, shop.entities, workbench)
         gaps = Gaps(self.activation, architect, workbench, shop.ledger)
         await gaps.refund()
         building = Building(self.activation, steps, architect, workbench, finder, shop, gaps)

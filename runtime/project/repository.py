@@ -18,7 +18,8 @@ from typing import IO, NamedTuple, Self, cast
 
 from git.cmd import Git
 
-from runtime.errors import BadInputError, ConflictError, NotFoundError, UnavailableError
+from runtime.errors import BadInputError, ConflictError, NotFoundError, TooLargeError, UnavailableError
+from runtime.index.messages import Change
 from runtime.project.paths import is_plain_path
 
 _COMMITTER = {"GIT_COMMITTER_NAME": "Masterbuilder", "GIT_COMMITTER_EMAIL": "builder@masterbuilder.invalid"}
@@ -46,6 +47,8 @@ _SKELETON = {
 }
 _PACK_EVERY = 16
 """Commits. A bundle of what is packed already costs a third of one of loose objects."""
+CHANGED_FILES_MAX = 500
+CHANGED_BYTES_MAX = 4 << 20
 _INDEX_BYTES_MAX = 256 << 10
 """Up to this size, some 2,000 files, reading the index here is quicker than a process that does it."""
 _TRAILER = re.compile(r"^([A-Za-z][A-Za-z0-9-]*): (.+)$")
@@ -120,7 +123,7 @@ class ProjectRepository:
         status, _, errors = repository._run("read-tree", "--reset", *(["-u"] if writes_files else []), "HEAD")
         if status != 0:
             raise _broken(_last_line(errors))
-        repository._refuse_links()
+        _refuse_links(repository._entries())
         return repository
 
     @property
@@ -152,7 +155,35 @@ class ProjectRepository:
 
     def contents(self, paths: Collection[str] | None = None) -> dict[str, bytes]:
         """Every tracked file, or those of `paths` that are tracked, as staged."""
-        entries = [entry for entry in self._entries() if paths is None or entry.path in paths]
+        return self._contents([entry for entry in self._entries() if paths is None or entry.path in paths])
+
+    def change(self, since: str, commit: str) -> Change:
+        """What differs in `commit` from an earlier or later one. It reads only what never changes, so it may run
+        beside everything else.
+
+        Raises TooLargeError for more than CHANGED_FILES_MAX files or CHANGED_BYTES_MAX, BadInputError for links.
+        """
+        told = self._must("diff-tree", "-r", "-z", "--no-renames", _commit_name(since), _commit_name(commit), "--")
+        # `:<mode> <mode> <id> <id> <status>`, then the path, each with a zero behind it.
+        fields = told.split(b"\0")[:-1]
+        changed: list[_Entry] = []
+        removed: list[str] = []
+        for facts, path in zip(fields[::2], fields[1::2], strict=True):
+            _, mode, _, blob, status = facts.decode().split()
+            if status == "D":
+                removed.append(os.fsdecode(path))
+            else:
+                changed.append(_Entry(mode, blob, os.fsdecode(path)))
+        if len(changed) > CHANGED_FILES_MAX:
+            raise TooLargeError(f"{len(changed)} files changed.", "Read the whole tree.")
+        _refuse_links(changed)
+        contents = self._contents(changed)
+        if sum(map(len, contents.values())) > CHANGED_BYTES_MAX:
+            raise TooLargeError("The changed files are too large.", "Read the whole tree.")
+        files = {entry.path: (entry.blob, contents[entry.path]) for entry in changed}
+        return Change(since=since, files=files, removed=removed)
+
+    def _contents(self, entries: "Sequence[_Entry]") -> dict[str, bytes]:
         if not entries:
             return {}
         with _stdin("".join(f"{entry.blob}\n" for entry in entries).encode()) as stdin:
@@ -238,7 +269,7 @@ class ProjectRepository:
                 )
             if status != 0:
                 raise BadInputError(f"The patch is refused: {_last_line(errors)}.", "Make the change again.")
-            self._refuse_links()
+            _refuse_links(self._entries())
         except (MergeConflictError, BadInputError):
             self.reset_hard("HEAD")
             raise
@@ -304,14 +335,6 @@ class ProjectRepository:
             entries.append(_Entry(mode, blob, os.fsdecode(path)))
         return entries
 
-    def _refuse_links(self) -> None:
-        for entry in self._entries():
-            if entry.mode not in _PLAIN_MODES:
-                raise BadInputError(
-                    f"{entry.path} is a link or a submodule; a project holds plain files only.",
-                    "Use a plain file instead.",
-                )
-
     def _target(self, path: str) -> Path:
         if not is_plain_path(path):
             raise BadInputError(f"{path!r} is not a path inside the project.", "Use a relative path.")
@@ -367,6 +390,15 @@ class _Entry(NamedTuple):
     mode: str
     blob: str
     path: str
+
+
+def _refuse_links(entries: Sequence[_Entry]) -> None:
+    for entry in entries:
+        if entry.mode not in _PLAIN_MODES:
+            raise BadInputError(
+                f"{entry.path} is a link or a submodule; a project holds plain files only.",
+                "Use a plain file instead.",
+            )
 
 
 def _parts(bundle: bytes) -> tuple[dict[str, str], bytes]:

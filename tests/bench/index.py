@@ -102,7 +102,8 @@ def _recall(shard: IndexShard, embedder: WordEmbedder, questions: Sequence[str])
 
 
 async def _one_file_commits(embedder: WordEmbedder, files: dict[str, bytes], questions: Sequence[str]) -> None:
-    """From a commit that has landed to an answer with its code, while others ask without a pause."""
+    """From a commit that has landed to an answer with its code, while others ask without a pause: by its change, as a
+    build tells it, and from the whole bundle."""
     with tempfile.TemporaryDirectory() as folder:
         repository = ProjectRepository.init(Path(folder) / "repository", AUTHOR)
         commit = repository.write_and_commit(dict(files), "all", AUTHOR)
@@ -113,15 +114,20 @@ async def _one_file_commits(embedder: WordEmbedder, files: dict[str, bytes], que
         status = await index.receive(update)
         await index.saved()
         asking = asyncio.create_task(_ask_on(index, questions))
-        taken, embedded = [], []
-        for number in range(COMMITS):
+        taken: dict[bool, list[float]] = {True: [], False: []}
+        embedded = []
+        for number in range(2 * COMMITS):
             text = f"def landed_{number}_commit():\n    return {number}\n"
+            since = commit
             commit = await asyncio.to_thread(repository.write_and_commit, {"bench_added.py": text}, "one", AUTHOR)
             blobs.bundle = await asyncio.to_thread(repository.bundle)
+            is_told = number % 2 == 0
             began_s = time.perf_counter()
-            status = await index.receive(UpdateIndex(owner=OWNER, commit=commit, bundle=BlobId("0")))
+            change = await asyncio.to_thread(repository.change, since, commit) if is_told else None
+            update = UpdateIndex(owner=OWNER, commit=commit, bundle=BlobId("0"), change=change)
+            status = await index.receive(update)
             found = await index.receive(SearchIndex(owner=OWNER, query=f"landed_{number}_commit", limit=1))
-            taken.append((time.perf_counter() - began_s) * 1e3)
+            taken[is_told].append((time.perf_counter() - began_s) * 1e3)
             assert isinstance(found, Found)
             assert (found.commit, found.hits[0].path) == (commit, "bench_added.py")
             embedded.append(cast("Any", status).embedded)
@@ -129,7 +135,9 @@ async def _one_file_commits(embedder: WordEmbedder, files: dict[str, bytes], que
         asked = (await asyncio.gather(asking, return_exceptions=True))[0]
         await index.saved()
     chunks = f"{cast('Any', status).chunks} chunks"
-    _tell("one_file_commit", statistics.median(taken), "ms", f"{chunks}, searched meanwhile", at_most=2000)
+    meanwhile = f"{chunks}, searched meanwhile"
+    _tell("one_file_commit", statistics.median(taken[True]), "ms", meanwhile, at_most=2000)
+    _tell("one_file_commit_from_the_bundle", statistics.median(taken[False]), "ms", meanwhile)
     _tell("one_file_commit_embedded", max(embedded), "chunks", chunks, at_most=1)
     assert isinstance(asked, asyncio.CancelledError), asked
 

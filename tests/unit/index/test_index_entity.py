@@ -1,5 +1,6 @@
 """A project's index: what of a commit is searched, and what it tells of its own work."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from runtime.errors import StoreUnavailableError
 from runtime.ids import BlobId, ProjectId, UserId, index_entity
 from runtime.index.embedder import NoEmbedder
 from runtime.index.entity import IndexEntity
-from runtime.index.messages import Found, SearchIndex, UpdateIndex
+from runtime.index.messages import Change, Found, SearchIndex, UpdateIndex
 from runtime.project.repository import Author, ProjectRepository
 from runtime.reports.port import IndexFigures
 from runtime.store.seal import Seal
@@ -56,6 +57,42 @@ async def test_plan__is_not_searched(tmp_path: Path, commit: tuple[str, bytes]) 
     await entity.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE))
     found = await entity.receive(SearchIndex(owner=ANN, query="total of a cart", limit=9))
     assert isinstance(found, Found)
+    assert {hit.path for hit in found.hits} == {"cart.py"}
+
+
+async def test_change__brings_an_index_to_what_the_whole_bundle_would(tmp_path: Path) -> None:
+    author = Author(name="Ann", email="ann@example.com")
+    repository = ProjectRepository.init(tmp_path / "repository", author)
+    trees: list[dict[str, str | bytes | None]] = [
+        {"cart.py": "def total():\n    return 1\n", "a b.py": "def blank(): ...\n", "TODO.md": "- [ ] the total\n"},
+        {"cart.py": "def total():\n    return 2\n", "new/tax.py": "def tax(): ...\n", "TODO.md": "- [x] the total\n"},
+        {"a b.py": None, "new/tax.py": None, "data.bin": b"\0\1", "łódź.py": "def boat(): ...\n"},
+        {"cart.py": None, "file": "another file\n", "TODO.md": None},
+    ]
+    commits = [repository.write_and_commit(tree, "next", author) for tree in trees]
+    repository.reset_hard(commits[0])
+    changed = index(tmp_path / "changed", repository.bundle(), Reports())
+    await changed.receive(UpdateIndex(owner=ANN, commit=commits[0], bundle=BUNDLE))
+    changed._ledger = Blobs(b"no bundle")  # type: ignore[assignment]
+    for since, commit in pairwise(commits):
+        repository.reset_hard(commit)
+        told = repository.change(since, commit)
+        await changed.receive(UpdateIndex(owner=ANN, commit=commit, bundle=BUNDLE, change=told))
+
+        whole = index(tmp_path / commit, repository.bundle(), Reports())
+        await whole.receive(UpdateIndex(owner=ANN, commit=commit, bundle=BUNDLE))
+        for query in ("total", "tax", "blank", "boat", "file"):
+            search = SearchIndex(owner=ANN, query=query, limit=9)
+            assert await changed.receive(search) == await whole.receive(search)
+        assert changed._shard.content_ids == whole._shard.content_ids
+
+
+async def test_change__that_begins_elsewhere_is_not_taken(tmp_path: Path, commit: tuple[str, bytes]) -> None:
+    entity = index(tmp_path, commit[1], Reports())
+    elsewhere = Change(since="f" * 40, files={"wrong.py": ("0" * 40, b"total = 1\n")}, removed=())
+    await entity.receive(UpdateIndex(owner=ANN, commit=commit[0], bundle=BUNDLE, change=elsewhere))
+
+    found = await entity.receive(SearchIndex(owner=ANN, query="total", limit=9))
     assert {hit.path for hit in found.hits} == {"cart.py"}
 
 

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from runtime.ids import BlobId, ProjectId
 from runtime.index.hit import Hit, Why
-from runtime.index.messages import Found, SearchIndex, UpdateIndex
+from runtime.index.messages import Change, Found, SearchIndex, UpdateIndex
 from runtime.project.finding import CodeFinder
 from runtime.project.state import State
 
@@ -18,21 +18,30 @@ class Committing:
     )
 
 
+class Workbench:
+    """Knows of each change by its name alone."""
+
+    async def change(self, since: str, commit: str) -> Change | None:
+        return Change(since=since, files={}, removed=[commit]) if since else None
+
+
 class SlowIndex:
     """Takes until it is told to go on for an update."""
 
     def __init__(self) -> None:
         self.updates: list[str] = []
+        self.changes: list[Change | None] = []
         self.go_on = asyncio.Event()
 
     async def ask(self, entity: str, message: UpdateIndex, *, timeout_s: float) -> None:
         self.updates.append(message.commit)
+        self.changes.append(message.change)
         await self.go_on.wait()
 
 
 async def test_commits_while_the_index_is_busy__are_taken_together() -> None:
     project, index = Committing(), SlowIndex()
-    finder = CodeFinder(cast("Any", project), cast("Any", index))
+    finder = CodeFinder(cast("Any", project), cast("Any", index), cast("Any", Workbench()))
     waiting = [asyncio.create_task(finder.refresh())]
     for number in range(2, 6):
         await asyncio.sleep(0)
@@ -42,6 +51,7 @@ async def test_commits_while_the_index_is_busy__are_taken_together() -> None:
     index.go_on.set()
     await asyncio.gather(*waiting)
     assert index.updates == ["c1", "c5"]
+    assert index.changes == [None, Change(since="c1", files={}, removed=["c5"])]
 
 
 class ForgetfulIndex:
@@ -73,7 +83,7 @@ class ForgetfulIndex:
 
 async def test_an_index_that_lost_what_it_had__is_brought_to_main_before_its_answer_counts() -> None:
     index = ForgetfulIndex()
-    finder = CodeFinder(cast("Any", Committing()), cast("Any", index))
+    finder = CodeFinder(cast("Any", Committing()), cast("Any", index), cast("Any", Workbench()))
     await finder.refresh()
     index.commit = ""
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from git import Repo
 
-from runtime.errors import BadInputError, ConflictError, NotFoundError
+from runtime.errors import BadInputError, ConflictError, NotFoundError, TooLargeError, UnavailableError
+from runtime.index.messages import Change
+from runtime.project import repository as repositories
 from runtime.project.repository import Author, MergeConflictError, ProjectRepository
 
 ANN = Author(name="Ann", email="ann@example.com")
@@ -110,6 +112,35 @@ def test_from_bundle__refuses_a_tree_with_a_symbolic_link(tmp_path: Path) -> Non
     bundle = subprocess.run([*git, "bundle", "create", "-q", "-", "main"], check=True, capture_output=True).stdout
     with pytest.raises(BadInputError, match="link"):
         ProjectRepository.from_bundle(tmp_path / "copy", bundle)
+
+
+def test_change__tells_what_is_new_other_and_gone_in_either_direction(repository: ProjectRepository) -> None:
+    first, blobs = repository.head, repository.blobs()
+    second = repository.write_and_commit({"a.txt": b"\0new", "src/b.py": None, "c d.txt": "c"}, "Next", ANN)
+    there, back = repository.change(first, second), repository.change(second, first)
+
+    assert (there.since, list(there.removed), dict(there.files)) == (
+        first,
+        ["src/b.py"],
+        {"a.txt": (repository.blobs()["a.txt"], b"\0new"), "c d.txt": (repository.blobs()["c d.txt"], b"c")},
+    )
+    assert list(back.removed) == ["c d.txt"]
+    assert back.files["src/b.py"] == (blobs["src/b.py"], b"b = 1\n")
+    assert repository.change(second, second) == Change(since=second, files={}, removed=[])
+
+
+def test_change__that_is_too_much_or_not_known_is_refused(
+    repository: ProjectRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = repository.head
+    second = repository.write_and_commit({f"{number}.txt": f"{number}" for number in range(3)}, "Next", ANN)
+    with pytest.raises(UnavailableError):
+        repository.change("0" * 40, second)
+    for bound in ("CHANGED_FILES_MAX", "CHANGED_BYTES_MAX"):
+        with monkeypatch.context() as patch:
+            patch.setattr(repositories, bound, 2)
+            with pytest.raises(TooLargeError):
+                repository.change(first, second)
 
 
 def test_diff__carries_new_binary_and_deleted_files_to_another_clone(
