@@ -64,6 +64,7 @@ for command in (
     model_commands.models,
     search_commands.index,
     search_commands.search,
+    search_commands.related,
     reindex_commands.reindex,
     report_commands.report,
     demo,

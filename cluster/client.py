@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import ValidationError
@@ -31,6 +31,7 @@ from cluster.wire import (
     Project,
     Projects,
     Receipt,
+    Related,
 )
 from runtime import errors
 from runtime.errors import MasterbuilderError, RefusedError, UnavailableError
@@ -117,6 +118,9 @@ class Client:
     def search(self, project: str, asked: Mapping[str, Any]) -> Hits:
         """`query`, and what the route knows beside it."""
         return self._sent(Hits, f"{_path(project)}/search", asked)
+
+    def related(self, project: str, symbol: str) -> Related:
+        return self._get(Related, f"{_path(project)}/related?{urlencode({'symbol': symbol})}")
 
     def receipt(self, project: str) -> Receipt:
         return self._get(Receipt, f"{_path(project)}/receipt?format=json")

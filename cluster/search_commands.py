@@ -15,12 +15,12 @@ from rich.syntax import Syntax
 
 from cluster.project_commands import json_option, resolved_project
 from cluster.terminal import Terminal, pass_terminal, plain, print_json
-from cluster.wire import Hit, Hits
+from cluster.wire import Hit, Hits, Place, Related
 from runtime.config import Secrets
 from runtime.errors import BadInputError
 from runtime.index.filter import KINDS, LANGUAGES, Filter
 from runtime.store.seal import Seal
-from serve_apps.hit_json import hit_json
+from serve_apps.hit_json import hit_json, related_json
 
 if TYPE_CHECKING:
     from runtime.index.embedder import Embedder, Vectors
@@ -99,6 +99,33 @@ def search(
             _show(terminal.console, number, hit)
 
 
+@click.command()
+@click.argument("where", metavar="PROJECT|PATH")
+@click.argument("symbol")
+@json_option
+@pass_terminal
+def related(terminal: Terminal, where: str, symbol: str, as_json: bool) -> None:
+    """Shows where SYMBOL (`Class.method`, or `method`) is defined in a PROJECT or the folder PATH, who calls it and
+    what it calls.
+
+    Calls are told by their names, so what is shown is likely, not certain.
+    """
+    if not symbol.strip():
+        raise BadInputError("The symbol is empty.", "Name a function, a class or a method: Cart.total.")
+    if where == "last" or _is_id(where):
+        found = terminal.client.related(resolved_project(terminal, where), symbol.strip())
+    else:
+        found = _Local(terminal, Path(where)).related(symbol.strip())
+    if as_json:
+        print_json(found)
+    elif not found.definitions:
+        click.echo(f"Nothing of this name is defined here: {plain(symbol)}.")
+        click.echo(f'Find it by what it does: masterbuilder search {where} "WHAT IT DOES"')
+    else:
+        for title, places in (("Defined", found.definitions), ("Called by", found.callers), ("Calls", found.callees)):
+            _show_places(terminal.console, title, places)
+
+
 class _Local:
     """The index of a folder, in the data folder of whoever asks."""
 
@@ -130,6 +157,10 @@ class _Local:
         wanted = Filter(path=asked["path"], language=asked["language"], kind=asked["kind"])
         hits = self._shard.search(asked["query"], asked["limit"], wanted, asked["threshold"])
         return Hits(commit=self._source.commit, hits=[Hit(**hit_json(hit)) for hit in hits])
+
+    def related(self, symbol: str) -> Related:
+        self.update(Console(stderr=True))
+        return Related(**related_json(self._shard.related(symbol)))
 
     def facts(self) -> dict[str, Any]:
         status = self._shard.status
@@ -180,6 +211,13 @@ def _show(console: Console, number: int, hit: Hit) -> None:
     console.print(f"[bold]{number}. {plain(hit.path)}:{hit.start_line}-{hit.end_line}[/]{symbol}", highlight=False)
     console.print(f"[dim]   {hit.score:.2f}: {parts}[/]", highlight=False)
     console.print(Syntax("\n".join(cut), _lexer(hit.language), word_wrap=True, background_color="default"))
+
+
+def _show_places(console: Console, title: str, places: Sequence[Place]) -> None:
+    console.print(f"[bold]{title}[/]{'' if places else ': nothing'}")
+    for place in places:
+        symbol = f" {plain(place.symbol)}" if place.symbol else ""
+        console.print(f"  {plain(place.path)}:{place.start_line}-{place.end_line}{symbol}", highlight=False)
 
 
 def _lexer(language: str) -> str:

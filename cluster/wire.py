@@ -76,6 +76,21 @@ class Hits(Answer):
     hits: Sequence[Hit]
 
 
+class Place(Answer):
+    path: str
+    start_line: int
+    end_line: int
+    symbol: str
+    kind: str
+
+
+class Related(Answer):
+    commit: str
+    definitions: Sequence[Place]
+    callers: Sequence[Place]
+    callees: Sequence[Place]
+
+
 class DownloadLink(Answer):
     """Good for whoever has it, until `expires_at`."""
 

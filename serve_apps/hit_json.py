@@ -1,9 +1,10 @@
-"""A hit as HTTP shows it."""
+"""What an index answers, as HTTP shows it."""
 
+from dataclasses import asdict
 from typing import Any
 
 from runtime.index.filter import language_name
-from runtime.index.hit import Hit
+from runtime.index.hit import Hit, Related
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:
@@ -22,3 +23,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
         },
         "text": hit.text,
     }
+
+
+def related_json(related: Related) -> dict[str, Any]:
+    return asdict(related)

@@ -11,7 +11,7 @@ from typing import Any
 from runtime.errors import MasterbuilderError
 from runtime.ids import EntityId, ProjectId, name_of
 from runtime.index.embedder import Embedder, Named, no_other
-from runtime.index.messages import Change, Found, SearchIndex, UpdateIndex
+from runtime.index.messages import Change, Found, RelateSymbol, SearchIndex, UpdateIndex
 from runtime.index.shard import IndexShard
 from runtime.index.shard_entity import ShardEntity
 from runtime.index.source import Reading, read_file
@@ -30,7 +30,7 @@ class IndexEntity(ShardEntity):
     """Holds one shard. Git is its journal: what is not saved yet when its process dies is read from there again."""
 
     kind = "index"
-    read_only = (SearchIndex, *ShardEntity.read_only)
+    read_only = (SearchIndex, RelateSymbol, *ShardEntity.read_only)
 
     def __init__(
         self,
@@ -54,6 +54,8 @@ class IndexEntity(ShardEntity):
         match message:
             case SearchIndex():
                 return await self._search(message)
+            case RelateSymbol(symbol=symbol):
+                return await asyncio.to_thread(self._shard.related, symbol)
             case UpdateIndex(commit=commit):
                 if self._shard.status.commit != commit:
                     began_s = time.monotonic()

@@ -1,5 +1,6 @@
 """What a search finds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -30,6 +31,30 @@ class Hit:
     """0 to 1 within one result list; comparable only there."""
     why: Why
     commit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where something stands, as in a `Hit`."""
+
+    path: str
+    start_line: int
+    end_line: int
+    symbol: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Related:
+    """What has to do with a symbol, by the names that the code calls: likely, not certain."""
+
+    commit: str
+    definitions: Sequence[Place]
+    """Of the symbol; empty where there is none of this name."""
+    callers: Sequence[Place]
+    """Those in the files of the definitions first."""
+    callees: Sequence[Place]
+    """In the order of the calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

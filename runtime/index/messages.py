@@ -59,6 +59,14 @@ class AdoptIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelateSymbol:
+    """Answers `Related`. Served beside a running update, from the state before it."""
+
+    owner: UserId
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchIndex:
     """Answers `Found`. Served beside a running update, from the state before it."""
 

@@ -37,11 +37,12 @@ class Relations:
                 outer, _, name = chunk.symbol.rpartition(".")
                 self._places[name].setdefault((chunk.path, chunk.symbol), _Place(number, chunk.path, outer))
 
-    def callees_of(self, symbol: str) -> list[int]:
-        """The first chunk of each definition that `symbol` calls, in order of the calls; at most RELATED_MAX.
+    def definitions_of(self, symbol: str) -> list[int]:
+        """The first chunk of each, in order, at most RELATED_MAX. `symbol` is `Class.method`, or the end of it."""
+        return _bounded(place.number for place in self._defined(symbol))
 
-        `symbol` is `Class.method`, or the end of it.
-        """
+    def callees_of(self, symbol: str) -> list[int]:
+        """The first chunk of each definition that `symbol` calls, in order of the calls; at most RELATED_MAX."""
         pieces = list(islice(self._pieces_of(symbol), RELATED_MAX))
         named = {name: self._namesakes(name) for chunk in pieces for name in chunk.calls}
         return _bounded(

@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,9 @@ from runtime.files import remove_unfinished
 from runtime.index.chunk import Chunk
 from runtime.index.embedder import Embedder, Named, NoEmbedder, Vectors, no_other
 from runtime.index.filter import EVERYTHING, Filter
-from runtime.index.hit import Hit, IndexStatus
+from runtime.index.hit import Hit, IndexStatus, Place, Related
 from runtime.index.ranking import Ranked
+from runtime.index.relations import Relations
 from runtime.index.saved import UnusableIndexError, index_bytes, index_from_bytes
 from runtime.index.source import Source
 from runtime.index.tree import IndexedTree
@@ -45,6 +46,8 @@ class IndexShard:
         self._updating = threading.Lock()
         self._tree = IndexedTree.empty(embedder, generation)
         self._vector_of = _Questions()
+        self._relations = self._tree, Relations(())
+        """Of the tree that was last asked for some."""
 
     @property
     def status(self) -> IndexStatus:
@@ -100,6 +103,24 @@ class IndexShard:
         limit = max(0, min(limit, HITS_MAX))
         best = tree.ranking.best(query, self._vector_of(query, tree.embedder), limit, tree.allowed(wanted))
         return [_hit(tree, ranked) for ranked in best if ranked.score >= score_min]
+
+    def related(self, symbol: str) -> Related:
+        """Definitions, callers and callees of `Class.method`, or of the end of it: `method`."""
+        tree = self._tree
+        made_for, relations = self._relations
+        if made_for is not tree:
+            relations = Relations(tree.chunks)
+            self._relations = tree, relations
+
+        def places(numbers: Iterable[int]) -> list[Place]:
+            return [_place(tree.chunks[number]) for number in numbers]
+
+        return Related(
+            commit=tree.commit,
+            definitions=places(relations.definitions_of(symbol)),
+            callers=places(relations.callers_of(symbol)),
+            callees=places(relations.callees_of(symbol)),
+        )
 
     def similar(self, query: str, limit: int) -> list[tuple[Chunk, float]]:
         """At most `limit` chunks that mean the most like `query`, best first, as `Ranking.similar` has them."""
@@ -205,6 +226,16 @@ def _cleaned(query: str) -> str:
     """What counts of a question; empty when it asks nothing."""
     text = query[:QUERY_CHARS_MAX].encode("utf-8", "replace").decode()
     return text if text.strip() else ""
+
+
+def _place(chunk: Chunk) -> Place:
+    return Place(
+        path=chunk.path,
+        start_line=chunk.start_line,
+        end_line=chunk.end_line,
+        symbol=chunk.symbol,
+        kind=chunk.kind,
+    )
 
 
 def _hit(tree: IndexedTree, ranked: Ranked) -> Hit:

@@ -22,6 +22,13 @@ HIT = {
     "text": "def price(self):\n    return 1",
 }
 
+RELATED = {
+    "commit": "c2",
+    "definitions": [{"path": "a.py", "start_line": 1, "end_line": 2, "symbol": "Cart.price", "kind": "function"}],
+    "callers": [],
+    "callees": [],
+}
+
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +79,23 @@ def test_index_and_search__of_a_folder_need_no_service(run: Run, code: Path) -> 
     assert "by words and names alone" in made.output
     hits = json.loads(found.output)["hits"]
     assert [(hit["path"], hit["symbol"]) for hit in hits] == [("shop/login.py", "check_password")]
+
+
+def test_related__shows_who_calls_what(door: FakeDoor, run: Run, code: Path) -> None:
+    (code / "shop" / "bill.py").write_text("def bill(cart):\n    return total_price(cart)\n")
+    done = run("related", str(code), "total_price")
+    assert done.exit_code == OK
+    assert (
+        done.output.lstrip()
+        == "Defined\n  shop/cart.py:1-2 total_price\nCalled by\n  shop/bill.py:1-2 bill\nCalls: nothing\n"
+    )
+
+    unknown = run("related", str(code), "no_such")
+    assert "Nothing of this name is defined here: no_such." in unknown.output
+
+    door.says(f"GET /api/v1/projects/{PROJECT}/related", RELATED)
+    assert json.loads(run("related", PROJECT, "Cart.price", "--json").output) == RELATED
+    assert door.asked[0][:2] == (f"GET /api/v1/projects/{PROJECT}/related", "symbol=Cart.price")
 
 
 def test_search__of_a_folder_sees_what_was_written_since(run: Run, code: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from runtime.errors import StoreUnavailableError
 from runtime.index.embedder import Embedder, NoEmbedder
 from runtime.index.filter import Filter
+from runtime.index.hit import Place, Related
 from runtime.index.saved import MAGIC
 from runtime.index.shard import HITS_MAX, IndexShard
 from runtime.index.source import Files, Reading
@@ -363,6 +364,25 @@ def test_loads__never_raises_whatever_follows_a_good_checksum(content: bytes) ->
     signed = MAGIC + hashlib.sha256(content).digest() + content
 
     assert IndexShard(NoEmbedder()).loads(signed).commit == ""
+
+
+def test_related__tells_of_the_newest_tree() -> None:
+    shard = IndexShard(NoEmbedder())
+    assert shard.related("tax") == Related(commit="", definitions=[], callers=[], callees=[])
+    for number, caller in enumerate(("total", "bill")):
+        code = f"def tax(): ...\n\n\ndef {caller}():\n    return tax()\n".encode()
+        shard.update(Files(f"c{number}", {"cart.py": code}))
+        tax, calling = (
+            Place(path="cart.py", start_line=first, end_line=last, symbol=symbol, kind="function")
+            for first, last, symbol in ((1, 1, "tax"), (4, 5, caller))
+        )
+        for _ in range(2):
+            assert shard.related("tax") == Related(
+                commit=f"c{number}", definitions=[tax], callers=[calling], callees=[]
+            )
+            assert shard.related(caller) == Related(
+                commit=f"c{number}", definitions=[calling], callers=[], callees=[tax]
+            )
 
 
 def test_search__beside_a_running_update_sees_one_whole_tree() -> None:

@@ -10,8 +10,8 @@ import pytest
 from runtime.errors import UnavailableError
 from runtime.ids import BlobId, EntityId, index_entity
 from runtime.index.filter import Filter
-from runtime.index.hit import Hit, Why
-from runtime.index.messages import Found, SearchIndex, UpdateIndex
+from runtime.index.hit import Hit, Place, Related, Why
+from runtime.index.messages import Found, RelateSymbol, SearchIndex, UpdateIndex
 from tests.unit.serve_apps.conftest import FakeSystem
 
 HIT = Hit(
@@ -42,6 +42,9 @@ class FakeIndex:
         if isinstance(message, UpdateIndex):
             self.commit = message.commit
             return None
+        if isinstance(message, RelateSymbol):
+            place = Place(path="cart.py", start_line=1, end_line=2, symbol=message.symbol, kind="function")
+            return Related(commit=self.commit, definitions=[place], callers=[], callees=[place])
         return Found(commit=self.commit, hits=[HIT] if self.commit else [])
 
 
@@ -85,6 +88,26 @@ async def test_search__answers_the_hits_with_why_and_the_commit(
         ],
     }
     assert [message.query for message in index.told] == ["the price"]
+
+
+async def test_related__answers_of_the_newest_commit(
+    door: httpx.AsyncClient, names: SimpleNamespace, index: FakeIndex
+) -> None:
+    index.commit = "c1"
+    answer = await door.get(f"/api/v1/projects/{names.project}/related", params={"symbol": "Cart.price"})
+
+    place = {"path": "cart.py", "start_line": 1, "end_line": 2, "symbol": "Cart.price", "kind": "function"}
+    assert answer.json() == {"commit": "c2", "definitions": [place], "callers": [], "callees": [place]}
+    assert [type(message) for message in index.told] == [RelateSymbol, UpdateIndex, RelateSymbol]
+
+
+@pytest.mark.parametrize("symbol", ["", "x" * 501])
+async def test_related__refuses_what_is_no_symbol(
+    door: httpx.AsyncClient, names: SimpleNamespace, index: FakeIndex, symbol: str
+) -> None:
+    answer = await door.get(f"/api/v1/projects/{names.project}/related", params={"symbol": symbol})
+    assert (answer.status_code, index.told) == (400, [])
+    assert "symbol" in answer.text
 
 
 async def test_search__hands_on_what_it_is_restricted_to(
