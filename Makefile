@@ -66,7 +66,7 @@ chaos-build: setup-tests ## make chaos-build SEED=1: one build of 20 tasks, and 
 chaos-ledger: setup-tests ## make chaos-ledger SEED=1: the ledger alone: 200 kill -9, 100 races on one wallet, 20 backups under load
 	@$(BIN)/python -m tests.chaos.ledger --seed $(or $(SEED),1) $(FLAGS)
 
-chaos-index: setup-tests ## make chaos-index SEED=1: 50 kill -9 of a process that updates an index and saves it
+chaos-index: setup-tests ## make chaos-index SEED=1: 50 kill -9 of a process that updates an index, makes it anew and saves it
 	@$(BIN)/python -m tests.chaos.index --seed $(or $(SEED),1) $(FLAGS)
 
 clean: ## remove what set-up, demo and tools made; the data folder stays

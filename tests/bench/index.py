@@ -46,11 +46,11 @@ OWNER = UserId("ann")
 class WordEmbedder:
     """Texts that share words are near each other. Computes in microseconds what a model computes in milliseconds."""
 
-    name = "words"
     dimension = 384
 
-    def __init__(self) -> None:
-        self._words = np.random.default_rng(7).normal(size=(8192, self.dimension)).astype(np.float32)
+    def __init__(self, name: str = "words", *, seed: int = 7) -> None:
+        self.name = name
+        self._words = np.random.default_rng(seed).normal(size=(8192, self.dimension)).astype(np.float32)
         self.embedded = 0
 
     def embed(self, texts: Sequence[str]) -> Vectors:
