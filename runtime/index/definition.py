@@ -37,6 +37,7 @@ _CALLED_LAST = {
     "user_type",
 }
 _CALLED = re.compile(r"(?:[^\W\d]|\$)[\w$?!-]*")
+_PATH = re.compile(r"[\w$]+(?:\.[\w$]+)*")
 _NAME_PARTS = re.compile(r"::|\\|->")
 _TYPE_ARGUMENTS = re.compile(r"(?<=\w)(?<!operator)<[^<>]*>")
 _COMMENT_MARKS = re.compile(r"/\*[*!]*<?|//[/!]*<?|\*+(?!/)|#+(?!\[)|--+|\*+/")
@@ -163,6 +164,8 @@ class _SourceReader:
     def _is_definition(self, node: Node) -> bool:
         if node.type in self._syntax.containers and self._name_node(node) is None:
             return False
+        if node.type in self._syntax.assignments and not _PATH.fullmatch(self._text(node.children[0])):
+            return False
         if node.type in self._syntax.functions:
             return self._body(node) is not None
         return node.type in self._syntax.classes
@@ -214,6 +217,9 @@ class _SourceReader:
         if name is None:
             return self._syntax.unnamed.get(node.type, "?")
         text = " ".join(self._text(name).split())
+        if node.type in self._syntax.assignments:
+            parts = text.split(".")
+            text = ".".join(part for part in parts if part not in self._syntax.unsaid) or parts[-1]
         if name.type == "operator_cast":
             text = text.partition("(")[0]
         while (shorter := _TYPE_ARGUMENTS.sub("", text)) != text:

@@ -36,6 +36,10 @@ class Syntax:
     receiver: str = ""
     """A field with the type that a method belongs to when it does not stand inside of it."""
     values: Sequence[str] = ("value",)
+    assignments: Set[str] = frozenset()
+    """Of `functions`, those that name what is assigned by a path: `Cart.prototype.total = function () {}`."""
+    unsaid: Set[str] = frozenset()
+    """Parts of such a path that are left out of the name, unless nothing is left."""
     bodies: Set[str] = frozenset()
     """Children that are the body, where the grammar has no field `body`."""
     annotations: Set[str] = frozenset()
@@ -63,9 +67,10 @@ _JAVASCRIPT = Syntax(
         "method_definition",
         "variable_declarator",
         "field_definition",
+        "assignment_expression",
     },
     classes={"class_declaration"},
-    wrappers={"export_statement", "lexical_declaration", "variable_declaration"},
+    wrappers={"export_statement", "lexical_declaration", "variable_declaration", "expression_statement"},
     containers={"program", "class_body", "statement_block", "if_statement"},
     calls={
         "call_expression": "function",
@@ -73,13 +78,16 @@ _JAVASCRIPT = Syntax(
         "jsx_opening_element": "name",
         "jsx_self_closing_element": "name",
     },
+    names=("name", "property", "left"),
+    values=("value", "right"),
+    assignments={"assignment_expression"},
+    unsaid={"module", "exports", "prototype", "this"},
 )
 _TSX = replace(
     _JAVASCRIPT,
     grammar="tree_sitter_typescript:language_tsx",
     functions=_JAVASCRIPT.functions | {"public_field_definition"},
     classes=_JAVASCRIPT.classes | {"abstract_class_declaration", "interface_declaration", "internal_module"},
-    wrappers=_JAVASCRIPT.wrappers | {"expression_statement"},
 )
 _TYPESCRIPT = replace(
     _TSX,

@@ -24,6 +24,46 @@ class Found:
 
 
 SOURCES: dict[str, tuple[str, dict[str, Found]]] = {
+    "query.js": (
+        """var Query = module.exports = function (model) {
+  this.model = model;
+};
+
+/**
+ * Finds documents.
+ * @api public
+ */
+Query.prototype.find = function (conditions) {
+  return this.exec(conditions);
+};
+
+exports.merge = function merge(a, b) {
+  return copy(a, b);
+};
+module.exports = function (schema) {
+  return new Query(schema);
+};
+module.exports.later = async (query) => query.find();
+this.Model = class {
+  save() { return write(); }
+};
+handlers["x"] = function () {
+  return 1;
+};
+make().y = function () {
+  return 2;
+};
+Query.count = 5;
+""",
+        {
+            "": Found(1, 29, "", ("make",)),
+            "Query.find": Found(5, 11, "Finds documents.", ("exec",)),
+            "merge": Found(13, 15, "", ("copy",)),
+            "exports": Found(16, 18, "", ("Query",)),
+            "later": Found(19, 19, "", ("find",)),
+            "Model": Found(20, 22, "", ("write",)),
+        },
+    ),
     "Cart.java": (
         """package shop;
 
