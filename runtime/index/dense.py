@@ -22,15 +22,8 @@ class DenseVectors:
     """An inner-product index that looks at every vector. Never changed after it is built, so any number of threads may
     search it."""
 
-    def __init__(self, ids: Ids, vectors: Vectors) -> None:
-        """`ids` int64[n], each once; `vectors` float32[n, d] with d > 0, of L2 length 1. Row i of `ids` is row i
-        everywhere here."""
-        index = _empty_index(vectors.shape[1], is_large=len(ids) > FLOAT32_MAX)
-        if len(ids):
-            index.add(np.ascontiguousarray(vectors))
-        self._take(ids, index)
-
-    def _take(self, ids: Ids, index: Any) -> None:
+    def __init__(self, ids: Ids, index: Any) -> None:
+        """For `of`: row i of `ids` is row i of the FAISS index, and everywhere here."""
         self.ids = ids
         self._index = index
         self._by_id = np.argsort(ids)
@@ -38,8 +31,16 @@ class DenseVectors:
         self._sample = self._vectors_of(self._by_id[:: max(1, len(ids) // SAMPLE_MAX)])
 
     @classmethod
+    def of(cls, ids: Ids, vectors: Vectors) -> Self:
+        """`ids` int64[n], each once; `vectors` float32[n, d] with d > 0, of L2 length 1."""
+        index = _empty_index(vectors.shape[1], is_large=len(ids) > FLOAT32_MAX)
+        if len(ids):
+            index.add(np.ascontiguousarray(vectors))
+        return cls(ids, index)
+
+    @classmethod
     def empty(cls, dimension: int) -> Self:
-        return cls(np.empty(0, np.int64), np.empty((0, dimension), np.float32))
+        return cls.of(np.empty(0, np.int64), np.empty((0, dimension), np.float32))
 
     @property
     def vectors(self) -> npt.NDArray[np.float32 | np.float16]:
@@ -64,15 +65,13 @@ class DenseVectors:
         """Copied as they are kept, which is many times faster than building anew."""
         ids = np.concatenate([self.ids[stays], new_ids])
         if (len(ids) > FLOAT32_MAX) != (len(self.ids) > FLOAT32_MAX):
-            return DenseVectors(ids, np.concatenate([self._vectors_of(np.flatnonzero(stays)), new_vectors]))
+            return DenseVectors.of(ids, np.concatenate([self._vectors_of(np.flatnonzero(stays)), new_vectors]))
         index = faiss.clone_index(self._index)
         if not stays.all():
             cast("Any", index).remove_ids(np.flatnonzero(~stays))
         if len(new_ids):
             index.add(np.ascontiguousarray(new_vectors))
-        changed = DenseVectors.__new__(DenseVectors)
-        changed._take(ids, index)
-        return changed
+        return DenseVectors(ids, index)
 
     def rows(self, ids: Ids) -> Rows:
         """intp[len(ids)]: where each stands; all of them must be here."""

@@ -139,7 +139,7 @@ def _dense(tensors: Mapping[str, npt.NDArray[Any]], embedder: Embedder) -> Dense
         raise UnusableIndexError("its vectors are not this embedder's")
     if not np.array_equal(np.sort(ids, axis=None), np.unique(tensors["chunk_ids"])):
         raise UnusableIndexError("its vectors are not those of its chunks")
-    return DenseVectors(ids, vectors.astype(np.float32, copy=False))
+    return DenseVectors.of(ids, vectors.astype(np.float32, copy=False))
 
 
 class SavedReadings:

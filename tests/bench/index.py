@@ -90,7 +90,7 @@ def _recall(shard: IndexShard, embedder: WordEmbedder, questions: Sequence[str])
     """Of the ten nearest vectors, computed exactly, how many the index gives."""
     tree = cast("Any", shard)._tree
     vectors = embedder.embed([chunk.embedded_text for chunk in tree.chunks])
-    index = DenseVectors(np.arange(len(vectors)), vectors)
+    index = DenseVectors.of(np.arange(len(vectors)), vectors)
     shares = []
     for query in embedder.embed(questions[:50]):
         exact = vectors @ query

@@ -88,9 +88,9 @@ def test_float16__finds_the_ten_that_float32_finds(monkeypatch: pytest.MonkeyPat
     random = np.random.default_rng(1)
     rows = random.normal(size=(3000, 64)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    exact = DenseVectors(np.arange(3000), rows)
+    exact = DenseVectors.of(np.arange(3000), rows)
     monkeypatch.setattr(dense, "FLOAT32_MAX", 100)
-    half = DenseVectors(np.arange(3000), rows)
+    half = DenseVectors.of(np.arange(3000), rows)
 
     found = [
         len(set(exact.nearest(query, 10, None).tolist()) & set(half.nearest(query, 10, None).tolist()))
@@ -106,5 +106,5 @@ def test_background__is_what_most_vectors_have() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = rows @ rows[0]
 
-    assert DenseVectors(np.arange(5000), rows).background(rows[0]) == pytest.approx(cosines.mean(), abs=0.02)
+    assert DenseVectors.of(np.arange(5000), rows).background(rows[0]) == pytest.approx(cosines.mean(), abs=0.02)
     assert DenseVectors.empty(32).background(rows[0]) == 0

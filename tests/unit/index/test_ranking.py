@@ -36,7 +36,7 @@ def ranked_of(vectors: DenseVectors | None = None, ids: list[int] | None = None)
 
 
 def one_hot(*rows: int) -> DenseVectors:
-    return DenseVectors(np.array(sorted(set(rows)), np.int64), np.eye(4, dtype=np.float32)[sorted(set(rows))])
+    return DenseVectors.of(np.array(sorted(set(rows)), np.int64), np.eye(4, dtype=np.float32)[sorted(set(rows))])
 
 
 def places(found: list[Ranked]) -> list[int]:
@@ -104,7 +104,7 @@ def test_best__of_a_part_of_the_candidates_is_the_best_of_all(seed: int, limit: 
         postings([(text, text[:1], "") for text in words]),
         np.arange(2000),
         np.zeros(2000, np.bool_),
-        DenseVectors(np.arange(2000), rows),
+        DenseVectors.of(np.arange(2000), rows),
     )
 
     # when everything is a candidate, and when few are
