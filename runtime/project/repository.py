@@ -10,7 +10,7 @@ import re
 import struct
 import time
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,8 @@ class ProjectRepository:
         self.folder = folder.absolute()
         self._unpacked = 0
         """Commits since everything was packed."""
+        self._is_clean = False
+        """Whether the tree is known to be that of HEAD, as nobody else writes to it."""
         self._git = Git(str(self.folder))
         self._git.update_environment(**_environment(self.folder))
 
@@ -213,20 +215,32 @@ class ProjectRepository:
 
         Raises BadInputError: for a path out of the tree, and nothing is written then; or when a folder is in the way.
         """
+        self._put(files)
+        self._stage(files, set(self.files()) if None in files.values() else set())
+
+    def _stage(self, files: Mapping[str, str | bytes | None], known: Set[str]) -> None:
+        """`known` are all tracked files, where some of `files` are removed."""
+        touched = [path for path, content in files.items() if content is not None or path in known]
+        if touched:
+            self._must("add", "--all", "--force", "--", *touched)
+
+    def _put(self, files: Mapping[str, str | bytes | None]) -> None:
+        """Into the folder, or out of it."""
+        self._is_clean = False
         targets = {path: self._target(path) for path in files}
         try:
             for path, content in files.items():
                 _write(targets[path], content)
         except OSError as error:
             raise BadInputError(f"{path} cannot be written: {error.strerror}.", "Use another path.") from error
-        known = set(self.files()) if None in files.values() else set()
-        touched = [path for path, content in files.items() if content is not None or path in known]
-        if touched:
-            self._must("add", "--all", "--force", "--", *touched)
 
     def write_and_commit(self, files: Mapping[str, str | bytes | None], message: str, author: Author) -> str:
         """Commits what is staged, and these files."""
-        self.write(files)
+        self._put(files)
+        known = set(self.files())
+        if files.keys() <= known:
+            return self._commit_staged(message, author, sorted(files))  # In one process with the commit.
+        self._stage(files, known)
         return self._commit_staged(message, author)
 
     def commit(self, message: str, author: Author, trailer: str = "") -> str:
@@ -237,16 +251,19 @@ class ProjectRepository:
         self._must("add", "--all")
         return self._commit_staged(message + (f"\n\n{trailer}" if trailer else ""), author)
 
-    def _commit_staged(self, message: str, author: Author) -> str:
+    def _commit_staged(self, message: str, author: Author, also: Sequence[str] = ()) -> str:
+        """With the files `also`, which are tracked, as they are in the folder."""
         text = message.replace("\0", "").strip() + "\n"
         identity = {"GIT_AUTHOR_NAME": _plain(author.name), "GIT_AUTHOR_EMAIL": _plain(author.email)}
         with _stdin(text.encode()) as stdin:
             self._must(
                 *("commit", "--quiet", "--no-verify", "--allow-empty", "--cleanup=verbatim", "--file=-"),
+                *(("--include", "--", *also) if also else ()),
                 stdin=stdin,
                 env=identity,
             )
         self._unpacked += 1
+        self._is_clean = True
         return self.head
 
     def apply_patch(self, patch: bytes) -> None:
@@ -257,8 +274,9 @@ class ProjectRepository:
         """
         if not patch:
             return
-        if self._must("status", "--porcelain", "-z"):
+        if not self._is_clean and self._must("status", "--porcelain", "-z"):
             raise ConflictError("The repository has uncommitted changes.", "Commit or reset them first.")
+        self._is_clean = False
         with _stdin(patch) as stdin:
             status, _, errors = self._run("apply", "--3way", "--index", "--whitespace=nowarn", "-", stdin=stdin)
         try:
@@ -293,6 +311,7 @@ class ProjectRepository:
         """Makes main and the tree what they were at `commit`; everything else in the folder is removed."""
         self._must("reset", "--quiet", "--hard", _commit_name(commit))
         self._must("clean", "--quiet", "-ffdx")
+        self._is_clean = True
 
     def copy_tree(self, folder: Path) -> None:
         """Writes the tracked files, as staged, into `folder`, without git's own."""

@@ -173,6 +173,20 @@ def test_write__puts_ignored_files_into_the_diff_too(repository: ProjectReposito
     assert b"dropping" not in diff
 
 
+def test_write_and_commit__of_tracked_files_takes_what_is_staged_and_ignored_ones_too(
+    repository: ProjectRepository,
+) -> None:
+    repository.write_and_commit({".gitignore": "a.txt\nsrc/\n"}, "Ignore", ANN)
+    repository.write({"staged.txt": "staged"})
+    commit = repository.write_and_commit({"a.txt": "new", "src/b.py": None}, "Both", ANN)
+
+    assert repository.files() == [".gitignore", "a.txt", "staged.txt"]
+    assert repository._must("show", f"{commit}:a.txt") == b"new"
+    assert repository._must("status", "--porcelain", "--ignored", "-z") == b""
+    repository.write_and_commit({}, "Nothing", ANN)
+    assert repository.change(commit, repository.head).files == {}
+
+
 def test_commit__keeps_author_message_and_trailer(repository: ProjectRepository) -> None:
     repository.commit("Add a thing\n\nBecause.", Author(name="Bob <x>\n", email="b@b"), trailer="Task: T-001/2")
     commit = repository.commits()[0]
