@@ -23,14 +23,13 @@ from runtime.implementer.packages.npm_manifest import DEFAULT_REGISTRY, NpmManif
 from runtime.implementer.packages.package import DishonestPackageError, Package
 from runtime.implementer.packages.python_manifest import PythonManifest
 from runtime.implementer.packages.refusal import ManifestRefusedError
+from runtime.watched import TOO_LARGE, TOO_LONG, run_watched
 
 FETCH_S_MAX = 300.0
 TRIES_MAX = 2
 PACKAGES_MAX = 1_500
 FILES_MAX = 150_000
 _RETRY_PAUSE_S = 2.0
-_LOOK_S = 0.2
-_OUTPUT_BYTES_MAX = 64 << 10
 _SAID_CHARACTERS_MAX = 1_500
 _KEPT = re.compile(
     r"PATH|HOME|LANG|LC_\w+|PIP_\w+|npm_config_\w+|(https?|all|no)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|"
@@ -158,12 +157,12 @@ class Fetcher:
             status, said = await self._run(command, scratch, folder, until - time.monotonic())
             if status == 0:
                 return
-            if status in (_TOO_LARGE, -signal.SIGXFSZ) or _FILE_TOO_LARGE.search(said):
+            if status in (TOO_LARGE, -signal.SIGXFSZ) or _FILE_TOO_LARGE.search(said):
                 most = f"{self._bytes_max >> 20} MB or {FILES_MAX} files"
                 raise ManifestRefusedError.at(path, 0, f"its packages come to more than {most}.")
-            if status == _TOO_LONG or _OUTAGE.search(said):
-                if last or status == _TOO_LONG:
-                    reason = "it took too long" if status == _TOO_LONG else _errors(said)
+            if status == TOO_LONG or _OUTAGE.search(said):
+                if last or status == TOO_LONG:
+                    reason = "it took too long" if status == TOO_LONG else _errors(said)
                     raise UnavailableError(
                         f"The packages of {path} cannot be fetched now: {reason}", "See whether the index answers."
                     )
@@ -172,34 +171,16 @@ class Fetcher:
             raise ManifestRefusedError.at(path, 0, f"{_errors(said)}{hint}")
 
     async def _run(self, command: Sequence[str], cwd: Path, watched: Path, wall_s: float) -> tuple[int, str]:
-        """The exit status, or _TOO_LARGE or _TOO_LONG; and what was printed."""
-        bounded = ["prlimit", f"--fsize={self._bytes_max}", "--core=0", "--", "setpriv", "--pdeathsig=KILL", "--"]
-        process = await asyncio.create_subprocess_exec(
-            *bounded, *command,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            cwd=cwd, env={**self._environment, "TMPDIR": str(cwd)}, start_new_session=True,
-        )  # fmt: skip
-        assert process.stdout is not None
-        reading = asyncio.create_task(_tail(process.stdout))
-        ending = asyncio.create_task(process.wait())
-        until = time.monotonic() + wall_s
-        verdict = 0
-        try:
-            while not ending.done():
-                await asyncio.wait([ending], timeout=_LOOK_S)
-                size, count = await asyncio.to_thread(_taken, watched)
-                if size > self._bytes_max or count > FILES_MAX:
-                    verdict = _TOO_LARGE
-                elif time.monotonic() > until:
-                    verdict = _TOO_LONG
-                if verdict:
-                    break
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            said = await reading
-            status = await ending
-        return verdict or status, said
+        """As `run_watched` answers."""
+        return await run_watched(
+            command,
+            cwd=cwd,
+            environment={**self._environment, "TMPDIR": str(cwd)},
+            watched=watched,
+            bytes_max=self._bytes_max,
+            files_max=FILES_MAX,
+            wall_s=wall_s,
+        )
 
     def _npm_program(self) -> str:
         npm = shutil.which(self._npm, path=self._environment.get("PATH"))
@@ -211,33 +192,12 @@ class Fetcher:
         return npm
 
 
-_TOO_LARGE, _TOO_LONG = -1_000, -1_001
-
-
 def _wheels(manifest: PythonManifest, paths: Sequence[Path]) -> list[Package]:
     try:
         found = [package.wheel(path, development=manifest.purpose != "run") for path in paths]
     except DishonestPackageError as error:
         raise ManifestRefusedError.at(manifest.path, 0, f"{error}.") from None
     return found if manifest.purpose != "build" else []
-
-
-def _taken(folder: Path) -> tuple[int, int]:
-    """Bytes and files under a folder that is being written to."""
-    size = count = 0
-    for path, _, files in os.walk(folder):
-        for name in files:
-            with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(path, name)).st_size
-                count += 1
-    return size, count
-
-
-async def _tail(stream: asyncio.StreamReader) -> str:
-    kept = b""
-    while chunk := await stream.read(_OUTPUT_BYTES_MAX):
-        kept = (kept + chunk)[-_OUTPUT_BYTES_MAX:]
-    return kept.decode(errors="replace")
 
 
 @contextlib.contextmanager
