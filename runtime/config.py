@@ -80,6 +80,13 @@ class Settings(BaseModel):
     brief_bytes_max: int = Field(default=64 << 10, ge=1)
     rag_max_bytes: int = Field(default=20_000_000, ge=1)
     """Of one document."""
+    github_enabled: bool = False
+    """Whether repositories may be cloned and searched; else their doors are not there."""
+    github_url: str = "https://github.com"
+    """Where `https://github.com/...` is fetched from: elsewhere for whoever tests."""
+    github_api_url: str = "https://api.github.com"
+    github_allowed_json: str = ""
+    """More forges to clone from: see runtime/repositories/address.py."""
     call_timeout_s: float = Field(default=120.0, gt=0)
     openai_compatible_json: str = ""
     """More model services: see runtime/catalogue/endpoints.py."""
@@ -216,7 +223,9 @@ def _check_providers(settings: Settings) -> None:
     from runtime.catalogue.access import Access
     from runtime.catalogue.endpoints import MORE_SERVICES, services
     from runtime.payments.terms import parse_providers
+    from runtime.repositories.address import Forges
 
+    Forges(settings.github_url, settings.github_api_url, settings.github_allowed_json)
     parse_providers(settings.payment_providers_json)
     _ = settings.caps
     Access.parse(settings.provider_policy_json, services({MORE_SERVICES: settings.openai_compatible_json}))

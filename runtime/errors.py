@@ -28,6 +28,7 @@
         ├── NoProviderError          no model provider is configured
         ├── ProviderError            the provider failed, or did not answer in time
         ├── AllProvidersFailedError  every model of a route failed; `attempts` tells each one's own error
+        ├── GitHubError              GitHub, or another forge, failed or did not answer in time
         ├── SandboxUnavailableError  what others wrote cannot be confined here, and is not run
         ├── EngineUnavailableError   the edit engine's environment is missing or broken
         └── StoreUnavailableError    the database or its disk cannot be used now
@@ -228,6 +229,10 @@ class AllProvidersFailedError(UnavailableError):
         """Says them all in its message."""
         told = "; ".join(f"{model}: {text}" for model, text in attempts)
         return cls(f"All providers failed. {told}", attempts=attempts)
+
+
+class GitHubError(UnavailableError):
+    code = "github_error"
 
 
 class SandboxUnavailableError(UnavailableError):

@@ -26,6 +26,12 @@ def remove(path: Path) -> None:
         sync(path.parent)
 
 
+def remove_whole(path: Path) -> None:
+    """With what killed writers of it left beside it. Raises OSError."""
+    remove_unfinished(path)
+    remove(path)
+
+
 def remove_unfinished(path: Path, older_than_s: float = 0.0) -> None:
     """What writers of `path` that were killed left beside it. Raises OSError."""
     for beside in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):

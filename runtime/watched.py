@@ -22,14 +22,16 @@ async def run_watched(
     watched: Path,
     bytes_max: int,
     files_max: int,
+    file_bytes_max: int,
     wall_s: float,
 ) -> tuple[int, str]:
     """The exit status, or TOO_LARGE or TOO_LONG; and the last of what was printed, errors included.
 
-    `watched` is the folder that it fills; what it holds is looked at several times a second. Nothing of the program
-    runs any more when this returns, or is cancelled.
+    `watched` is the folder that it fills; what it holds is looked at several times a second. What it writes into one
+    file between two looks is bounded by `file_bytes_max`: writing more fails. Nothing of the program runs any more when
+    this returns, or is cancelled.
     """
-    bounded = ["prlimit", f"--fsize={bytes_max}", "--core=0", "--", "setpriv", "--pdeathsig=KILL", "--"]
+    bounded = ["prlimit", f"--fsize={file_bytes_max}", "--core=0", "--", "setpriv", "--pdeathsig=KILL", "--"]
     process = await asyncio.create_subprocess_exec(
         *bounded, *command,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

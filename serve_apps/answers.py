@@ -32,6 +32,7 @@ STATUS: dict[type[MasterbuilderError], int] = {
     errors.TooManyRequestsError: 429,
     errors.DailyCapError: 429,
     errors.ProviderError: 502,
+    errors.GitHubError: 502,
     errors.UnavailableError: 503,
 }
 RETRY_AFTER_S = 5

@@ -179,6 +179,7 @@ class Fetcher:
             watched=watched,
             bytes_max=self._bytes_max,
             files_max=FILES_MAX,
+            file_bytes_max=self._bytes_max,
             wall_s=wall_s,
         )
 
