@@ -30,8 +30,8 @@ from runtime.store.seal import Seal
 
 log = logging.getLogger(__name__)
 
-INDEX_ONLY = ("index", "documents")
-"""Shards are CPU and parsers, which would stall sessions; they journal nothing: git and the libraries do."""
+INDEX_ONLY = ("index", "documents", "repository")
+"""Shards are CPU and parsers, which would stall sessions; they journal nothing: git, libraries and repositories do."""
 SLOW_TO_IMPORT = "openai"
 """Imported beside the first work, so that a host that was killed answers again without waiting for it."""
 
@@ -128,15 +128,19 @@ def _index(settings: Settings, ledger: LedgerHandle) -> dict[str, Factory]:
     from runtime.implementer.sandbox import Sandbox
     from runtime.index.embedder import Embedders, for_passages
     from runtime.index.entity import IndexEntity
+    from runtime.repositories.entity import CLONES_MAX, RepositoryEntity
 
     embedders = Embedders(settings.models_dir)
     default, named = embedders.default, embedders.named
     folder = settings.data_dir / "index"
     seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
+    scratch, clones = settings.scratch_folder / "repositories", asyncio.Semaphore(CLONES_MAX)
+    shutil.rmtree(scratch, ignore_errors=True)  # Of an earlier incarnation, in plain text.
     reader, reading = DocumentReader(Sandbox()), for_passages(default)
     return {
         "index": lambda entity: IndexEntity(entity, ledger, default, folder, seal, ledger, named=named),
         "documents": lambda entity: DocumentsEntity(entity, ledger, reading, folder, seal, reader, named=named),
+        "repository": lambda entity: RepositoryEntity(entity, default, folder, seal, scratch, clones, named=named),
     }
 
 
@@ -153,6 +157,8 @@ def _product(
     from runtime.documents.library import Library
     from runtime.project.project import Project
     from runtime.project.workshop import Workshop
+    from runtime.repositories.github import ForgeApi
+    from runtime.repositories.repositories import Repositories
     from runtime.session.session import UserSession
 
     threading.Thread(target=importlib.import_module, args=(SLOW_TO_IMPORT,), daemon=True).start()
@@ -168,5 +174,6 @@ def _product(
     return {
         "project": lambda entity: Project(entity, workshop),
         "library": lambda entity: Library(entity, ledger, entities),
+        "repositories": lambda entity: Repositories(entity, entities, ForgeApi()),
         "user": lambda entity: UserSession(entity, settings, ledger, ledger, entities, workshop.implementers),
     }

@@ -11,6 +11,8 @@ TaskId = NewType("TaskId", str)
 """An item of a plan: `T-001`."""
 DocumentId = NewType("DocumentId", str)
 """A document that somebody uploaded: a random UUID."""
+RepositoryId = NewType("RepositoryId", str)
+"""A repository that somebody cloned from elsewhere: a random UUID."""
 EntityId = NewType("EntityId", str)
 """`<kind>:<name>`, for example `project:6f1c...` or `user:local-admin`."""
 RunId = NewType("RunId", str)
@@ -55,6 +57,16 @@ def library_entity(user: UserId) -> EntityId:
 def documents_entity(user: UserId) -> EntityId:
     """The index of a person's documents."""
     return EntityId(f"documents:{user}")
+
+
+def repositories_entity(user: UserId) -> EntityId:
+    """Which repositories of others a person has."""
+    return EntityId(f"repositories:{user}")
+
+
+def repository_entity(user: UserId, repository: RepositoryId) -> EntityId:
+    """The copy and the index of one of them."""
+    return EntityId(f"repository:{user}:{repository}")
 
 
 def kind_of(entity: EntityId) -> str:

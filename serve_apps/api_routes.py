@@ -41,6 +41,7 @@ from serve_apps import (
     admin_routes,
     answers,
     delivery_routes,
+    github_routes,
     key_routes,
     me_routes,
     model_routes,
@@ -89,7 +90,7 @@ def create_app(
     routers = (
         router, delivery_routes.router, me_routes.router, wallet_routes.router, admin_routes.router,
         key_routes.router, model_routes.router, token_routes.router, payment_routes.router, report_routes.router,
-        search_routes.router, rag_routes.router,
+        search_routes.router, rag_routes.router, github_routes.router,
     )  # fmt: skip
     app = application(routers, system, under_serve=under_serve, operator_sha256=operator_sha256)
     app.state.link_key = link_key or secrets.token_bytes(32)

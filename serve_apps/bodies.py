@@ -33,6 +33,8 @@ from runtime.index.filter import LANGUAGES
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.project.messages import Gate
 from runtime.project.schemas import PlanTaskId, Text, Topic
+from runtime.repositories.address import BRANCH
+from runtime.repositories.messages import TOP_K as REPOSITORY_TOP_K
 from runtime.validation import problems
 
 KEY = re.compile(r"[\x21-\x7e]{1,200}")
@@ -125,6 +127,20 @@ class RagSearchBody(Body):
     query: Words
     top_k: Annotated[StrictInt, Field(ge=1, le=SEARCH_HITS_MAX)] = TOP_K
     threshold: Annotated[float, Field(ge=0, le=1)] = THRESHOLD
+
+
+class CloneBody(Body):
+    repo_url: Annotated[Words, Field(max_length=500)]
+    branch: Annotated[Words, Field(max_length=200)] = BRANCH
+
+
+class RepositoryBody(Body):
+    repo_name: Annotated[Words, Field(max_length=400)]
+
+
+class RepositorySearchBody(RepositoryBody):
+    query: Words
+    top_k: Annotated[StrictInt, Field(ge=1, le=SEARCH_HITS_MAX)] = REPOSITORY_TOP_K
 
 
 class AnswerBody(Body):

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from runtime.errors import MasterbuilderError
+from runtime.files import remove_whole
 from runtime.index.embedder import Embedder, Named
 from runtime.index.hit import IndexStatus
 from runtime.index.shard import IndexShard
@@ -34,6 +35,13 @@ class KeptShard:
         self.save_soon()
         await self.saved()
         return status
+
+    async def forget(self) -> None:
+        """Holds nothing afterwards, and has no file. Raises OSError."""
+        self.shard.loads(b"")
+        await self.saved()
+        self._saved = self.shard.state
+        await asyncio.to_thread(remove_whole, self._file)
 
     def save_soon(self) -> None:
         """Beside what comes next. Updates that come meanwhile are saved together, once."""

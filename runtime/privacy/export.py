@@ -6,6 +6,7 @@
     purchases.json     orders and payments                  session.json                     what the service was asked
     tokens.json        labels and terms, never a secret     notices.json                     what was told
     ratings.json       scores, and why                      documents.json                   what was uploaded
+    repositories.json  what was cloned
 
 Times are UTC in ISO 8601. Amounts are whole numbers, as their names say: `_ucredits` microcredits, `_pusd` picodollars.
 Source: spec/builder.md §14.
@@ -21,10 +22,21 @@ from typing import IO, Any, cast
 from runtime.documents.state import LibraryState
 from runtime.entity.journal import EventRecord, Journal
 from runtime.errors import NotFoundError
-from runtime.ids import CallId, EntityId, ProjectId, UserId, library_entity, name_of, project_entity, user_entity
+from runtime.ids import (
+    CallId,
+    EntityId,
+    ProjectId,
+    UserId,
+    library_entity,
+    name_of,
+    project_entity,
+    repositories_entity,
+    user_entity,
+)
 from runtime.ledger.port import Bought, Ledger, TokenRow, UserCall
 from runtime.ledger.receipt import receipt_json
 from runtime.project.state import State
+from runtime.repositories.state import RepositoriesState
 
 PAGE = 1_000
 EVENTS_PAGE = 1_000
@@ -39,6 +51,7 @@ notices.json     what you were told
 ratings.json     what you said of projects
 session.json     what you asked the service for
 documents.json   the documents you uploaded: their names, sizes and hashes
+repositories.json  the repositories you cloned, and the commits of them that you search
 projects/<id>/project.json        a project as it stands: brief, requirements, quote, status, plan
 projects/<id>/conversation.json   what was said in it
 projects/<id>/receipt.json        what it cost
@@ -75,6 +88,7 @@ async def export(user: UserId, ledger: Ledger, journal: Journal, at: datetime) -
     asked = [_said(event) async for event in _events(user_entity(user), journal)]
     yield archive.add_json("session.json", asked)
     yield archive.add_json("documents.json", await _documents(user, journal))
+    yield archive.add_json("repositories.json", await _repositories(user, journal))
     for head in await journal.heads("project", user):
         project = ProjectId(name_of(head.entity))
         async for piece in _project(project, ledger, journal, archive):
@@ -88,6 +102,14 @@ async def _documents(user: UserId, journal: Journal) -> list[dict[str, Any]]:
     for event in loaded.events:
         state = state.after(event)
     return [{name: value for name, value in asdict(item).items() if name != "blob"} for item in state.items.values()]
+
+
+async def _repositories(user: UserId, journal: Journal) -> list[dict[str, Any]]:
+    loaded = await journal.load(repositories_entity(user))
+    state = RepositoriesState.thawed(loaded.snapshot.data["state"]) if loaded.snapshot else RepositoriesState()
+    for event in loaded.events:
+        state = state.after(event)
+    return [{**asdict(item), "status": item.status} for item in state.items.values()]
 
 
 async def _project(project: ProjectId, ledger: Ledger, journal: Journal, archive: "_Archive") -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ import duckdb
 
 from runtime.entity.reminders import OWNER_LEFT
 from runtime.errors import StoreUnavailableError
-from runtime.files import remove, remove_unfinished
+from runtime.files import remove_whole
 from runtime.ids import BlobId, EntityId, UserId, kind_of, name_of
 from runtime.ledger.person_book import PersonBook
 from runtime.ledger.persons import PROJECT
@@ -37,11 +37,13 @@ REST = timedelta(minutes=1)
 PATIENCE = timedelta(hours=12)
 """After it nobody is waited for any more."""
 LIBRARY = "library"
+REPOSITORIES = "repositories"
 INDEX = "index"
-"""The folder of index shards, in the data folder: see `_index` in `actors/entity_host.py`."""
+"""The folder of shards and of copies of repositories, in the data folder: see `_index` in `actors/entity_host.py`."""
 ENTRIES_PER_SHARE = 250_000
 
 _BLOB = re.compile(r"[0-9a-f]{64}")
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ class Erasing:
         is_ready = await self._persons.prepare_erasure(user, pending.pseudonym, forced=forced)
         if not is_ready or age < self.rest:
             return
-        files = await self._database.read_long(lambda connection: _files_of(connection, self._database.seal, user))
+        files = await self._database.read_long(lambda connection: _files_of(connection, self._database, user))
         there = [file for file in files if (self._database.data_dir / file).exists()]
         if await self._persons.erase(user, pending.pseudonym, there, forced=forced):
             log.info("%s is erased; %d files are left to remove", pending.pseudonym, len(there))
@@ -116,7 +118,7 @@ class Erasing:
     async def _remove(self, pseudonym: str, file: str, named: set[str]) -> bool:
         folder, _, name = file.rpartition("/")
         if folder == INDEX:
-            await asyncio.to_thread(remove_index, self._database.data_dir / file)
+            await asyncio.to_thread(remove_whole, self._database.data_dir / file)
         elif name not in named and not await self._blobs.remove(BlobId(name)):
             return False
         await self._database.write(lambda tx: tx.execute("drop_erasure_file", pseudonym=pseudonym, file=file))
@@ -126,20 +128,24 @@ class Erasing:
         return await self._database.read(lambda connection: connection.execute(sql(query), values).fetchall())
 
 
-def remove_index(file: Path) -> None:
-    """With what a killed process left beside it. Raises OSError."""
-    remove_unfinished(file)
-    remove(file)
-
-
-def _files_of(connection: duckdb.DuckDBPyConnection, seal: Seal, user: UserId) -> Sequence[str]:
+def _files_of(connection: duckdb.DuckDBPyConnection, database: Database, user: UserId) -> Sequence[str]:
     """Everything on disk that the user's journals may name, by its path in the data folder."""
     rows = connection.execute(sql("entities_of_owner"), {"owner": user, "reminder": OWNER_LEFT}).fetchall()
     entities = [EntityId(entity) for entity, *_ in rows]
-    blobs = blobs_of_entities(connection, seal, entities)
+    blobs = blobs_of_entities(connection, database.seal, entities)
     shards = [f"{INDEX}/{name_of(entity)}.index" for entity in entities if kind_of(entity) == PROJECT]
     shards += [f"{INDEX}/library-{name_of(entity)}.index" for entity in entities if kind_of(entity) == LIBRARY]
+    for entity in entities:
+        if kind_of(entity) == REPOSITORIES:
+            shards += _of_repositories(database.data_dir / INDEX, UserId(name_of(entity)))
     return [*(f"{BLOBS}/{blob[:2]}/{blob}" for blob in sorted(blobs)), *shards]
+
+
+def _of_repositories(folder: Path, user: UserId) -> Sequence[str]:
+    """Index and copy of each, also of one deleted just now. Named by `runtime.repositories.entity.file_stem`."""
+    name = re.compile(rf"(repository-{re.escape(user)}-{_UUID}\.(?:index|copy))(?:\.[0-9a-f]+\.tmp)?")
+    found = {match[1] for file in folder.glob("repository-*") if (match := name.fullmatch(file.name))}
+    return [f"{INDEX}/{file}" for file in sorted(found)]
 
 
 def blobs_of_entities(connection: duckdb.DuckDBPyConnection, seal: Seal, entities: Iterable[EntityId]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Documents through the real doors: real store, host, sandbox, model and routes, in one process; no Ray."""
+"""Documents and repositories through the real doors, with store, host, sandbox and model, in one process; no Ray."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +19,9 @@ from runtime.implementer.sandbox import Sandbox
 from runtime.index.embedder import Embedder
 from runtime.ledger.port import NewToken
 from runtime.project.facts import project_facts
+from runtime.repositories.entity import CLONES_MAX, RepositoryEntity
+from runtime.repositories.github import ForgeApi
+from runtime.repositories.repositories import Repositories
 from runtime.store.seal import Seal
 from runtime.store.store import Store
 from runtime.tokens import token_hash
@@ -30,10 +33,10 @@ LOOKS_MAX = 15_000
 
 
 class Documents:
-    """Four persons and their documents. `restart` is what a crash of the host comes to."""
+    """Four persons and what they have. `restart` is what a crash of the host comes to."""
 
-    def __init__(self, folder: Path, embedder: Embedder) -> None:
-        self.settings = Settings(data_dir=folder, http_port=1)
+    def __init__(self, folder: Path, embedder: Embedder, **settings: Any) -> None:
+        self.settings = Settings(data_dir=folder, http_port=1, **settings)
         secrets = Secrets.load(folder, {})
         self.store = Store(self.settings, secrets, facts_of=project_facts)
         self.embedder = embedder
@@ -62,8 +65,8 @@ class Documents:
 
     async def start(self) -> None:
         self._incarnations += 1
-        folder = self.settings.data_dir / "index"
-        books = self.store.books
+        folder, scratch = self.settings.data_dir / "index", self.settings.data_dir / "scratch"
+        books, clones = self.store.books, asyncio.Semaphore(CLONES_MAX)
         self.host = Host(
             name="host-0",
             incarnation=str(self._incarnations),
@@ -72,6 +75,10 @@ class Documents:
                 "library": lambda entity: Library(entity, books, self),  # type: ignore[arg-type]
                 "documents": lambda entity: DocumentsEntity(
                     entity, books, self.embedder, folder, self._seal, self.reader
+                ),
+                "repositories": lambda entity: Repositories(entity, self, ForgeApi()),  # type: ignore[arg-type]
+                "repository": lambda entity: RepositoryEntity(
+                    entity, self.embedder, folder, self._seal, scratch, clones
                 ),
             },
         )
@@ -85,6 +92,15 @@ class Documents:
         await self.http.aclose()
         await self.host.stop()
         await self.store.close()
+
+    async def post(self, user: UserId, path: str, **body: Any) -> httpx.Response:
+        return await self.http.post(f"/api/v1/{path}", json=body, headers=_of(user))
+
+    async def get(self, user: UserId, path: str) -> httpx.Response:
+        return await self.http.get(f"/api/v1/{path}", headers=_of(user))
+
+    async def delete_at(self, user: UserId, path: str) -> httpx.Response:
+        return await self.http.delete(f"/api/v1/{path}", headers=_of(user))
 
     async def upload(self, user: UserId, name: str, content: bytes, **fields: str) -> httpx.Response:
         files = {"file": (name, content)}
@@ -129,8 +145,8 @@ class Documents:
 
 
 @asynccontextmanager
-async def documents(folder: Path, embedder: Embedder) -> AsyncIterator[Documents]:
-    made = Documents(folder, embedder)
+async def documents(folder: Path, embedder: Embedder, **settings: Any) -> AsyncIterator[Documents]:
+    made = Documents(folder, embedder, **settings)
     await made.open()
     try:
         yield made

@@ -150,7 +150,7 @@ async def test_export__holds_everything_that_is_kept_of_the_caller_and_nothing_o
     files = read(answer)
     assert set(files) == {
         "README.txt", "profile.json", "purchases.json", "notices.json", "ratings.json", "tokens.json",
-        "statement.json", "calls.json", "session.json", "documents.json",
+        "statement.json", "calls.json", "session.json", "documents.json", "repositories.json",
         *(f"projects/{PROJECT}/{name}.json" for name in ("project", "conversation", "receipt")),
     }  # fmt: skip
     assert all(name.rpartition("/")[2] in files["README.txt"] for name in files if name != "README.txt")

@@ -379,7 +379,7 @@ def run(step):
         world.now = NOON + timedelta(hours=13)
         Database._commit = dying(Database._commit, dies)
         blobs.Blobs._remove = dying(blobs.Blobs._remove, dies)
-        erasing.remove = dying(erasing.remove, dies)
+        erasing.remove_whole = dying(erasing.remove_whole, dies)
         while not await world.store.erase_due():
             pass
 
