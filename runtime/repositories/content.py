@@ -48,8 +48,8 @@ class RepositoryContent:
         chosen, over = files[:FILES_MAX], files[FILES_MAX:]
         self.commit = commit
         self.ids = {file.path: file.blob for file in chosen}
-        self.over = [file.path for file in over]
-        """What is left out because there is too much, in the order of its worth."""
+        self.over = dict.fromkeys([file.path for file in over], f"beyond the first {FILES_MAX} files")
+        """What is left out because there is too much, in the order of its worth, with that reason."""
         self._files = {file.path: file for file in chosen}
         self._repository = repository
 

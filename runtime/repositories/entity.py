@@ -9,7 +9,7 @@ from runtime.ids import EntityId, name_of
 from runtime.index.embedder import Embedder, Named, no_other
 from runtime.index.messages import Found, SearchIndex
 from runtime.index.shard_entity import ShardEntity
-from runtime.repositories.content import FILES_MAX, RepositoryContent
+from runtime.repositories.content import RepositoryContent
 from runtime.repositories.copy import CopyFacts, RepositoryCopy, scratch_folder
 from runtime.repositories.git import BareRepository, Remote
 from runtime.repositories.messages import (
@@ -101,7 +101,7 @@ class RepositoryEntity(ShardEntity):
             content = RepositoryContent.of(commit, repository)
             self._shard.update(content)
         skipped, counts = self._shard.skipped, self._shard.chunk_counts
-        left_out = {**skipped, **dict.fromkeys(content.over, f"beyond the first {FILES_MAX} files")}
+        left_out = {**skipped, **content.over}
         return CopyIndexed(
             file_count=sum(count > 0 for count in counts.values()),
             chunk_count=sum(counts.values()),

@@ -83,7 +83,7 @@ class Remote:
         status, said = await self._run(command, folder.parent, bytes_max)
         if status == TOO_LARGE:
             raise BadInputError(
-                f"The repository comes to more than {bytes_max // 1_000_000} MB, and was not kept.",
+                f"The repository comes to more than {bytes_max / 1e6:g} MB, and was not kept.",
                 "Clone a smaller one, or delete some of yours to make room.",
             )
         packs = list((folder / "objects" / "pack").glob("*.pack"))

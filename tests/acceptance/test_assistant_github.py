@@ -3,6 +3,7 @@
 The forge is a local one that speaks git's and GitHub's own protocols.
 """
 
+import asyncio
 import io
 import json
 import os
@@ -17,6 +18,8 @@ import pytest
 from runtime.ids import UserId, repositories_entity
 from runtime.index.embedder import Embedder, choose_embedder
 from runtime.privacy.export import export
+from runtime.repositories import content as contents
+from runtime.repositories import repositories as lists
 from tests.acceptance.library import ADMIN, ANN, BOB, DEMO, Documents, documents
 from tests.forge import Answer, StubForge, stub_forge
 
@@ -321,3 +324,100 @@ async def test_branch__that_is_none_is_refused(made: Documents, forge: StubForge
     answer = await made.post(ANN, "github/clone", repo_url=HELLO, branch=branch)
     assert answer.status_code == 400
     assert forge.requests == []
+
+
+async def test_limit_of_files__is_told_with_what_was_left_out(
+    made: Documents, forge: StubForge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "FILES_MAX", 3)
+    forge.commit("octocat/hello", {"bad.py": b"\xff\0\xfe"})
+    indexed = await ask(made, ANN, "sync", repo_url=HELLO)
+
+    assert (indexed["files_indexed"], indexed["index_status"]) == (2, "indexed")
+    assert {each["file_path"]: each["reason"] for each in indexed["left_out"]} == {
+        "bad.py": "binary",
+        "README.md": "beyond the first 3 files",
+        ".github/workflows/ci.yml": "beyond the first 3 files",
+    }
+    assert indexed["left_out_count"] == (await items(made, ANN))[0]["left_out_count"] == 3
+
+
+async def test_nothing_to_index__is_zeros_and_nothing_readable_is_failed(made: Documents, forge: StubForge) -> None:
+    forge.commit("octocat/empty", {"notes.txt": "No code.\n"})
+    forge.commit("octocat/binary", {"a.py": b"\xff\0\xfe", "b.js": b"\0\1\2"})
+    empty = await ask(made, ANN, "sync", repo_url="https://github.com/octocat/empty")
+    binary = await ask(made, ANN, "sync", repo_url="https://github.com/octocat/binary")
+
+    assert (empty["files_indexed"], empty["chunks_created"], empty["index_status"]) == (0, 0, "indexed")
+    assert (binary["files_indexed"], binary["chunks_created"], binary["index_status"]) == (0, 0, "failed")
+    assert "None of its files" in binary["reason"]
+    assert await found(made, ANN, "code", name="octocat__empty") == []
+
+    forge.commit("octocat/binary", {"c.py": "x = 1\n"})
+    assert (await ask(made, ANN, "sync", repo_url="https://github.com/octocat/binary"))["index_status"] == "indexed"
+
+
+async def test_quota__of_bytes_and_of_repositories_is_told(
+    made: Documents, forge: StubForge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (await ask(made, ANN, "clone", repo_url=HELLO))["commit"]
+    forge.commit("octocat/second", {"a.py": "x = 1\n"})
+    second = "https://github.com/octocat/second"
+    monkeypatch.setattr(lists, "REPOSITORIES_MAX", 1)
+    many = await made.post(ANN, "github/clone", repo_url=second)
+    monkeypatch.setattr(lists, "REPOSITORIES_MAX", 50)
+    monkeypatch.setattr(lists, "BYTES_MAX", 500)
+    full = await made.post(ANN, "github/clone", repo_url=second)
+    monkeypatch.setattr(lists, "BYTES_MAX", 2_000)
+    large = await made.post(ANN, "github/clone", repo_url=second)
+
+    assert (many.status_code, full.status_code, large.status_code) == (409, 409, 400)
+    assert "1 are allowed" in many.json()["error"]["message"]
+    assert "make room" in large.json()["error"]["next"]
+    assert [item["commit"] for item in await items(made, ANN)] == [before]
+    await made.until(lambda: len(kept(made)) == 1)
+    monkeypatch.setattr(lists, "BYTES_MAX", 20_000)
+    assert (await ask(made, BOB, "clone", repo_url=HELLO))["status"] == "cloned", "another's room is his own"
+
+
+async def test_an_update_that_fails__leaves_what_there_was(made: Documents, forge: StubForge) -> None:
+    first = await ask(made, ANN, "sync", repo_url=HELLO)
+    forge.commit("octocat/hello", {"new.py": "y = 1\n"})
+    forge.answers["/octocat/hello.git/git-upload-pack"] = Answer(500)
+
+    assert (await made.post(ANN, "github/clone", repo_url=HELLO)).status_code == 502
+    assert (await made.post(ANN, "github/clone", repo_url=HELLO, branch="none")).status_code == 502
+    assert [item["commit"] for item in await items(made, ANN)] == [first["commit"]]
+    assert (await found(made, ANN, "cart"))[0] == "shop/cart.py"
+
+
+async def test_a_search__is_answered_while_a_clone_is_under_way(made: Documents, forge: StubForge) -> None:
+    await ask(made, ANN, "sync", repo_url=HELLO)
+    forge.commit("octocat/hello", {"new.py": "y = 1\n"})
+    forge.git_delay_s = 1.0
+    clone = asyncio.create_task(ask(made, ANN, "clone", repo_url=HELLO))
+    await asyncio.sleep(0.3)
+
+    assert (await found(made, ANN, "cart"))[0] == "shop/cart.py"
+    assert not clone.done()
+    assert (await clone)["status"] == "updated"
+
+
+async def test_a_clone__that_a_crash_cut_off_leaves_nothing_and_can_be_made_again(
+    made: Documents, forge: StubForge
+) -> None:
+    forge.git_delay_s = 30.0
+    clone = asyncio.create_task(made.post(ANN, "github/clone", repo_url=HELLO))
+    await made.until(lambda: any("info/refs" in request for request in forge.requests))
+    assert [item["status"] for item in await items(made, ANN)] == ["cloning"]
+    clone.cancel()
+    await asyncio.gather(clone, return_exceptions=True)
+    for resident in list(made.host._residents.values()):
+        await resident.retire(0.0, save=False)
+    forge.git_delay_s = 0.0
+
+    await made.restart()
+
+    assert await items(made, ANN) == []
+    assert (await ask(made, ANN, "clone", repo_url=HELLO))["status"] == "cloned"
+    await made.until(lambda: len(kept(made)) == 1)

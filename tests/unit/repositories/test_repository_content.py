@@ -81,7 +81,7 @@ def test_where_not_all_fit__code_comes_first_and_the_rest_is_told(made: Made, mo
     content = made.content(files)
 
     assert list(content.ids) == ["main.go", "z.py"]
-    assert content.over == ["a_test.go", "README.md"]
+    assert list(content.over) == ["a_test.go", "README.md"]
 
 
 def test_what_is_too_large_or_missing__is_skipped_without_being_read(made: Made) -> None:
