@@ -55,7 +55,9 @@ async def test_download__is_one_commit_without_history_and_without_what_is_too_l
     forge: StubForge, folder: Path
 ) -> None:
     forge.commit("octocat/hello", {"old.py": "gone = 1\n"})
-    commit = forge.commit("octocat/hello", {"old.py": None, "a.py": "x = 1\n", "b.py": "#" * (FILE_BYTES_MAX + 1)})
+    commit = forge.commit(
+        "octocat/hello", {"old.py": None, "a.py": "x = 1\n", "b.py": random_bytes(FILE_BYTES_MAX + 1, 1)}
+    )
 
     pack = (await remote(forge).download("main", folder / "it", 10_000_000)).read_bytes()
 
@@ -65,8 +67,10 @@ async def test_download__is_one_commit_without_history_and_without_what_is_too_l
     content = RepositoryContent.of(commit, repository)
     assert content.ids.keys() == {"a.py", "b.py"}
     assert content.read(["b.py"])["b.py"].skipped == "larger than 1 MiB"
-    with repository.running("rev-list", "--count", commit) as (_, stdout):
-        assert stdout.read() == b"1\n"
+    with repository.running("cat-file", "--batch-check") as (stdin, stdout):
+        stdin.write(forge.put("octocat/hello", "rev-parse", "main~1:old.py", "main:a.py").encode() + b"\n")
+        stdin.close()
+        assert [line.split()[1] for line in stdout] == [b"missing", b"blob"]
 
 
 async def test_download__runs_nothing_and_asks_for_nothing_that_the_repository_names(
