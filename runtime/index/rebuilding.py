@@ -13,12 +13,15 @@ from runtime.errors import ConflictError, NotFoundError, UnavailableError
 from runtime.ids import (
     EntityId,
     ProjectId,
+    RepositoryId,
     UserId,
     documents_entity,
     index_entity,
     library_entity,
     name_of,
     project_entity,
+    repositories_entity,
+    repository_entity,
 )
 from runtime.index.embedder import Embedder, for_passages
 from runtime.index.entity import update_from_bundle
@@ -28,6 +31,8 @@ from runtime.index.saved import SavedReadings, UnusableIndexError
 from runtime.index.shard import IndexShard
 from runtime.ledger.port import Ledger
 from runtime.project.messages import Describe, ProjectView, Status
+from runtime.repositories.entity import file_stem
+from runtime.repositories.messages import ListRepositories, Repository, SearchRepository
 
 LOOKS_MAX = 100
 """How often a shard may turn out to be behind again before it is given up."""
@@ -44,19 +49,39 @@ Outcome = Literal["done", "skipped", "failed"]
 class Shard:
     """The unit of work."""
 
-    kind: Literal["project", "documents"]
+    kind: Literal["project", "documents", "repository"]
     name: str
-    """The project's id, or the id of whoever has the documents."""
+    """The project's id, the id of whoever has the documents, or that and the repository's, as `ann:6f1c...`."""
     owner: UserId
 
     @property
     def index(self) -> EntityId:
-        return index_entity(ProjectId(self.name)) if self.kind == "project" else documents_entity(UserId(self.name))
+        match self.kind:
+            case "project":
+                return index_entity(ProjectId(self.name))
+            case "documents":
+                return documents_entity(UserId(self.name))
+            case "repository":
+                return repository_entity(self.owner, self.repository)
+            case _:
+                assert_never(self.kind)
+
+    @property
+    def repository(self) -> RepositoryId:
+        return RepositoryId(self.name.rpartition(":")[2])
 
     @property
     def file(self) -> str:
         """The name of the file that its entity keeps it in."""
-        return f"{self.name}.index" if self.kind == "project" else f"library-{self.name}.index"
+        match self.kind:
+            case "project":
+                return f"{self.name}.index"
+            case "documents":
+                return f"library-{self.name}.index"
+            case "repository":
+                return f"{file_stem(self.name)}.index"
+            case _:
+                assert_never(self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +93,7 @@ class Rebuilt:
 
 
 async def every_shard(journal: Journal) -> Sequence[Shard]:
-    """Of every project that was not purged, and of every library with documents."""
+    """Of every project that was not purged, every library with documents, and every repository that is searched."""
     projects = [
         Shard(kind="project", name=name_of(head.entity), owner=head.owner)
         for head in await journal.heads("project", None)
@@ -79,7 +104,12 @@ async def every_shard(journal: Journal) -> Sequence[Shard]:
         for head in await journal.heads("library", None)
         if head.data.get("documents")
     ]
-    return [*projects, *libraries]
+    repositories = [
+        Shard(kind="repository", name=f"{head.owner}:{repository}", owner=head.owner)
+        for head in await journal.heads("repositories", None)
+        for repository in head.data.get("searched", ())
+    ]
+    return [*projects, *libraries, *repositories]
 
 
 async def shard_of(journal: Journal, project: ProjectId) -> Shard:
@@ -106,7 +136,7 @@ class Rebuilder:
     async def rebuild(self, shard: Shard) -> Rebuilt:
         """Raises what source, embedder and entities raise; the index in place is then what it was. May be repeated."""
         content = self._content(shard)
-        embedder = self._embedder if shard.kind == "project" else for_passages(self._embedder)
+        embedder = for_passages(self._embedder) if shard.kind == "documents" else self._embedder
         made = IndexShard(embedder, generation=self._generation)
         saved = b""
         for _ in range(LOOKS_MAX):
@@ -137,6 +167,8 @@ class Rebuilder:
                 return _Code(self._ledger, self._entities, ProjectId(shard.name))
             case "documents":
                 return _Passages(self._entities, UserId(shard.name))
+            case "repository":
+                return _Repository(self._entities, shard.owner, shard.repository)
             case _:
                 assert_never(shard.kind)
 
@@ -198,10 +230,41 @@ class _Passages:
             # A library that is asked something brings its index to what it has, first.
             ask = SearchLibrary(owner=self._user, query="", limit=1)
             await self._entities.ask(library_entity(self._user), ask, timeout_s=MOVE_S_MAX)
-        saved: bytes = await self._entities.ask(index, FetchIndex(owner=self._user), timeout_s=MOVE_S_MAX)
-        try:
-            readings = SavedReadings(saved)
-        except UnusableIndexError as error:
-            raise UnavailableError(f"The index of {self._user}'s documents came damaged: {error}.") from error
-        if readings.commit:
-            await asyncio.to_thread(made.update, readings)
+        await _bring_from(self._entities, index, self._user, made)
+
+
+class _Repository:
+    """Vectors are made anew; the chunks are those of the index in place."""
+
+    def __init__(self, entities: Entities, user: UserId, repository: RepositoryId) -> None:
+        self._entities = entities
+        self._user = user
+        self._id = repository
+        self._item: Repository | None = None
+
+    async def newest(self) -> str | None:
+        list_them = ListRepositories(owner=self._user)
+        items: Sequence[Repository] = await self._entities.ask(repositories_entity(self._user), list_them)
+        self._item = next((item for item in items if item.id == self._id), None)
+        return (self._item.indexed_commit or None) if self._item else None
+
+    async def bring(self, made: IndexShard) -> None:
+        assert self._item is not None
+        index = repository_entity(self._user, self._id)
+        present: IndexStatus = await self._entities.ask(index, DescribeIndex(owner=self._user))
+        if present.commit != self._item.indexed_commit:
+            # Whoever is asked for one that was lost makes it again, first.
+            ask = SearchRepository(owner=self._user, name=self._item.name, query="", limit=1)
+            await self._entities.ask(repositories_entity(self._user), ask, timeout_s=MOVE_S_MAX)
+        await _bring_from(self._entities, index, self._user, made)
+
+
+async def _bring_from(entities: Entities, index: EntityId, owner: UserId, made: IndexShard) -> None:
+    """Raises UnavailableError where what the index in place holds came damaged."""
+    saved: bytes = await entities.ask(index, FetchIndex(owner=owner), timeout_s=MOVE_S_MAX)
+    try:
+        readings = SavedReadings(saved)
+    except UnusableIndexError as error:
+        raise UnavailableError(f"What {index} holds came damaged: {error}.") from error
+    if readings.commit:
+        await asyncio.to_thread(made.update, readings)

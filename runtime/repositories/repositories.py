@@ -76,7 +76,7 @@ class Repositories(Entity[RepositoriesState]):
         return state.after(event)
 
     def head(self, state: RepositoriesState) -> Mapping[str, Any]:
-        return {"repositories": len(state.items)}
+        return {"searched": [item.id for item in state.items.values() if item.indexed_commit]}
 
     def freeze(self, state: RepositoriesState) -> Mapping[str, Any]:
         return state.frozen()
@@ -122,7 +122,7 @@ class Repositories(Entity[RepositoriesState]):
         present = self.state.named(name)
         item = present or await self._add(described.address, message.branch)
         try:
-            cloned = await self._fetched(item, message.branch, described.default_branch)
+            cloned = await self._fetched(item, described.address.clone_url, message.branch, described.default_branch)
         except MasterbuilderError:
             if present is None:
                 await self._drop(item)
@@ -147,7 +147,7 @@ class Repositories(Entity[RepositoriesState]):
         await self.activation.emit("repository.added", f"added/{repository}", {"item": item})
         return self.state.items[repository]
 
-    async def _fetched(self, item: Repository, branch: str, default_branch: str = "") -> Repository:
+    async def _fetched(self, item: Repository, clone_url: str, branch: str, default_branch: str = "") -> Repository:
         """With its copy at the newest commit. Where this raises, the copy is what it was."""
         used = sum(other.size_bytes for other in self.state.items.values() if other.id != item.id)
         room = min(REPOSITORY_BYTES_MAX, BYTES_MAX - used)
@@ -155,12 +155,17 @@ class Repositories(Entity[RepositoriesState]):
             raise ConflictError(
                 f"Your repositories have {used / 1e6:.0f} MB; {BYTES_MAX // 1_000_000} MB are allowed.", DELETE_SOME
             )
-        fetch = FetchCopy(owner=self._user, clone_url=item.clone_url, branch=branch, bytes_max=room)
+        fetch = FetchCopy(owner=self._user, clone_url=clone_url, branch=branch, bytes_max=room)
         fetched: Fetched | None = await self._ask(item, fetch, FETCH_S_MAX)
         if fetched is None:
             hint = f"Its default branch is {default_branch}." if default_branch else "Name one that it has."
             raise BadInputError(f"{item.url} has no branch {branch}.", hint)
-        now = {"branch": branch, "commit": fetched.commit, "size_bytes": fetched.size_bytes}
+        now = {
+            "clone_url": clone_url,
+            "branch": branch,
+            "commit": fetched.commit,
+            "size_bytes": fetched.size_bytes,
+        }
         await self._emit_changed("repository.cloned", item, now)
         return self.state.items[item.id]
 
@@ -169,7 +174,7 @@ class Repositories(Entity[RepositoriesState]):
             made = await self._index_copy(item)
         except NotFoundError as error:
             log.info("%s is downloaded again: %s", item.id, error)
-            item = await self._fetched(item, item.branch)
+            item = await self._fetched(item, item.clone_url, item.branch)
             made = await self._index_copy(item)
         is_unreadable = not made.chunk_count and made.left_out_count > 0
         now = {

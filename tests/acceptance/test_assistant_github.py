@@ -11,12 +11,15 @@ import zipfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from runtime.ids import UserId, repositories_entity
 from runtime.index.embedder import Embedder, choose_embedder
+from runtime.index.hit import IndexStatus
+from runtime.index.messages import DescribeIndex
+from runtime.index.rebuilding import Rebuilder, every_shard
 from runtime.privacy.export import export
 from runtime.repositories import content as contents
 from runtime.repositories import repositories as lists
@@ -421,3 +424,23 @@ async def test_a_clone__that_a_crash_cut_off_leaves_nothing_and_can_be_made_agai
     assert await items(made, ANN) == []
     assert (await ask(made, ANN, "clone", repo_url=HELLO))["status"] == "cloned"
     await made.until(lambda: len(kept(made)) == 1)
+
+
+async def test_a_job__that_makes_indexes_anew_makes_those_of_repositories_too(
+    made: Documents, forge: StubForge
+) -> None:
+    await ask(made, ANN, "sync", repo_url=HELLO)
+    await ask(made, BOB, "clone", repo_url=HELLO)
+    before, downloads = await found(made, ANN, "cart"), forge.downloads
+    (shard,) = await every_shard(made.store.journal)
+    rebuilder = Rebuilder(made.store.books, cast("Any", made), made.embedder, "job")
+
+    rebuilt = await rebuilder.rebuild(shard)
+    status: IndexStatus = await made.ask(shard.index, DescribeIndex(owner=ANN))
+
+    assert (shard.owner, rebuilt.outcome, status.generation) == (ANN, "done", "job")
+    assert (await found(made, ANN, "cart"), forge.downloads) == (before, downloads)
+    assert (made.settings.data_dir / "index" / shard.file).exists()
+    await made.delete_at(ANN, f"github/repositories/{NAME}")
+    assert (await rebuilder.rebuild(shard)).outcome == "skipped"
+    await made.until(lambda: all("repository-bob" in name for name in kept(made)))

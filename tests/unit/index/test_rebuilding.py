@@ -295,6 +295,7 @@ class Heads:
         made: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]] = {
             "project": [("project:p1", {"status": "failed"}), ("project:p2", {"status": "purged"})],
             "library": [("library:ann", {"documents": 2}), ("library:bob", {"documents": 0})],
+            "repositories": [("repositories:ann", {"searched": ["r1"]}), ("repositories:bob", {"searched": []})],
         }
         return [SimpleNamespace(entity=EntityId(entity), owner=ANN, data=data) for entity, data in made[kind]]
 
@@ -307,6 +308,7 @@ async def test_shards__are_projects_that_were_not_purged_and_libraries_with_docu
     assert [(shard.index, shard.file) for shard in await every_shard(heads)] == [
         ("index:p1", "p1.index"),
         ("documents:ann", "library-ann.index"),
+        ("repository:ann:r1", "repository-ann-r1.index"),
     ]
     assert await shard_of(heads, ProjectId("p1")) == Shard(kind="project", name="p1", owner=ANN)
     with pytest.raises(NotFoundError):
