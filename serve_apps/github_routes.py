@@ -23,7 +23,7 @@ from runtime.repositories.messages import (
     RepositoryFound,
     SearchRepository,
 )
-from runtime.repositories.repositories import BYTES_MAX, FETCH_S_MAX, INDEX_S_MAX, REPOSITORIES_MAX
+from runtime.repositories.repositories import ASK_S, BYTES_MAX, FETCH_S_MAX, REPOSITORIES_MAX
 from serve_apps.auth import TheSystem, User
 from serve_apps.bodies import CloneBody, RepositoryBody, RepositorySearchBody, read_body
 from serve_apps.system import System
@@ -60,7 +60,8 @@ async def clone(request: Request, system: TheSystem, user: Permitted) -> JSONRes
 
 @router.post("/index")
 async def index(request: Request, system: TheSystem, user: Permitted) -> JSONResponse:
-    """Makes the copy what is searched, in the place of what was. Whoever does not wait asks again: it goes on."""
+    """Makes the copy what is searched, in the place of what was. It goes on for whoever does not wait, or is told to
+    ask again after ten minutes; the list says `indexing` meanwhile."""
     body = await read_body(request, RepositoryBody, BODY_BYTES_MAX)
     return JSONResponse(_indexed_json(await _index(system, user, body.repo_name)))
 
@@ -123,7 +124,7 @@ async def _clone(system: System, user: Identity, body: CloneBody) -> Cloned:
 
 async def _index(system: System, user: Identity, repo_name: str) -> Indexed:
     message = IndexRepository(owner=user.user, name=repo_name)
-    indexed: Indexed = await system.entities.ask(repositories_entity(user.user), message, timeout_s=INDEX_S_MAX + 30)
+    indexed: Indexed = await system.entities.ask(repositories_entity(user.user), message, timeout_s=ASK_S + 30)
     return indexed
 
 

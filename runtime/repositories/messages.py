@@ -9,7 +9,8 @@ from runtime.ids import RepositoryId, UserId
 from runtime.index.hit import Hit
 from runtime.repositories.address import BRANCH, Address
 
-RepositoryStatus = Literal["cloning", "cloned", "indexed", "outdated", "failed"]
+Activity = Literal["", "cloning", "indexing"]
+RepositoryStatus = Literal["cloning", "indexing", "cloned", "indexed", "outdated", "failed"]
 TOP_K = 5
 """Source: spec/assistant.md §12."""
 LEFT_OUT_SHOWN_MAX = 1_000
@@ -36,13 +37,15 @@ class Repository:
     chunk_count: int = 0
     left_out_count: int = 0
     """Files that could be searched by their endings, and are not."""
+    activity: Activity = ""
+    """What is under way."""
     reason: str = ""
     """Why there is nothing to search in this commit, although there are files."""
 
     @property
     def status(self) -> RepositoryStatus:
-        if not self.commit:
-            return "cloning"
+        if self.activity:
+            return self.activity
         if self.reason:
             return "failed"
         if not self.indexed_commit:

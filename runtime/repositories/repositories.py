@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from runtime.entity.entity import Entity
@@ -22,6 +24,7 @@ from runtime.repositories.address import Address
 from runtime.repositories.entity import CLONE_S_MAX
 from runtime.repositories.github import ForgeApi
 from runtime.repositories.messages import (
+    Activity,
     Cloned,
     CloneRepository,
     CopyIndexed,
@@ -46,7 +49,9 @@ BYTES_MAX = 1_000_000_000
 REPOSITORIES_MAX = 50
 FETCH_S_MAX = CLONE_S_MAX + 30.0
 """With what it takes to seal the copy."""
-INDEX_S_MAX = 600.0
+ASK_S = 600.0
+INDEX_S_MAX = 7_200.0
+"""A thousand files of many thousand lines, on one slow core."""
 RETRY_S = 5.0
 DELETE_SOME = "Delete some that you no longer need."
 
@@ -85,11 +90,16 @@ class Repositories(Entity[RepositoriesState]):
         return RepositoriesState.thawed(data)
 
     def is_open(self, state: RepositoriesState) -> bool:
-        return bool(state.leaving) or any(item.status == "cloning" for item in state.items.values())
+        """So nobody is erased while something of theirs is still being written."""
+        return bool(state.leaving) or any(item.activity or not item.commit for item in state.items.values())
 
     async def wake(self) -> None:
-        for item in [item for item in self.state.items.values() if item.status == "cloning"]:
-            await self._drop(item)  # Its clone was cut off. Whoever wanted it is not waiting any more, or asks again.
+        for item in list(self.state.items.values()):
+            # What was cut off: whoever wanted it is not waiting any more, or asks again.
+            if not item.commit:
+                await self._drop(item)
+            elif item.activity:
+                await self._end(item)
         if self.state.leaving:
             self.activation.spawn(self._tidy_up(), "repositories")
 
@@ -122,13 +132,14 @@ class Repositories(Entity[RepositoriesState]):
         present = self.state.named(name)
         item = present or await self._add(described.address, message.branch)
         try:
-            cloned = await self._fetched(item, described.address.clone_url, message.branch, described.default_branch)
+            async with self._at_work(item, "cloning"):
+                await self._fetched(item, described.address.clone_url, message.branch, described.default_branch)
         except MasterbuilderError:
             if present is None:
                 await self._drop(item)
                 self.activation.spawn(self._tidy_up(), "repositories")
             raise
-        return Cloned(repository=cloned, status="updated" if present else "cloned")
+        return Cloned(repository=self.state.items[item.id], status="updated" if present else "cloned")
 
     async def _add(self, address: Address, branch: str) -> Repository:
         """Named before anything of it is stored, so that whatever is on disk can be found again, and removed."""
@@ -170,12 +181,31 @@ class Repositories(Entity[RepositoriesState]):
         return self.state.items[item.id]
 
     async def _index(self, item: Repository) -> Indexed:
-        try:
-            made = await self._index_copy(item)
-        except NotFoundError as error:
-            log.info("%s is downloaded again: %s", item.id, error)
-            item = await self._fetched(item, item.clone_url, item.branch)
-            made = await self._index_copy(item)
+        async with self._at_work(item, "indexing"):
+            try:
+                made = await self._index_copy(item)
+            except NotFoundError as error:
+                log.info("%s is downloaded again: %s", item.id, error)
+                item = await self._fetched(item, item.clone_url, item.branch)
+                made = await self._index_copy(item)
+            await self._note_indexed(item, made)
+        return Indexed(repository=self.state.items[item.id], left_out=made.left_out)
+
+    async def _index_copy(self, item: Repository) -> CopyIndexed:
+        """However long it takes, within reason: asked again, it answers when it is done, and nothing is done twice."""
+        until_s = time.monotonic() + INDEX_S_MAX
+        while True:
+            began_s = time.monotonic()
+            try:
+                made: CopyIndexed = await self._ask(item, IndexCopy(owner=self._user, commit=item.commit), ASK_S)
+            except UnavailableError:
+                now_s = time.monotonic()
+                if now_s > until_s or now_s - began_s < ASK_S:
+                    raise
+            else:
+                return made
+
+    async def _note_indexed(self, item: Repository, made: CopyIndexed) -> None:
         is_unreadable = not made.chunk_count and made.left_out_count > 0
         now = {
             "indexed_commit": item.commit,
@@ -185,11 +215,6 @@ class Repositories(Entity[RepositoriesState]):
             "reason": "None of its files can be read." if is_unreadable else "",
         }
         await self._emit_changed("repository.indexed", item, now)
-        return Indexed(repository=self.state.items[item.id], left_out=made.left_out)
-
-    async def _index_copy(self, item: Repository) -> CopyIndexed:
-        made: CopyIndexed = await self._ask(item, IndexCopy(owner=self._user, commit=item.commit), INDEX_S_MAX)
-        return made
 
     async def _search(self, message: SearchRepository) -> RepositoryFound:
         item = self._named(message.name)
@@ -200,7 +225,7 @@ class Repositories(Entity[RepositoriesState]):
         if found.commit != item.indexed_commit:
             # It was lost with its process. To index is a turn of its own, after those that wait already.
             again = IndexRepository(owner=self._user, name=item.name)
-            await self._entities.ask(self.activation.entity, again, timeout_s=INDEX_S_MAX)
+            await self._entities.ask(self.activation.entity, again, timeout_s=ASK_S)
             found = await self._ask(item, search)
         return RepositoryFound(repository=self._named(message.name), commit=found.commit, hits=found.hits)
 
@@ -214,6 +239,20 @@ class Repositories(Entity[RepositoriesState]):
         """Nothing, where it is so already."""
         if any(getattr(item, name) != value for name, value in now.items()):
             await self.activation.emit(type, f"{item.id}/{uuid.uuid4()}", {"repository": item.id, "now": dict(now)})
+
+    @asynccontextmanager
+    async def _at_work(self, item: Repository, activity: Activity) -> AsyncIterator[None]:
+        data = {"repository": item.id, "activity": activity}
+        await self.activation.emit("repository.began", f"{item.id}/{uuid.uuid4()}", data)
+        try:
+            yield
+        except MasterbuilderError:
+            await self._end(item)
+            raise
+        await self._end(item)
+
+    async def _end(self, item: Repository) -> None:
+        await self.activation.emit("repository.ended", f"{item.id}/{uuid.uuid4()}", {"repository": item.id})
 
     async def _drop(self, item: Repository) -> None:
         await self.activation.emit("repository.deleted", f"deleted/{item.id}", {"repository": item.id})

@@ -30,6 +30,10 @@ class RepositoriesState:
             case "repository.added":
                 item = Repository(**data["item"], created_at=event.at)
                 return replace(self, items={**self.items, item.id: item})
+            case "repository.began":
+                return self.with_item(data["repository"], activity=data["activity"])
+            case "repository.ended":
+                return self.with_item(data["repository"], activity="")
             case "repository.cloned":
                 return self.with_item(data["repository"], **data["now"], reason="")
             case "repository.indexed":

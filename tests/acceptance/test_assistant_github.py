@@ -7,8 +7,9 @@ import asyncio
 import io
 import json
 import os
+import time
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from runtime.index.embedder import Embedder, choose_embedder
 from runtime.index.hit import IndexStatus
 from runtime.index.messages import DescribeIndex
 from runtime.index.rebuilding import Rebuilder, every_shard
+from runtime.index.source import Reading
 from runtime.privacy.export import export
 from runtime.repositories import content as contents
 from runtime.repositories import repositories as lists
@@ -297,6 +299,44 @@ async def test_a_person__takes_the_list_out_and_is_erased_with_all_of_it(made: D
     assert all(name.startswith("repository-bob-") for name in kept(made))
     assert (await made.store.journal.load(repositories_entity(ANN))).head is None
     assert (await found(made, BOB, "cart"))[0] == "shop/cart.py"
+
+
+async def test_an_erasure__waits_for_what_is_still_being_written(made: Documents, forge: StubForge) -> None:
+    await ask(made, ANN, "sync", repo_url=HELLO)
+    forge.commit("octocat/hello", {"new.py": "y = 1\n"})
+    forge.git_delay_s = 0.5
+    asked = len(forge.requests)
+    clone = asyncio.create_task(made.post(ANN, "github/clone", repo_url=HELLO))
+    await made.until(lambda: any("info/refs" in request for request in forge.requests[asked:]))
+    assert [item["status"] for item in await items(made, ANN)] == ["cloning"]
+
+    await made.store.books.delete_person(ANN, 10**15)
+    made.store.erasing.rest = timedelta(0)
+    while not await made.store.erase_due():
+        await made.host._look_after()
+
+    assert (await clone).status_code == 200
+    assert kept(made) == []
+
+
+async def test_an_index__that_takes_longer_than_one_question_is_waited_for(
+    made: Documents, forge: StubForge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = contents.RepositoryContent.read
+
+    def slowly(content: contents.RepositoryContent, paths: Collection[str]) -> Mapping[str, Reading]:
+        time.sleep(5.0 if paths else 0.0)
+        return read(content, paths)
+
+    monkeypatch.setattr(lists, "ASK_S", 2.0)
+    monkeypatch.setattr(contents.RepositoryContent, "read", slowly)
+    await ask(made, ANN, "clone", repo_url=HELLO)
+    index = asyncio.create_task(ask(made, ANN, "index", repo_name=NAME))
+    await asyncio.sleep(0.5)
+
+    assert [item["status"] for item in await items(made, ANN)] == ["indexing"]
+    assert (await index)["files_indexed"] == 4
+    assert [item["status"] for item in await items(made, ANN)] == ["indexed"]
 
 
 async def test_what_is_kept__is_unreadable_and_no_plain_copy_is_left(made: Documents) -> None:
