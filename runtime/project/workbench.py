@@ -47,6 +47,8 @@ class Workbench:
         self._repository: ProjectRepository | None = None
         self._stands_at = ""
         """The commit that the working copy holds and nothing else; empty when that is not known."""
+        self._kept: tuple[BlobId, bytes] | None = None
+        """The bundle that was put on disk last: every task that starts needs it."""
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[ProjectRepository]:
@@ -63,11 +65,14 @@ class Workbench:
         """The bundle of the journal's commit."""
         bundle = self._activation.state.bundle
         assert bundle is not None, "the project has no commit yet"
-        return await self._ledger.get_blob(bundle)
+        if self._kept is None or self._kept[0] != bundle:
+            self._kept = bundle, await self._ledger.get_blob(bundle)
+        return self._kept[1]
 
     async def keep(self, commit: str, bundle: bytes) -> Committed:
         """Puts the newest commit's bundle on disk, by whoever is alone. Nothing counts before an event names it."""
         committed = Committed(commit=commit, bundle=await self._ledger.put_blob(bundle))
+        self._kept = committed.bundle, bundle
         self._stands_at = commit
         return committed
 
