@@ -37,7 +37,7 @@ from runtime.providers.chat import (
     UsageSoFar,
     last_user_text,
 )
-from runtime.providers.failures import OutageError
+from runtime.providers.failures import BrokenReplyError, OutageError
 from runtime.providers.forward import Forwarded, Forwarder, Passage
 from runtime.providers.json_reply import JsonQuestion, RejectedReplyError
 from runtime.providers.order import CallOrder
@@ -147,7 +147,9 @@ class ModelCalls:
         """All vectors, metered."""
 
         async def ask(lease: Lease, served: Served) -> Embeddings:
-            return await self._adapters.of(served.model.provider).embed(lease, served.call, request)
+            found = await self._adapters.of(served.model.provider).embed(lease, served.call, request)
+            _check_lengths(found, request, served.model)
+            return found
 
         size = size_of_texts(request)
         route = await self._market.route(order, Need(embeddings=True, context_tokens=size.context_tokens), str)
@@ -272,6 +274,17 @@ class ModelCalls:
                 served.is_left = True
                 raise OutageError("The reply was not read in time.", "Read it faster.", "What was sent is charged.")
             raise OutageError("The reply did not come to an end in time.", "Ask for a shorter one.")
+
+
+def _check_lengths(found: Embeddings, request: EmbedRequest, model: Model) -> None:
+    """Raises BrokenReplyError."""
+    lengths = {len(vector) for vector in found.vectors}
+    if request.length is not None and lengths - {request.length}:
+        raise BrokenReplyError(
+            f"{model.id} answered vectors of {min(lengths - {request.length})} numbers, not of {request.length}.",
+            "Name the embedder with as many as it gives, as PROVIDER/MODEL@1024.",
+            usage=found.usage,
+        )
 
 
 def _body(asked: Spliced, served: Served) -> bytes:

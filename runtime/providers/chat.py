@@ -154,6 +154,9 @@ class EmbedRequest:
 
     texts: tuple[str, ...]
     dimensions: int | None = None
+    """That the provider is asked for; None where it gives as many as the model has."""
+    length: int | None = None
+    """Of each vector, where only that is of use: an answer of another is a broken one, and costs the user nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -353,6 +353,22 @@ async def test_embed__refuses_what_is_not_a_vector_a_text(adapter, service, vect
         await adapter.embed(service.lease, CALL, EmbedRequest(texts=("a", "b")))
 
 
+@pytest.mark.parametrize("indexes", [[0, 0], [1, 2], [0, None], [0, "1"], [-1, 0], [False, True]])
+async def test_embed__refuses_what_does_not_say_whose_each_vector_is(adapter, service, indexes):
+    """A vector of another text would never be noticed."""
+    data = [{"index": index, "embedding": [1.0, 2.0]} for index in indexes]
+    service.reply = whole({"data": data, "usage": {"prompt_tokens": 4}})
+    with pytest.raises(BrokenReplyError, match="whose"):
+        await adapter.embed(service.lease, CALL, EmbedRequest(texts=("a", "b")))
+
+
+async def test_embed__without_any_index_takes_the_vectors_in_their_order(adapter, service):
+    data = [{"embedding": [1.0]}, {"embedding": [2.0]}]
+    service.reply = whole({"data": data, "usage": {"prompt_tokens": 4}})
+    found = await adapter.embed(service.lease, CALL, EmbedRequest(texts=("a", "b")))
+    assert found.vectors == ((1.0,), (2.0,))
+
+
 async def test_logs__never_hold_the_key(adapter, service, caplog):
     caplog.set_level(0)
     await adapter.complete(service.lease, CALL, HELLO)

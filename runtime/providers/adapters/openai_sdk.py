@@ -146,8 +146,8 @@ class OpenAISdk:
             raise BrokenReplyError(f"{lease.provider} did not say how many tokens it used.", TRY_LATER)
         usage = Usage(input_tokens=tokens, output_tokens=0)
         rows = as_records(reply.get("data"))
-        if all(type(row.get("index")) is int for row in rows):
-            rows.sort(key=lambda row: int(row["index"]))
+        if any("index" in row for row in rows):
+            rows = _in_order(rows, lease, usage)
         return Embeddings(
             model=str(reply.get("model") or lease.model),
             vectors=vectors_of([row.get("embedding") for row in rows], len(request.texts), lease, usage),
@@ -214,6 +214,14 @@ def body_of(request: ChatRequest, lease: Lease, mode: JsonMode) -> dict[str, Any
         "stop": list(request.stop) or None,
     }
     return body | {name: value for name, value in optional.items() if value is not None}
+
+
+def _in_order(rows: list[dict[str, Any]], lease: Lease, usage: Usage) -> list[dict[str, Any]]:
+    """By their `index`. Raises BrokenReplyError unless each text has one: nobody would see a wrong one."""
+    by_index = {row.get("index"): row for row in rows if type(row.get("index")) is int}
+    if by_index.keys() != set(range(len(rows))):
+        raise BrokenReplyError(f"{lease.provider} did not say which vector is whose.", TRY_LATER, usage=usage)
+    return [by_index[number] for number in range(len(rows))]
 
 
 def vectors_of(given: list[Any], count: int, lease: Lease, usage: Usage) -> tuple[tuple[float, ...], ...]:
