@@ -29,6 +29,7 @@ def remove(path: Path) -> None:
 def remove_whole(path: Path) -> None:
     """With what killed writers of it left beside it. Raises OSError."""
     remove_unfinished(path)
+    remove(path.with_name(f"{path.name}-journal"))  # SQLite's, of a transaction that did not end.
     remove(path)
 
 

@@ -69,6 +69,11 @@ def repository_entity(user: UserId, repository: RepositoryId) -> EntityId:
     return EntityId(f"repository:{user}:{repository}")
 
 
+def vectors_entity(owner: UserId) -> EntityId:
+    """The vectors that are kept for a person's indexes."""
+    return EntityId(f"vectors:{owner}")
+
+
 def kind_of(entity: EntityId) -> str:
     """`project` for `project:6f1c...`."""
     return entity.split(":", 1)[0]

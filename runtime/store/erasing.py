@@ -20,6 +20,7 @@ from runtime.entity.reminders import OWNER_LEFT
 from runtime.errors import StoreUnavailableError
 from runtime.files import remove_whole
 from runtime.ids import BlobId, EntityId, UserId, kind_of, name_of
+from runtime.index.vector_file import vectors_file
 from runtime.ledger.person_book import PersonBook
 from runtime.ledger.persons import PROJECT
 from runtime.ledger.records import at_us
@@ -138,6 +139,7 @@ def _files_of(connection: duckdb.DuckDBPyConnection, database: Database, user: U
     for entity in entities:
         if kind_of(entity) == REPOSITORIES:
             shards += _of_repositories(database.data_dir / INDEX, UserId(name_of(entity)))
+    shards.append(f"{INDEX}/{vectors_file(user)}")
     return [*(f"{BLOBS}/{blob[:2]}/{blob}" for blob in sorted(blobs)), *shards]
 
 

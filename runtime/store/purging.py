@@ -16,6 +16,7 @@ import duckdb
 
 from runtime.files import remove_whole
 from runtime.ids import BlobId, EntityId, ProjectId, UserId, project_entity, user_entity
+from runtime.index.vector_file import VectorFile, vectors_file
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
 from runtime.store.erasing import INDEX, blobs_of_entities, named_by_journals
@@ -51,7 +52,9 @@ class ProjectPurging:
             )
             for blob in sorted(blobs - kept):
                 await self._blobs.remove(BlobId(blob))
-        await asyncio.to_thread(remove_whole, self._database.data_dir / INDEX / f"{project}.index")
+        index = self._database.data_dir / INDEX
+        await asyncio.to_thread(remove_whole, index / f"{project}.index")
+        await asyncio.to_thread(VectorFile(index / vectors_file(user), user, seal).forget, f"{project}.index")
         for each in (entity, user_entity(user)):
             await self._database.read_long(lambda connection, each=each: _drop(connection, each))  # type: ignore[misc]
         row = {"project": project, "user_id": user, "purged_at": self._clock(), "files": len(blobs)}

@@ -21,6 +21,7 @@ from runtime.entity.reminders import Reminded
 from runtime.errors import ConflictError, NotFoundError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, project_entity, user_entity
 from runtime.implementer.work import EditResult, EditWork
+from runtime.index.vector_file import VectorFile, vectors_file
 from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import NewToken
 from runtime.project.messages import (
@@ -42,6 +43,7 @@ from runtime.project.messages import (
     Status,
 )
 from runtime.project.repository import ProjectRepository
+from runtime.store.seal import Seal
 from runtime.tokens import token_hash
 from serve_apps.api_routes import create_app
 from tests.e2e import small
@@ -484,6 +486,10 @@ async def test_71_and_72__a_project_past_its_date_leaves_only_rows_of_money(worl
 
     blobs = {event.data[name] for event in events for name in ("bundle", "blob") if name in event.data}
     receipt = await world.store.books.receipt(project)
+    file = world.settings.data_dir / "index" / vectors_file(LOCAL_ADMIN)
+    kept = VectorFile(file, LOCAL_ADMIN, Seal(world.secrets.data_encryption_key))
+    kept.keep("minilm", {b"its text": b"1"}, f"{project}.index")
+    kept.keep("minilm", {b"another's": b"2"}, "another.index")
     await _forward(world, project, view.ended_at + timedelta(days=7))
     assert (await tell(world, project, Describe())).status is Status.PURGED
     assert await world.store.erase_due() == 1
@@ -496,6 +502,7 @@ async def test_71_and_72__a_project_past_its_date_leaves_only_rows_of_money(worl
     for blob in blobs:
         with pytest.raises(NotFoundError):
             await world.store.books.get_blob(blob)
+    assert kept.find("minilm", [b"its text", b"another's"], "another.index") == {b"another's": b"2"}
     assert await world.store.books.receipt(project) == receipt
     assert not await world.store.check()
     await world.crash_and_restart()

@@ -9,6 +9,7 @@ from typing import Any
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, BeginRun, Claim, Moves, NewEvent, Reminder, Snapshot
 from runtime.ids import PARTITION_COUNT, BlobId, CallId, EntityId, ProjectId, RunId, UserId, project_entity, user_entity
+from runtime.index.vector_file import journal_of, vectors_file
 from runtime.ledger.money import Price
 from runtime.ledger.port import (
     Adjustment,
@@ -168,6 +169,8 @@ class World:
         index = self.store._database.data_dir / "index" / f"{project}.index"
         index.parent.mkdir(exist_ok=True)
         index.write_bytes(b"sealed")
+        for kept in (index.parent / vectors_file(user), journal_of(index.parent / vectors_file(user))):
+            kept.write_bytes(b"sealed")
 
     async def cancelled(self, project: ProjectId, user: UserId = ANN) -> None:
         """What a host does with the reminder of a project."""

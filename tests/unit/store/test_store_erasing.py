@@ -13,6 +13,7 @@ import pytest
 
 from runtime.errors import ConflictError, NotEnoughCreditsError, NotFoundError, StaleWriterError
 from runtime.ids import CallId, ProjectId, UserId, project_entity, user_entity
+from runtime.index.vector_file import vectors_file
 from runtime.ledger.port import (
     CallRefund,
     EscrowCall,
@@ -220,7 +221,8 @@ async def test_files__go_but_for_those_that_another_journal_names(world: World, 
     there = {path.name for path in (tmp_path / "blobs").glob("*/*")}
     assert there.isdisjoint(own.values())
     assert there == {blob for name, blob in blobs.items() if name.startswith("bbbbbbbb")}
-    assert [path.name for path in (tmp_path / "index").iterdir()] == [f"{BOBS}.index"]
+    kept = vectors_file(BOB)
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {f"{BOBS}.index", kept, f"{kept}-journal"}
     assert await world.sql("SELECT * FROM erasure_files") == []
     assert await world.sql("SELECT count(*) FROM erasures WHERE erased_at IS NOT NULL") == [(1,)]
 
