@@ -9,7 +9,8 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,22 @@ from actors.process import prepare_process
 from runtime.config import Secrets, Settings
 from runtime.entity.host import Factory, Host, Limits
 from runtime.entity.vitals import HostVitals
-from runtime.ids import EntityId
+from runtime.ids import EntityId, vectors_entity
 from runtime.routing.desk import Desks
 from runtime.routing.routed import Pardon, Watch
 from runtime.store.seal import Seal
 
 log = logging.getLogger(__name__)
 
-INDEX_ONLY = ("index", "documents", "repository")
+INDEX_ONLY = ("index", "documents", "repository", "vectors")
 """Shards are CPU and parsers, which would stall sessions; they journal nothing: git, libraries and repositories do."""
+VECTOR_THREADS = 2
+"""For the files of kept vectors."""
 SLOW_TO_IMPORT = "openai"
 """Imported beside the first work, so that a host that was killed answers again without waiting for it."""
+
+Here = Callable[[EntityId, Any], Awaitable[Any]]
+"""Asks an entity of the same process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +91,17 @@ class EntityHostActor:
             if self._opened is None:
                 ledger = await asyncio.to_thread(LedgerHandle.ensure, self._settings)
                 entities = EntitiesHandle()
+                loop = asyncio.get_running_loop()
+
+                def here(entity: EntityId, message: Any) -> Awaitable[Any]:
+                    return host.ask(entity, message)
+
                 host = Host(
                     name=self._name,
                     incarnation=self._incarnation,
                     node=this_node(),
                     journal=ledger,
-                    factories=await asyncio.to_thread(self._factories, ledger, entities),
+                    factories=await asyncio.to_thread(self._factories, ledger, entities, here, loop),
                     limits=Limits.of(self._settings),
                     journaled=self._kinds != INDEX_ONLY,
                 )
@@ -99,10 +110,12 @@ class EntityHostActor:
                 self._running = asyncio.create_task(host.run())
             return self._opened
 
-    def _factories(self, ledger: LedgerHandle, entities: EntitiesHandle) -> Mapping[str, Factory]:
+    def _factories(
+        self, ledger: LedgerHandle, entities: EntitiesHandle, here: Here, loop: asyncio.AbstractEventLoop
+    ) -> Mapping[str, Factory]:
         """Blocking. How each kind is made, for the kinds that live here. Only these are imported: it takes time."""
         if self._kinds == INDEX_ONLY:
-            return _index(self._settings, ledger)
+            return _index(self._settings, ledger, here, loop)
         scratch_dir = Path(tempfile.gettempdir()) / f"mb-{self._name}"
         made = _product(self._settings, ledger, entities, scratch_dir)
         return made | _probes(entities) if self._settings.probe_entities else made
@@ -122,25 +135,37 @@ async def _pardon(host: Host, entity: EntityId) -> bool:
     return host.pardon(entity)
 
 
-def _index(settings: Settings, ledger: LedgerHandle) -> dict[str, Factory]:
+def _index(settings: Settings, ledger: LedgerHandle, here: Here, loop: asyncio.AbstractEventLoop) -> dict[str, Factory]:
+    from actors.embedding import reach
     from runtime.documents.entity import DocumentsEntity
     from runtime.documents.reading import DocumentReader
     from runtime.implementer.sandbox import Sandbox
     from runtime.index.embedder import Embedders, for_passages
     from runtime.index.entity import IndexEntity
+    from runtime.index.vectors_entity import VectorsEntity
     from runtime.repositories.entity import CLONES_MAX, RepositoryEntity
 
-    embedders = Embedders(settings.models_dir)
+    def vectors(message: Any) -> Awaitable[Any]:
+        # The threads that wait for it may be all that a way through Ray would need.
+        return here(vectors_entity(message.owner), message)
+
+    embedders = Embedders(settings.models_dir, default=settings.embedder, reach=reach(settings, ledger, vectors, loop))
     default, named = embedders.default, embedders.named
     folder = settings.data_dir / "index"
     seal = Seal(Secrets.load(settings.data_dir, os.environ).data_encryption_key)
     scratch, clones = settings.scratch_folder / "repositories", asyncio.Semaphore(CLONES_MAX)
     shutil.rmtree(scratch, ignore_errors=True)  # Of an earlier incarnation, in plain text.
     reader, reading = DocumentReader(Sandbox()), for_passages(default)
+    threads = ThreadPoolExecutor(VECTOR_THREADS, thread_name_prefix="vectors")
+
+    def documents(entity: EntityId) -> DocumentsEntity:
+        return DocumentsEntity(entity, ledger, reading, folder, seal, reader, named=named, vectors=vectors)
+
     return {
         "index": lambda entity: IndexEntity(entity, ledger, default, folder, seal, ledger, named=named),
-        "documents": lambda entity: DocumentsEntity(entity, ledger, reading, folder, seal, reader, named=named),
+        "documents": documents,
         "repository": lambda entity: RepositoryEntity(entity, default, folder, seal, scratch, clones, named=named),
+        "vectors": lambda entity: VectorsEntity(entity, folder, seal, threads),
     }
 
 

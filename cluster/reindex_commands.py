@@ -35,7 +35,9 @@ _JOB = re.compile(r"(reindex-\d{8}-\d{6}-[0-9a-f]{4})(?:\.(\d+))?")
 @click.option("--all", "everything", is_flag=True, help="Every project, and everybody's documents.")
 @click.option("--project", metavar="ID", help="One project (an id, or `last`).")
 @click.option(
-    "--embedder", metavar="NAME", help="lexical, minilm or sentence-transformers:MODEL. Default: the service's."
+    "--embedder",
+    metavar="NAME",
+    help="lexical, minilm, sentence-transformers:MODEL, or PROVIDER/MODEL, which you pay. Default: the service's.",
 )
 @click.option("--workers", type=click.IntRange(1, 256), help="Shards at a time. Default: half of the cores here.")
 @click.option("--follow", metavar="JOB", help="Tell how JOB goes on.")
@@ -78,7 +80,7 @@ def reindex(
             "project": resolved_project(terminal, project) if project else "",
             "everything": "yes" if everything else "",
         }
-        job = _begin(jobs, asked, resume)
+        job = _begin(jobs, asked, resume, terminal.settings.embedder)
     _follow(jobs, job, as_json)
 
 
@@ -89,9 +91,8 @@ def _jobs(terminal: Terminal) -> RayJobs:
     return RayJobs(record.dashboard_url, Secrets.load(terminal.settings.data_dir, terminal.environment).ray_auth_token)
 
 
-def _begin(jobs: RayJobs, asked: Mapping[str, str], resumed: str | None) -> str:
+def _begin(jobs: RayJobs, asked: Mapping[str, str], resumed: str | None, default: str) -> str:
     """The job's id. Two at a time would make the same indexes in turn, so there is one."""
-    from runtime.index.embedder import default_name, full_name
 
     ours = [job for job in jobs.all() if job.metadata.get("kind") == KIND]
     for job in ours:
@@ -102,7 +103,7 @@ def _begin(jobs: RayJobs, asked: Mapping[str, str], resumed: str | None) -> str:
     if resumed:
         asked = _as_before(generation, tries, asked)
     options = {
-        "embedder": full_name(asked["embedder"]) if asked["embedder"] else default_name(),
+        "embedder": _chosen(asked["embedder"], default),
         "workers": asked["workers"] or str(max(1, (os.cpu_count() or 2) // 2)),
         "project": asked["project"],
         "everything": asked["everything"],
@@ -114,6 +115,19 @@ def _begin(jobs: RayJobs, asked: Mapping[str, str], resumed: str | None) -> str:
     words += ["--project", options["project"]] if options["project"] else []
     jobs.submit(job_id, shlex.join(words), {"kind": KIND, **options})
     return job_id
+
+
+def _chosen(asked: str, default: str) -> str:
+    """The embedder's full name. Raises BadInputError where one would cost that was not asked for."""
+    from runtime.index.embedder import default_name, full_name, is_paid
+
+    name = full_name(asked or default or default_name())
+    if is_paid(name) and not asked:
+        raise BadInputError(
+            f"The service's embedder is {name}, and the operator pays for what a job embeds with it.",
+            f"If that is what you want: --embedder {name}.",
+        )
+    return name
 
 
 def _as_before(generation: str, tries: list[Job], asked: Mapping[str, str]) -> Mapping[str, str]:

@@ -90,6 +90,8 @@ def search(
         found = terminal.client.search(resolved_project(terminal, where), asked)
     else:
         found = _Local(terminal, Path(where)).search(asked)
+    if found.by_words_because and not as_json:
+        click.echo(f"By words and names alone for now: {found.by_words_because}", err=True)
     if as_json:
         print_json(found)
     elif not found.hits:

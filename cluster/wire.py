@@ -74,6 +74,8 @@ class Hit(Answer):
 class Hits(Answer):
     commit: str
     hits: Sequence[Hit]
+    by_words_because: str | None = None
+    """Why the index has no vectors yet that its embedder would give."""
 
 
 class Place(Answer):

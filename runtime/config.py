@@ -125,6 +125,11 @@ class Settings(BaseModel):
     """What a node keeps of fetched packages, and as much again of installed ones; the longest unused go first."""
     packages_cache_dir: Path | None = None
     """Where a node keeps them; `<data_dir>/packages` when not given."""
+    embedder: str = ""
+    """What new indexes are made with: see runtime/index/embedder.py. Empty: MiniLM where it is installed, else words.
+
+    A provider's model (`openai/text-embedding-3-small`) is paid by whoever an index belongs to.
+    """
     model_cache_dir: Path | None = None
     """Where the converted embedding model is kept; `<data_dir>/models` when not given."""
 
@@ -227,6 +232,10 @@ def _check_providers(settings: Settings) -> None:
 
     Forges(settings.github_url, settings.github_api_url, settings.github_allowed_json)
     parse_providers(settings.payment_providers_json)
+    if settings.embedder:
+        from runtime.index.embedder import full_name
+
+        full_name(settings.embedder)
     _ = settings.caps
     Access.parse(settings.provider_policy_json, services({MORE_SERVICES: settings.openai_compatible_json}))
 

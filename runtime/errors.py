@@ -29,6 +29,7 @@
         ├── ProviderError            the provider failed, or did not answer in time
         ├── AllProvidersFailedError  every model of a route failed; `attempts` tells each one's own error
         ├── GitHubError              GitHub, or another forge, failed or did not answer in time
+        ├── NotEmbeddedError         vectors cannot be had now: search goes by words meanwhile
         ├── SandboxUnavailableError  what others wrote cannot be confined here, and is not run
         ├── EngineUnavailableError   the edit engine's environment is missing or broken
         └── StoreUnavailableError    the database or its disk cannot be used now
@@ -233,6 +234,10 @@ class AllProvidersFailedError(UnavailableError):
 
 class GitHubError(UnavailableError):
     code = "github_error"
+
+
+class NotEmbeddedError(UnavailableError):
+    code = "not_embedded"
 
 
 class SandboxUnavailableError(UnavailableError):

@@ -31,7 +31,8 @@ async def search_project(project: str, request: Request, system: TheSystem, user
     wanted = Filter(path=body.path, language=body.language, kind=body.kind)
     search = SearchIndex(owner=user.user, query=body.query, limit=body.limit, wanted=wanted, score_min=body.threshold)
     found = await _asked(system, view, search)
-    return JSONResponse({"commit": found.commit, "hits": [hit_json(hit) for hit in found.hits]})
+    hits = [hit_json(hit) for hit in found.hits]
+    return JSONResponse({"commit": found.commit, "hits": hits, "by_words_because": found.waits or None})
 
 
 @router.get("/api/v1/projects/{project}/related")

@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import ray
 import ray.data
 
+from actors.embedding import reach
 from actors.entities import EntitiesHandle
 from actors.handles import NAMESPACE, find
 from actors.ledger import NAME as LEDGER
@@ -27,8 +28,9 @@ from actors.ledger import LedgerHandle
 from actors.process import prepare_process
 from runtime.config import Settings
 from runtime.errors import MasterbuilderError
-from runtime.ids import ProjectId, UserId
-from runtime.index.embedder import Embedders, uses_gpu
+from runtime.ids import ProjectId, UserId, vectors_entity
+from runtime.index.behalf import Behalf, on_behalf
+from runtime.index.embedder import Embedders, is_paid, uses_gpu
 from runtime.index.rebuilding import Rebuilder, Rebuilt, Shard, every_shard, shard_of
 
 WORKER_CPUS = 0.01
@@ -51,6 +53,7 @@ class Worker:
         os.nice(NICENESS)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="rebuilding", daemon=True).start()
+        self._embedder = embedder
         self._rebuilder = self._run(_rebuilder(settings, embedder, generation))
 
     def __call__(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -61,8 +64,11 @@ class Worker:
         return {**row, **told, "seconds": round(time.monotonic() - began_s, 2)}
 
     async def _rebuild(self, shard: Shard) -> Rebuilt:
+        # From nothing, unless it was paid: then what was paid before is not paid again.
+        given = Behalf(owner=shard.owner, shard=shard.file) if is_paid(self._embedder) else None
         try:
-            return await self._rebuilder.rebuild(shard)
+            with on_behalf(given):
+                return await self._rebuilder.rebuild(shard)
         except MasterbuilderError as error:
             return Rebuilt(outcome="failed", why=str(error))
         except Exception as error:
@@ -74,9 +80,15 @@ class Worker:
 
 
 async def _rebuilder(settings: Settings, embedder: str, generation: str) -> Rebuilder:
-    named = await asyncio.to_thread(Embedders(settings.models_dir, threads=1).named, embedder)
-    ledger = LedgerHandle(await asyncio.to_thread(find, LEDGER))
-    return Rebuilder(ledger, EntitiesHandle(), named, generation)
+    ledger, entities = LedgerHandle(await asyncio.to_thread(find, LEDGER)), EntitiesHandle()
+
+    def vectors(message: Any) -> Awaitable[Any]:
+        return entities.ask(vectors_entity(message.owner), message)
+
+    reached = reach(settings, ledger, vectors, asyncio.get_running_loop())
+    # Without a default of its own: what costs is the operator's here, whoever the indexes belong to.
+    named = await asyncio.to_thread(Embedders(settings.models_dir, threads=1, reach=reached).named, embedder)
+    return Rebuilder(ledger, entities, named, generation)
 
 
 def main() -> int:
@@ -86,7 +98,8 @@ def main() -> int:
     ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     try:
         # Once, before many workers would convert the model side by side; and what is not installed is said once.
-        Embedders(settings.models_dir, threads=1).named(asked.embedder)
+        if not is_paid(asked.embedder):
+            Embedders(settings.models_dir, threads=1).named(asked.embedder)
         shards = asyncio.run(_shards(asked.project))
     except MasterbuilderError as error:
         _say("ended", error=error.message, next_step=error.next_step)

@@ -126,6 +126,8 @@ class ListedModel(BaseModel):
     output_tokens_max: Count | None = None
     abilities: Annotated[frozenset[Ability], BeforeValidator(_listed), _SORTED] | None = None
     image_tokens_max: Count | None = None
+    dimensions: Annotated[Count, Field(ge=1)] | None = None
+    """Of an embedder whose name does not say it; built-in rows alone are asked."""
     profiles: Annotated[frozenset[Profile], BeforeValidator(_listed), _SORTED] | None = None
     tier: Tier | Literal[""] | None = None
     """Empty: in no tier."""
@@ -173,6 +175,7 @@ class ListedModel(BaseModel):
             abilities=self.abilities,
             image_udollars=self.image_input_cost_per_image or 0,
             image_tokens_max=self.image_tokens_max,
+            dimensions=self.dimensions,
             profiles=self.profiles or frozenset(),
             ranking=self._ranking(self.tier, price_in, price_out, self.context_tokens) if self.tier else None,
             effective_from=self.effective_from,
@@ -206,6 +209,7 @@ def listed(model: Model) -> ListedModel:
         output_tokens_max=model.output_tokens_max,
         abilities=model.abilities,
         image_tokens_max=model.image_tokens_max,
+        dimensions=model.dimensions,
         profiles=model.profiles,
         tier=ranking.tier if ranking else "",
         ranking_input_cost=ranking.input_udollars_per_mtok if ranking else None,

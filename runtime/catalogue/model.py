@@ -52,6 +52,8 @@ class Model:
     """For each picture of a request, beside its tokens."""
     image_tokens_max: int | None = None
     """The most one picture can count as; None where that is not known."""
+    dimensions: int | None = None
+    """How long the vectors are that it gives unasked; None where that is not known, or it gives none."""
     profiles: frozenset[Profile] = frozenset()
     ranking: Ranking | None = None
     effective_from: datetime | None = None

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from runtime.documents.messages import (
 from runtime.documents.passages import passages_of
 from runtime.documents.reading import DocumentReader
 from runtime.errors import BadInputError, ExpiredError, NotFoundError, RefusedError
-from runtime.ids import DocumentId, EntityId, name_of
+from runtime.ids import DocumentId, EntityId, UserId, name_of
 from runtime.index.chunk import Chunk
-from runtime.index.embedder import Embedder, Named, no_other
+from runtime.index.embedder import LEXICAL, Embedder, Named, no_other
 from runtime.index.shard_entity import ShardEntity
 from runtime.index.source import Reading
+from runtime.index.vector_cache import AskVectors, ForgetVectors
 from runtime.ledger.port import Ledger
 from runtime.store.seal import Seal
 
@@ -56,10 +58,14 @@ class DocumentsEntity(ShardEntity):
         reader: DocumentReader,
         *,
         named: Named = no_other,
+        vectors: AskVectors | None = None,
     ) -> None:
+        """`vectors`: what keeps those of its texts, if they are kept."""
         super().__init__(folder / f"library-{name_of(entity)}.index", seal, embedder, named)
+        self._owner = UserId(name_of(entity))
         self._ledger = ledger
         self._reader = reader
+        self._vectors = vectors
 
     async def receive(self, message: Any) -> Any:
         match message:
@@ -83,8 +89,12 @@ class DocumentsEntity(ShardEntity):
         kept = [document.id for document in documents if document.id not in failed]
         version = version_of(kept)
         if self._shard.status.commit != version:
-            await asyncio.to_thread(self._shard.update, _Documents(version, kept, readings))
+            await self._forget_vectors(known.keys() - set(kept))
+            source = _Documents(version, kept, readings)
+            await self._embedding(self._owner, None, partial(self._shard.update, source))
             self._kept.save_soon()
+        else:
+            self._complete_soon(self._owner, None)
         counts = self._shard.chunk_counts
         return DocumentsIndexed(version=version, chunks={it: counts[it] for it in kept}, failed=failed)
 
@@ -100,10 +110,20 @@ class DocumentsEntity(ShardEntity):
 
     async def _search(self, it: SearchDocuments) -> DocumentsFound:
         version = self._shard.status.commit
-        near = await asyncio.to_thread(self._shard.similar, it.query, 2 * it.limit)
+        self._complete_soon(self._owner, None)
+        near = await self._embedding(self._owner, None, partial(self._shard.similar, it.query, 2 * it.limit))
         hits = [_hit(chunk, similarity, it.query) for chunk, similarity in near if similarity >= it.score_min]
         best = sorted(hits, key=lambda hit: -hit.score)[: it.limit]
-        return DocumentsFound(version=version, embedder=self._shard.status.embedder, hits=best)
+        status = self._shard.status
+        return DocumentsFound(version=version, embedder=LEXICAL if status.waits else status.embedder, hits=best)
+
+    async def _forget_vectors(self, gone: Collection[str]) -> None:
+        """Before documents leave the index, what is kept of its texts beside it goes: nobody asks for those again.
+
+        Raises UnavailableError: then they leave the next time.
+        """
+        if gone and self._vectors is not None:
+            await self._vectors(ForgetVectors(owner=self._owner, shard=self._name))
 
 
 class _Documents:

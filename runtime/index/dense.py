@@ -73,6 +73,10 @@ class DenseVectors:
             index.add(np.ascontiguousarray(new_vectors))
         return DenseVectors(ids, index)
 
+    def only(self, ids: Ids) -> "DenseVectors":
+        """Those of `ids` that are here."""
+        return self._changed(np.isin(self.ids, ids), np.empty(0, np.int64), np.empty((0, self._index.d), np.float32))
+
     def rows(self, ids: Ids) -> Rows:
         """intp[len(ids)]: where each stands; all of them must be here."""
         return self._by_id[np.searchsorted(self.ids, ids, sorter=self._by_id)]

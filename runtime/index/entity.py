@@ -5,6 +5,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,31 +57,35 @@ class IndexEntity(ShardEntity):
                 return await self._search(message)
             case RelateSymbol(symbol=symbol):
                 return await asyncio.to_thread(self._shard.related, symbol)
-            case UpdateIndex(commit=commit):
+            case UpdateIndex(owner=owner, commit=commit, project=project):
                 if self._shard.status.commit != commit:
                     began_s = time.monotonic()
                     await self._update(message)
                     self._kept.save_soon()
                     await self._report(_ms_since(began_s))
+                else:
+                    self._complete_soon(owner, project)
                 return self._shard.status
             case _:
                 return await super().receive(message)
 
     async def _update(self, it: UpdateIndex) -> None:
-        if it.change is not None and it.change.since == self._shard.status.commit:
-            ids = self._shard.content_ids
-            if all(ids.values()):
-                await asyncio.to_thread(self._shard.update, ChangedSource(it.commit, ids, it.change))
-                return
+        ids = self._shard.content_ids
+        if it.change is not None and it.change.since == self._shard.status.commit and all(ids.values()):
+            source = ChangedSource(it.commit, ids, it.change)
+            await self._embedding(it.owner, it.project, partial(self._shard.update, source))
+            return
         bundle = await self._ledger.get_blob(it.bundle)
-        await asyncio.to_thread(update_from_bundle, self._shard, it.commit, bundle)
+        await self._embedding(it.owner, it.project, partial(update_from_bundle, self._shard, it.commit, bundle))
 
     async def _search(self, it: SearchIndex) -> Found:
         began_s = time.monotonic()
         commit = self._shard.status.commit
-        hits = await asyncio.to_thread(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
+        self._complete_soon(it.owner, it.project)
+        asked = partial(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
+        hits = await self._embedding(it.owner, it.project, asked)
         self._query_ms.append(_ms_since(began_s))
-        return Found(commit=commit, hits=hits)
+        return Found(commit=commit, hits=hits, waits=self._shard.status.waits)
 
     async def _report(self, update_ms: int) -> None:
         """A figure that is lost spoils no index."""

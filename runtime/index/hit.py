@@ -68,3 +68,5 @@ class IndexStatus:
     """Vectors computed by the last update; the rest were reused by content hash."""
     generation: str = ""
     """The job that made it from nothing; empty where none did. Updates keep it."""
+    waits: str = ""
+    """Why it is searched by words and names alone for now; empty where it is not. It is embedded at a later update."""

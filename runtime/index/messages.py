@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from runtime.ids import BlobId, UserId
+from runtime.ids import BlobId, ProjectId, UserId
 from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.hit import Hit
 
@@ -28,6 +28,8 @@ class UpdateIndex:
     bundle: BlobId
     change: Change | None = None
     """To `commit`: an index that stands where it begins need not unpack the bundle."""
+    project: ProjectId | None = None
+    """Under whose ceiling it is embedded, where that costs: of a running build. None: its owner asks for it himself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class SearchIndex:
     limit: int
     wanted: Filter = EVERYTHING
     score_min: float = 0.0
+    project: ProjectId | None = None
+    """As of `UpdateIndex`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +87,5 @@ class Found:
     """Where the index stands: empty before its first update, and older than main where it was lost with its process."""
     hits: Sequence[Hit]
     """Best first."""
+    waits: str = ""
+    """As `IndexStatus.waits`."""

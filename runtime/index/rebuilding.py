@@ -156,6 +156,8 @@ class Rebuilder:
                     continue
                 return Rebuilt(outcome="done", chunks=taken.chunks)
             await content.bring(made)
+            if made.status.waits:
+                raise UnavailableError(made.status.waits, "Resume the job when that is mended: nothing is paid twice.")
             if made.status.commit == before:
                 await asyncio.sleep(LOOK_EVERY_S)
             saved = await asyncio.to_thread(made.dumps)

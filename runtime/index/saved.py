@@ -53,6 +53,7 @@ class _SavedTree(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     embedder: str
     files: dict[str, _SavedFile]
     generation: str = ""
+    waits: str = ""
 
 
 _decoder = msgspec.msgpack.Decoder(_SavedTree)
@@ -69,6 +70,7 @@ def index_bytes(tree: IndexedTree) -> bytes:
             for path, file in tree.files.items()
         },
         generation=tree.generation,
+        waits=tree.waits,
     )
     postings = tree.ranking.postings
     terms, postings_per_term = np.unique(postings.keys, return_counts=True)
@@ -99,8 +101,8 @@ def index_from_bytes(saved: bytes, default: Embedder, named: Named) -> IndexedTr
     embedder = default if described.embedder == default.name else _resolved(described.embedder, named)
     files = _files(described, tensors["chunk_ids"])
     postings = _postings(tensors, sum(len(file.chunks) for file in files.values()))
-    dense = None if embedder.dimension == 0 else _dense(tensors, embedder)
-    return IndexedTree.of(described.commit, embedder, described.generation, files, postings, dense, 0)
+    dense, waits = (None, "") if embedder.dimension == 0 else _dense(described, tensors, embedder)
+    return IndexedTree.of(described.commit, embedder, described.generation, files, postings, dense, 0, waits)
 
 
 def _files(described: _SavedTree, chunk_ids: npt.NDArray[Any]) -> dict[str, IndexedFile]:
@@ -133,13 +135,18 @@ def _postings(tensors: Mapping[str, npt.NDArray[Any]], chunks: int) -> Postings:
     return Postings(keys, owners, counts.astype(np.float32), lengths.astype(np.float32))
 
 
-def _dense(tensors: Mapping[str, npt.NDArray[Any]], embedder: Embedder) -> DenseVectors:
+def _dense(
+    described: _SavedTree, tensors: Mapping[str, npt.NDArray[Any]], embedder: Embedder
+) -> tuple[DenseVectors, str]:
+    """And why some are missing, where they are."""
     ids, vectors = tensors["ids"], tensors["vectors"]
     if vectors.shape != (len(ids), embedder.dimension) or not np.isfinite(vectors).all():
         raise UnusableIndexError("its vectors are not this embedder's")
-    if not np.array_equal(np.sort(ids, axis=None), np.unique(tensors["chunk_ids"])):
+    wanted = np.unique(tensors["chunk_ids"])
+    is_whole = np.array_equal(np.sort(ids, axis=None), wanted)
+    if not is_whole and not (described.waits and len(np.unique(ids)) == len(ids) and np.isin(ids, wanted).all()):
         raise UnusableIndexError("its vectors are not those of its chunks")
-    return DenseVectors.of(ids, vectors.astype(np.float32, copy=False))
+    return DenseVectors.of(ids, vectors.astype(np.float32, copy=False)), "" if is_whole else described.waits
 
 
 class SavedReadings:

@@ -9,10 +9,10 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from runtime.errors import BadInputError, ConflictError, StoreUnavailableError
+from runtime.errors import BadInputError, ConflictError, NotEmbeddedError, StoreUnavailableError
 from runtime.files import remove_unfinished
 from runtime.index.chunk import Chunk
-from runtime.index.embedder import Embedder, Named, NoEmbedder, Vectors, no_other
+from runtime.index.embedder import Embedder, Named, NoEmbedder, Vectors, for_questions, no_other
 from runtime.index.filter import EVERYTHING, Filter
 from runtime.index.hit import Hit, IndexStatus, Place, Related
 from runtime.index.ranking import Ranked
@@ -59,6 +59,7 @@ class IndexShard:
             embedder=tree.embedder.name,
             embedded=tree.embedded,
             generation=tree.generation,
+            waits=tree.waits,
         )
 
     @property
@@ -85,10 +86,17 @@ class IndexShard:
         """Makes `source` what is searched. Idempotent.
 
         Only files that changed are read and only chunks that changed are embedded; a path that is not in it is no
-        longer found. Raises what source and embedder raise.
+        longer found. Raises what source and embedder raise, but for NotEmbeddedError: it is searched by words and names
+        then, and says so (`waits`). What is embedded already is kept for the next time.
         """
         with self._updating:
             self._tree = self._tree.updated(source)
+            return self.status
+
+    def complete(self) -> IndexStatus:
+        """Has embedded what it waits for, if it does, and if that can be done now."""
+        with self._updating:
+            self._tree = self._tree.completed()
             return self.status
 
     def search(self, query: str, limit: int, wanted: Filter = EVERYTHING, score_min: float = 0.0) -> list[Hit]:
@@ -101,7 +109,7 @@ class IndexShard:
         if not tree.chunks or not query:
             return []
         limit = max(0, min(limit, HITS_MAX))
-        best = tree.ranking.best(query, self._vector_of(query, tree.embedder), limit, tree.allowed(wanted))
+        best = tree.ranking.best(query, self._vector_of(query, tree), limit, tree.allowed(wanted))
         return [_hit(tree, ranked) for ranked in best if ranked.score >= score_min]
 
     def related(self, symbol: str) -> Related:
@@ -127,7 +135,7 @@ class IndexShard:
         tree, query = self._tree, _cleaned(query)
         if not tree.chunks or not query:
             return []
-        similar = tree.ranking.similar(query, self._vector_of(query, tree.embedder), limit)
+        similar = tree.ranking.similar(query, self._vector_of(query, tree), limit)
         return [(tree.chunks[place], similarity) for place, similarity in similar]
 
     def dumps(self) -> bytes:
@@ -206,18 +214,26 @@ class _Questions:
     def __init__(self) -> None:
         self._kept = _vectors_by(NoEmbedder())
 
-    def __call__(self, query: str, embedder: Embedder) -> Vectors | None:
-        """None where there are no vectors."""
+    def __call__(self, query: str, tree: IndexedTree) -> Vectors | None:
+        """None where the tree has no vectors, or the question gets none now: it is answered by words then."""
+        if tree.waits:
+            return None
         kept = self._kept
-        if kept[0] is not embedder:
-            self._kept = kept = _vectors_by(embedder)
-        return kept[1](query)
+        if kept[0] is not tree.embedder:
+            self._kept = kept = _vectors_by(tree.embedder)
+        try:
+            return kept[1](query)
+        except NotEmbeddedError as error:
+            _log.warning("a question is answered by words alone: %s", error)
+            return None
 
 
 def _vectors_by(embedder: Embedder) -> tuple[Embedder, Callable[[str], Vectors | None]]:
+    asked = for_questions(embedder)
+
     @lru_cache(QUERIES_KEPT)
     def vector(query: str) -> Vectors | None:
-        return embedder.embed([query])[0] if embedder.dimension else None
+        return asked.embed([query])[0] if asked.dimension else None
 
     return embedder, vector
 

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 
+from runtime.errors import NotEmbeddedError
 from runtime.index.bm25 import Postings
 from runtime.index.chunk import Chunk
 from runtime.index.dense import DenseVectors, Ids
@@ -57,6 +58,8 @@ class IndexedTree:
     """None when the embedder gives no vectors."""
     embedded: int
     ranking: Ranking
+    waits: str = ""
+    """Why vectors are missing; then `dense` has only some, and none of them is searched."""
 
     @classmethod
     def of(
@@ -68,9 +71,10 @@ class IndexedTree:
         postings: Postings,
         dense: DenseVectors | None,
         embedded: int,
+        waits: str = "",
     ) -> Self:
-        """`postings` are those of the chunks of `files`; `dense` holds the embedder's vector of each, None where it
-        gives none."""
+        """`postings` are those of the chunks of `files`; `dense` holds the embedder's vector of each, or of some, if it
+        waits; None: it gives none."""
         chunks = [chunk for file in files.values() for chunk in file.chunks]
         chunks_per_file = [len(file.chunks) for file in files.values()]
         return cls(
@@ -85,8 +89,9 @@ class IndexedTree:
                 postings=postings,
                 ids=_ids(files),
                 is_test=np.repeat([is_test_path(path) for path in files], chunks_per_file).astype(np.bool_),
-                dense=dense,
+                dense=None if waits else dense,
             ),
+            waits=waits,
         )
 
     @classmethod
@@ -97,9 +102,15 @@ class IndexedTree:
     def updated(self, source: Source) -> "IndexedTree":
         """The tree `source`; what did not change since this one is taken over. Raises what these raise."""
         files = self._read(source)
-        postings = self._postings(files)
+        return self._embedded(source.commit, files, self._postings(files))
+
+    def completed(self) -> "IndexedTree":
+        """The same tree with the vectors that it waits for, where they can be had by now."""
+        return self._embedded(self.commit, self.files, self.ranking.postings) if self.waits else self
+
+    def _embedded(self, commit: str, files: Mapping[str, IndexedFile], postings: Postings) -> "IndexedTree":
         if self.dense is None:
-            return IndexedTree.of(source.commit, self.embedder, self.generation, files, postings, None, 0)
+            return IndexedTree.of(commit, self.embedder, self.generation, files, postings, None, 0)
 
         def texts_of(missing: Ids) -> list[str]:
             wanted = set(missing.tolist())
@@ -111,8 +122,13 @@ class IndexedTree:
             }
             return [chunk_of[it].embedded_text for it in missing.tolist()]
 
-        dense, embedded = self.dense.with_ids(np.unique(_ids(files)), texts_of, self.embedder)
-        return IndexedTree.of(source.commit, self.embedder, self.generation, files, postings, dense, embedded)
+        ids = np.unique(_ids(files))
+        waits = ""
+        try:
+            dense, embedded = self.dense.with_ids(ids, texts_of, self.embedder)
+        except NotEmbeddedError as error:
+            dense, embedded, waits = self.dense.only(ids), 0, str(error)
+        return IndexedTree.of(commit, self.embedder, self.generation, files, postings, dense, embedded, waits)
 
     def allowed(self, wanted: Filter) -> Flags | None:
         """bool[chunks]; None for all of them."""

@@ -44,7 +44,9 @@ class CodeFinder:
             if state.bundle is None or state.commit == self._indexed:
                 return
             change = await self._workbench.change(self._indexed, state.commit)
-            update = UpdateIndex(owner=state.owner, commit=state.commit, bundle=state.bundle, change=change)
+            update = UpdateIndex(
+                owner=state.owner, commit=state.commit, bundle=state.bundle, change=change, project=state.id
+            )
             if state.index_status == "not_indexed":
                 await self._tell("indexing")
             try:
@@ -90,6 +92,7 @@ class CodeFinder:
         return [hit for hit in found.hits if hit.path not in leave_out]
 
     async def _search(self, question: str) -> Found:
-        search = SearchIndex(owner=self._activation.state.owner, query=question, limit=HITS_PER_QUESTION)
+        state = self._activation.state
+        search = SearchIndex(owner=state.owner, query=question, limit=HITS_PER_QUESTION, project=state.id)
         found: Found = await self._entities.ask(self._entity, search)
         return found

@@ -1,7 +1,9 @@
 """Every embedder: its port, and for MiniLM the model that it claims to be."""
 
+import asyncio
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ import numpy.typing as npt
 import pytest
 import safetensors.numpy
 
-from runtime.errors import UnavailableError
+from runtime.errors import NotEmbeddedError, UnavailableError
+from runtime.index.behalf import Behalf, on_behalf
 from runtime.index.embedder import Embedder, NoEmbedder, SentenceTransformersEmbedder, choose_embedder
 from runtime.index.minilm import MiniLMEmbedder, Weights, find_weights
+from tests.contract.embedding_world import ANN, EmbeddingWorld, embedding_world
 
 WEIGHTS = find_weights()
 TEXTS = [
@@ -51,15 +55,46 @@ def reference() -> SentenceTransformersEmbedder:
     return SentenceTransformersEmbedder(WEIGHTS.model.parent)
 
 
-@pytest.fixture(params=["none", "minilm", "sentence-transformers"])
-def embedder(request: pytest.FixtureRequest) -> Embedder:
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddingWorld]:
+    """In a thread of its own, as the loop of a host is beside the threads that embed."""
+    opened, done = threading.Event(), asyncio.Event()
+    made: list[EmbeddingWorld] = []
+
+    async def serve() -> None:
+        async with embedding_world(tmp_path_factory.mktemp("services")) as world:
+            await world.give(ANN, 10**9)
+            made.append(world)
+            opened.set()
+            await done.wait()
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert opened.wait(60)
+    yield made[0]
+    loop.call_soon_threadsafe(done.set)
+    thread.join()
+    loop.close()
+
+
+PROVIDERS = ["openai/text-embedding-3-small", "openai/text-embedding-3-large@256", "gemini/gemini-embedding-001"]
+
+
+@pytest.fixture(params=["none", "minilm", "sentence-transformers", *PROVIDERS, "kept"])
+def embedder(request: pytest.FixtureRequest) -> Iterator[Embedder]:
     makers: dict[str, Callable[[], Any]] = {
         "none": NoEmbedder,
         "minilm": lambda: request.getfixturevalue("minilm"),
         "sentence-transformers": reference,
     }
-    made: Embedder = makers[request.param]()
-    return made
+    with on_behalf(Behalf(owner=ANN, shard=f"{request.node.name}.index")):
+        if request.param in (*PROVIDERS, "kept"):
+            name = PROVIDERS[0] if request.param == "kept" else request.param
+            kept = request.getfixturevalue("services").embedders.named(name)
+            yield kept if request.param == "kept" else kept.inner
+        else:
+            yield makers[request.param]()
 
 
 def test_embed__gives_a_row_of_length_one_for_each_text(embedder: Embedder) -> None:
@@ -84,6 +119,33 @@ def test_embed__of_a_text_does_not_depend_on_the_others(embedder: Embedder) -> N
 
 def test_embed__survives_huge_and_odd_texts(embedder: Embedder) -> None:
     assert embedder.embed(["x" * 1_000_000, "\0" * 100, " " * 5000]).shape == (3, embedder.dimension)
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_provider__has_texts_of_the_same_words_near_each_other(services: EmbeddingWorld, name: str) -> None:
+    """As the simulator makes them: so what a search finds through it means something."""
+    embedder = services.embedders.named(name)
+    with on_behalf(Behalf(owner=ANN, shard="near.index")):
+        price, same, other = embedder.embed(["the total price", "price of the total", "a lovely sunny weather"])
+    assert price @ same > 0.6 > 0.3 > price @ other
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_provider__sends_no_more_at_once_than_it_takes(services: EmbeddingWorld, name: str) -> None:
+    embedder = services.embedders.named(name)
+    before = len(services.served())
+    with on_behalf(Behalf(owner=ANN, shard="many.index")):
+        embedder.embed([f"text {number} of {name}" for number in range(300)])
+        embedder.embed([f"{number} of {name} " + "long " * 2_000 for number in range(30)])
+    requests = len(services.served()) - before
+    assert requests == {"openai": 2 + 3, "gemini": 3 + 1}[name.split("/")[0]]
+
+
+def test_provider__asks_nothing_for_nobody(services: EmbeddingWorld) -> None:
+    before = len(services.served())
+    with pytest.raises(NotEmbeddedError, match="nobody"):
+        services.embedders.named(PROVIDERS[0]).embed(["a text"])
+    assert len(services.served()) == before
 
 
 def test_minilm__gives_the_published_similarities(minilm: MiniLMEmbedder) -> None:

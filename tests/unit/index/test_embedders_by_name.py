@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.reindex_commands import _chosen
+from runtime.config import Settings
 from runtime.errors import BadInputError, UnavailableError
 from runtime.index import embedder
-from runtime.index.embedder import Embedders, default_name, full_name, no_other
+from runtime.index.embedder import Embedders, default_name, full_name, is_paid, no_other
 
 
 def test_lexical__is_there_without_any_model_and_is_always_the_same(tmp_path: Path) -> None:
@@ -19,7 +21,8 @@ def test_lexical__is_there_without_any_model_and_is_always_the_same(tmp_path: Pa
 def test_name__that_nobody_knows_is_refused_with_those_there_are(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInputError) as refused:
         Embedders(tmp_path).named(name)
-    assert all(each in refused.value.next_step for each in ("lexical", "minilm", "sentence-transformers:MODEL"))
+    listed = ("lexical", "minilm", "sentence-transformers:MODEL", "PROVIDER/MODEL")
+    assert all(each in refused.value.next_step for each in listed)
 
 
 def test_minilm__has_two_names_and_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +62,56 @@ def test_model__of_sentence_transformers_keeps_its_whole_name() -> None:
 def test_no_other__knows_none() -> None:
     with pytest.raises(BadInputError):
         no_other("lexical")
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("openai/text-embedding-3-small", "openai/text-embedding-3-small@1536"),
+        ("openai/text-embedding-3-large@1024", "openai/text-embedding-3-large@1024"),
+        ("google/gemini-embedding-001", "gemini/gemini-embedding-001@3072"),
+        ("ollama/nomic-embed-text:v1.5@768", "ollama/nomic-embed-text:v1.5@768"),
+        ("ours/some/model@64", "ours/some/model@64"),
+    ],
+)
+def test_provider__is_named_with_the_length_of_its_vectors(name: str, full: str) -> None:
+    assert (full_name(name), full_name(full)) == (full, full)
+    assert is_paid(full)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("ollama/nomic-embed-text", "@768"),
+        ("opnai/text-embedding-3-small", "@768"),
+        ("openai/text-embedding-3-small@4096", "1536"),
+        ("openai/text-embedding-3-small@0", "1536"),
+        ("openai/text-embedding-ada-002@99999", "8192"),
+    ],
+)
+def test_provider__whose_vectors_length_nobody_knows_is_refused_with_what_to_say(name: str, instead: str) -> None:
+    with pytest.raises(BadInputError) as refused:
+        full_name(name)
+    assert instead in refused.value.next_step
+
+
+def test_provider__is_never_the_default_unless_it_was_chosen(tmp_path: Path) -> None:
+    assert not is_paid(default_name())
+    assert not is_paid(Embedders(tmp_path).default.name)
+    with pytest.raises(UnavailableError, match="service"):
+        Embedders(tmp_path, default="openai/text-embedding-3-small").named("openai/text-embedding-3-small")
+
+
+def test_setting__of_an_embedder_that_nobody_knows_is_refused_at_the_start() -> None:
+    with pytest.raises(BadInputError, match="no embedder"):
+        Settings.from_environment({"EMBEDDER": "minilm-2"})
+    assert Settings.from_environment({"EMBEDDER": "lexical"}).embedder == "lexical"
+
+
+def test_job__embeds_with_what_costs_only_where_that_was_asked_for() -> None:
+    """Whoever starts a job pays for it."""
+    small = "openai/text-embedding-3-small"
+    with pytest.raises(BadInputError, match="operator pays"):
+        _chosen("", small)
+    assert _chosen(small, "") == f"{small}@1536"
+    assert _chosen("", "lexical") == "lexical"

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.documents.entity import DocumentsEntity
 from runtime.documents.messages import Item, ListDocuments, SearchDocuments, SearchLibrary, UpdateDocuments, version_of
-from runtime.errors import NotFoundError, UnavailableError
+from runtime.errors import NotEmbeddedError, NotFoundError, UnavailableError
 from runtime.ids import BlobId, DocumentId, EntityId, ProjectId, UserId, index_entity, project_entity
 from runtime.index import rebuilding
 from runtime.index.chunk import Chunk
@@ -129,6 +129,19 @@ async def test_project__whose_index_moves_on_is_brought_after_it_embedding_only_
     assert len(embedder.asked) == status.chunks
     found = await world.index.receive(SearchIndex(owner=ANN, query="tax", limit=1))
     assert (cast("Any", found).commit, cast("Any", found).hits[0].path) == (world.commit, "tax.py")
+
+
+class Poor(CountingEmbedder):
+    def embed(self, texts: Sequence[str]) -> Any:
+        raise NotEmbeddedError("Your credits are spent.")
+
+
+async def test_project__that_cannot_be_embedded_whole_keeps_its_index(world: World) -> None:
+    before = await world.status()
+    with pytest.raises(UnavailableError, match="credits are spent") as failed:
+        await rebuilder(world, Poor()).rebuild(CODE)
+    assert "Resume" in failed.value.next_step
+    assert (world.handed_over(), await world.status()) == (0, before)
 
 
 async def test_project__whose_index_is_lost_or_behind_is_brought_to_main(world: World) -> None:

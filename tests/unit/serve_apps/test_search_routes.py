@@ -34,6 +34,7 @@ class FakeIndex:
     commit: str = "c2"
     told: list[Any] = field(default_factory=list)
     raises: Exception | None = None
+    waits: str = ""
 
     def ask(self, message: Any) -> Any:
         self.told.append(message)
@@ -45,7 +46,7 @@ class FakeIndex:
         if isinstance(message, RelateSymbol):
             place = Place(path="cart.py", start_line=1, end_line=2, symbol=message.symbol, kind="function")
             return Related(commit=self.commit, definitions=[place], callers=[], callees=[place])
-        return Found(commit=self.commit, hits=[HIT] if self.commit else [])
+        return Found(commit=self.commit, hits=[HIT] if self.commit else [], waits=self.waits)
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ async def test_search__answers_the_hits_with_why_and_the_commit(
     assert answer.status_code == 200
     assert answer.json() == {
         "commit": "c2",
+        "by_words_because": None,
         "hits": [
             {
                 "path": "shop/cart.py",
@@ -108,6 +110,14 @@ async def test_related__refuses_what_is_no_symbol(
     answer = await door.get(f"/api/v1/projects/{names.project}/related", params={"symbol": symbol})
     assert (answer.status_code, index.told) == (400, [])
     assert "symbol" in answer.text
+
+
+async def test_search__by_words_alone_says_why(
+    door: httpx.AsyncClient, names: SimpleNamespace, index: FakeIndex
+) -> None:
+    index.waits = "Your credits are spent."
+    answer = await door.post(f"/api/v1/projects/{names.project}/search", json={"query": "price"})
+    assert answer.json()["by_words_because"] == "Your credits are spent."
 
 
 async def test_search__hands_on_what_it_is_restricted_to(
