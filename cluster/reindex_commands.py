@@ -235,7 +235,10 @@ class _Told:
             case "begun":
                 self._begun = event
                 place = " on a GPU each" if event["gpu"] else ""
-                self.say(f"{event['shards']} to make with {event['embedder']}, {event['workers']} at a time{place}.")
+                pays = " You pay for it." if event.get("paid") else ""
+                self.say(
+                    f"{event['shards']} to make with {event['embedder']}, {event['workers']} at a time{place}.{pays}"
+                )
             case "shard":
                 self._shards.append({name: value for name, value in event.items() if name != "reindex"})
                 self.say(self._line(event))

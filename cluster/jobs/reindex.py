@@ -129,7 +129,8 @@ def _carry_out(shards: Sequence[Shard], settings: Settings, asked: argparse.Name
     began_s = time.monotonic()
     gpus = int(cast("Any", ray).cluster_resources().get("GPU", 0)) if uses_gpu(asked.embedder) else 0
     workers = max(1, min(asked.workers, len(shards), gpus or asked.workers))
-    _say("begun", shards=len(shards), embedder=asked.embedder, workers=workers, gpu=bool(gpus))
+    paid = is_paid(asked.embedder)
+    _say("begun", shards=len(shards), embedder=asked.embedder, workers=workers, gpu=bool(gpus), paid=paid)
     counts: Counter[str] = Counter(done=0, skipped=0, failed=0)
     missing = {shard.index: shard for shard in shards}
     trouble = "Its worker died again and again."

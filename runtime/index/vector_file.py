@@ -108,6 +108,8 @@ class VectorFile:
         except sqlite3.OperationalError as error:
             raise self._unusable(error) from error
         except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:
+                raise  # A fault of ours; what SQLite says of a damaged file has no class of its own.
             for path in (self._path, journal_of(self._path)):
                 path.unlink(missing_ok=True)
             raise self._unusable(error) from error

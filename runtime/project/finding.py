@@ -10,7 +10,7 @@ from runtime.entity.port import Entities
 from runtime.errors import ConflictError, MasterbuilderError
 from runtime.ids import index_entity
 from runtime.index.context import context_for
-from runtime.index.hit import Hit
+from runtime.index.hit import Hit, IndexStatus
 from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.project.messages import IndexedStatus
 from runtime.project.state import State
@@ -50,11 +50,13 @@ class CodeFinder:
             if state.index_status == "not_indexed":
                 await self._tell("indexing")
             try:
-                await self._entities.ask(self._entity, update, timeout_s=120)
+                status: IndexStatus = await self._entities.ask(self._entity, update, timeout_s=120)
             except MasterbuilderError as error:
                 log.warning("index of %s was not updated: %s", state.id, error)
                 await self._tell("error")
             else:
+                if status.waits:
+                    log.warning("index of %s goes by words for now: %s", state.id, status.waits)
                 self._indexed = state.commit
                 await self._tell("indexed")
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from runtime.ids import BlobId, ProjectId
-from runtime.index.hit import Hit, Why
+from runtime.index.hit import Hit, IndexStatus, Why
 from runtime.index.messages import Change, Found, SearchIndex, UpdateIndex
 from runtime.project.finding import CodeFinder
 from runtime.project.state import State
@@ -25,6 +25,10 @@ class Workbench:
         return Change(since=since, files={}, removed=[commit]) if since else None
 
 
+def at(commit: str) -> IndexStatus:
+    return IndexStatus(commit=commit, chunks=1, embedder="lexical", embedded=0)
+
+
 class SlowIndex:
     """Takes until it is told to go on for an update."""
 
@@ -33,10 +37,11 @@ class SlowIndex:
         self.changes: list[Change | None] = []
         self.go_on = asyncio.Event()
 
-    async def ask(self, entity: str, message: UpdateIndex, *, timeout_s: float) -> None:
+    async def ask(self, entity: str, message: UpdateIndex, *, timeout_s: float) -> IndexStatus:
         self.updates.append(message.commit)
         self.changes.append(message.change)
         await self.go_on.wait()
+        return at(message.commit)
 
 
 async def test_commits_while_the_index_is_busy__are_taken_together() -> None:
@@ -65,7 +70,7 @@ class ForgetfulIndex:
         if isinstance(message, UpdateIndex):
             self.commit = message.commit
             self.updates += 1
-            return None
+            return at(self.commit)
         assert isinstance(message, SearchIndex)
         hit = Hit(
             path=f"{self.commit or 'nothing'}.py",
