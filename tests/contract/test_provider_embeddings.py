@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -81,47 +81,50 @@ async def charged(world: EmbeddingWorld) -> list[tuple[str, str, int]]:
     return [(row["user"], row["outcome"], int(row["charged_ucredits"])) for row in await world.usage()]
 
 
-def spoiled(name: str) -> Callable[[list[dict[str, Any]]], Any]:
-    def with_first(vector: Any) -> Callable[[list[dict[str, Any]]], Any]:
-        return lambda rows: [{**rows[0], "embedding": vector}, *rows[1:]]
-
-    return {
-        "fewer": lambda rows: rows[:-1],
-        "more": lambda rows: [*rows, {**rows[0], "index": len(rows)}],
-        "none": lambda rows: [],
-        "no list": lambda rows: {"a": 1},
-        "of another length": lambda rows: [{**row, "embedding": [*row["embedding"], 1.0]} for row in rows],
-        "one of another length": with_first([1.0]),
-        "not numbers": with_first([math.nan, 1.0, 1.0, 1.0]),
-        "infinite": with_first([math.inf, 1.0, 1.0, 1.0]),
-        "texts": with_first(["1", "2", "3", "4"]),
-        "of one text twice": lambda rows: [{**row, "index": 0} for row in rows],
-        "of no text": lambda rows: [{**row, "index": row["index"] + 1} for row in rows],
-        "of some texts": lambda rows: [*rows[:-1], {"embedding": rows[-1]["embedding"]}],
-    }[name]
+def with_first(vector: Any) -> Callable[[list[dict[str, Any]]], Any]:
+    return lambda rows: [{**rows[0], "embedding": vector}, *rows[1:]]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["fewer", "more", "none", "no list", "of another length", "one of another length", "not numbers", "infinite",
-     "texts", "of one text twice", "of no text", "of some texts"],
-)  # fmt: skip
+def longer(rows: list[dict[str, Any]]) -> Any:
+    return [{**row, "embedding": [*row["embedding"], 1.0]} for row in rows]
+
+
+SPOILED: Mapping[str, Callable[[list[dict[str, Any]]], Any]] = {
+    "fewer": lambda rows: rows[:-1],
+    "more": lambda rows: [*rows, {**rows[0], "index": len(rows)}],
+    "none": lambda rows: [],
+    "no list": lambda rows: {"a": 1},
+    "of another length": longer,
+    "one of another length": with_first([1.0]),
+    "not numbers": with_first([math.nan, 1.0, 1.0, 1.0]),
+    "infinite": with_first([math.inf, 1.0, 1.0, 1.0]),
+    "texts": with_first(["1", "2", "3", "4"]),
+    "of one text twice": lambda rows: [{**row, "index": 0} for row in rows],
+    "of no text": lambda rows: [{**row, "index": row["index"] + 1} for row in rows],
+    "of some texts": lambda rows: [*rows[:-1], {"embedding": rows[-1]["embedding"]}],
+}
+
+
 async def test_answer__that_is_no_vector_a_text_is_not_used_and_not_charged(
-    provider: Provider, opened: Any, name: str
+    provider: Provider, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider.answers = spoiled(name)
+    monkeypatch.setattr(provider_embedder, "REST_S", 0.0)
     async with opened() as world:
         commit = await world.commit(FILES)
-        status = await world.update(SHOP, commit)
-        assert (status.commit, status.chunks, status.embedded) == (commit[0], 300, 0)
-        assert "vector" in status.waits
-        assert {(user, outcome, sum_) for user, outcome, sum_ in await charged(world)} <= {(ANN, "provider_failed", 0)}
+        for number, (kind, spoil) in enumerate(SPOILED.items()):
+            provider.answers = spoil
+            project = ProjectId(f"6f1c0000-0000-0000-0000-{number:012}")
+            status = await world.update(project, commit)
+            assert (status.commit, status.chunks, status.embedded) == (commit[0], 300, 0), kind
+            assert "vector" in status.waits, kind
+            assert len(provider.bodies) == number + 1, kind
+        assert {(user, outcome, sum_) for user, outcome, sum_ in await charged(world)} == {(ANN, "provider_failed", 0)}
         assert (await world.store.books.balance(ANN)).held_ucredits == 0
         assert (await world.search(SHOP, "price_7")).hits[0].path == "part_7.py"
 
 
 async def test_length__that_differs_is_told_with_what_to_do(provider: Provider, opened: Any) -> None:
-    provider.answers = spoiled("of another length")
+    provider.answers = longer
     async with opened() as world:
         status = await world.update(SHOP, await world.commit(FILES))
         assert "vectors of 5 numbers, not of 4" in status.waits
