@@ -168,30 +168,26 @@ def _indexing(model: Embedder) -> None:
     files = _files(EMBEDDED_CHUNKS)
     tree = IndexedTree.empty(NoEmbedder()).updated(Files("bench", files))
     texts = [chunk.embedded_text for chunk in tree.chunks]
-    whole, bare, keeping, again = [], [], [], []
+    whole, bare, alone, keeping, again = [], [], [], [], []
     with tempfile.TemporaryDirectory() as folder, _Keeping(Path(folder)) as cache:
         kept = CachedEmbedder(model, cache)
         for number in range(3):
             source = Files(str(number), files)
             bare.append(_ms(partial(model.embed, texts)))
             whole.append(_ms(partial(IndexShard(model).update, source)))
+            alone.append(_cpu_ms(partial(IndexShard(model).update, source)))
             with on_behalf(Behalf(owner=UserId(f"owner-{number}"), shard="one.index")):
-                keeping.append(_ms(partial(IndexShard(kept).update, source)))
+                keeping.append(_cpu_ms(partial(IndexShard(kept).update, source)))
             with on_behalf(Behalf(owner=UserId(f"owner-{number}"), shard="two.index")):
-                again.append(_ms(partial(IndexShard(kept).update, source)))
+                again.append(_cpu_ms(partial(IndexShard(kept).update, source)))
     chunks = f"{len(texts)} chunks by {model.name}"
     _tell("indexing", statistics.median(whole), "ms", chunks, ratio=_ratio(whole, bare), ratio_max=1.2)
-    kept_against = f"the same without keeping vectors: {chunks}"
-    _tell("indexing_kept", statistics.median(keeping), "ms", kept_against, ratio=_ratio(keeping, whole), ratio_max=1.05)
-    again_against = f"the first: {chunks}"
-    _tell(
-        "indexing_second_project",
-        statistics.median(again),
-        "ms",
-        again_against,
-        ratio=_ratio(again, keeping),
-        ratio_max=0.5,
-    )
+    for name, taken, against, ratio_max in (
+        ("indexing_kept", keeping, alone, 1.05),
+        ("indexing_second_project", again, alone, 0.25),
+    ):
+        what = f"without kept vectors: {chunks}"
+        _tell(name, statistics.median(taken), "CPU ms", what, ratio=_ratio(taken, against), ratio_max=ratio_max)
 
 
 def _ratio(of: Sequence[float], to: Sequence[float]) -> float:
@@ -248,6 +244,13 @@ def _questions(shard: IndexShard) -> list[str]:
     chunks = cast("Any", shard)._tree.chunks
     said = [chunk.docstring for chunk in chunks[:: max(1, len(chunks) // 2000)] if len(chunk.docstring.split()) > 3]
     return list(dict.fromkeys(said))[:QUESTIONS]
+
+
+def _cpu_ms(work: Callable[[], object]) -> float:
+    """Of all threads: what a busy machine hardly changes. What is written beside counts where the next one waits."""
+    began_s = time.process_time()
+    work()
+    return (time.process_time() - began_s) * 1e3
 
 
 def _ms(work: Callable[[], object]) -> float:
