@@ -204,7 +204,8 @@ class ProviderEmbedder:
 
     def _fitted(self, text: str) -> str:
         cut = text.encode("utf-8", "replace")[: self._model.text_bytes_max].decode("utf-8", "ignore")
-        return cut.replace("\0", " ") if cut.strip(" \t\r\n\0") else _BLANK
+        clean = cut.replace("\0", " ")
+        return clean if clean.strip() else _BLANK
 
 
 class ProviderQuestions:

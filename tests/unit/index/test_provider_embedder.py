@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import BadInputError, NotEmbeddedError, NotEnoughCreditsError, ProviderError, StoreUnavailableError
@@ -95,6 +95,7 @@ texts_of_any_kind = st.lists(
 
 
 @settings(deadline=None, max_examples=60)
+@example(["\x1f", "\0", "", "\ud800"], "openai/text-embedding-3-small@4")
 @given(texts_of_any_kind, st.sampled_from(["openai/text-embedding-3-small@4", "gemini/gemini-embedding-001@4"]))
 def test_requests__hold_every_text_in_its_order_and_no_more_than_providers_take(texts: list[str], name: str) -> None:
     calls = Calls()
