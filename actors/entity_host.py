@@ -161,10 +161,13 @@ def _index(settings: Settings, ledger: LedgerHandle, here: Here, loop: asyncio.A
     def documents(entity: EntityId) -> DocumentsEntity:
         return DocumentsEntity(entity, ledger, reading, folder, seal, reader, named=named, vectors=vectors)
 
+    def repository(entity: EntityId) -> RepositoryEntity:
+        return RepositoryEntity(entity, default, folder, seal, scratch, clones, named=named, vectors=vectors)
+
     return {
         "index": lambda entity: IndexEntity(entity, ledger, default, folder, seal, ledger, named=named),
         "documents": documents,
-        "repository": lambda entity: RepositoryEntity(entity, default, folder, seal, scratch, clones, named=named),
+        "repository": repository,
         "vectors": lambda entity: VectorsEntity(entity, folder, seal, threads),
     }
 

@@ -29,8 +29,13 @@ def remove(path: Path) -> None:
 def remove_whole(path: Path) -> None:
     """With what killed writers of it left beside it. Raises OSError."""
     remove_unfinished(path)
-    remove(path.with_name(f"{path.name}-journal"))  # SQLite's, of a transaction that did not end.
+    remove(journal_of(path))
     remove(path)
+
+
+def journal_of(path: Path) -> Path:
+    """What SQLite has beside a file while it writes, and a process that is killed leaves there."""
+    return path.with_name(f"{path.name}-journal")
 
 
 def remove_unfinished(path: Path, older_than_s: float = 0.0) -> None:

@@ -86,6 +86,7 @@ async def search(request: Request, system: TheSystem, user: Permitted) -> JSONRe
             "commit": found.commit,
             "is_newest": found.commit == found.repository.commit,
             "results": [_hit_json(hit) for hit in found.hits],
+            "by_words_because": found.waits or None,
         }
     )
 

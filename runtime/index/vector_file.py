@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import StoreUnavailableError
+from runtime.files import journal_of
 from runtime.store.seal import Seal
 
 BYTES_MAX = 256 << 20
@@ -134,11 +135,6 @@ class VectorFile:
 def vectors_file(owner: str) -> str:
     """Its name in the folder of indexes."""
     return f"vectors-{owner}.sqlite"
-
-
-def journal_of(path: Path) -> Path:
-    """What SQLite has beside the file while it writes, and a process that is killed leaves there."""
-    return path.with_name(f"{path.name}-journal")
 
 
 def _size_bytes(connection: sqlite3.Connection) -> int:

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runtime.ids import EntityId, name_of
+from runtime.ids import EntityId, UserId, name_of
 from runtime.index.embedder import Embedder, Named, no_other
 from runtime.index.messages import Found, SearchIndex
 from runtime.index.shard_entity import ShardEntity
+from runtime.index.vector_cache import AskVectors, ForgetVectors
 from runtime.repositories.content import RepositoryContent
 from runtime.repositories.copy import CopyFacts, RepositoryCopy, scratch_folder
 from runtime.repositories.git import BareRepository, Remote
@@ -47,33 +49,42 @@ class RepositoryEntity(ShardEntity):
         clones: asyncio.Semaphore,
         *,
         named: Named = no_other,
+        vectors: AskVectors | None = None,
     ) -> None:
+        """`vectors`: what keeps those of its texts, if they are kept."""
         stem = file_stem(name_of(entity))
         super().__init__(folder / f"{stem}.index", seal, embedder, named)
         self._copy = RepositoryCopy(folder / f"{stem}.copy", seal, scratch)
         self._scratch = scratch
         self._clones = clones
+        self._owner = UserId(name_of(entity).rpartition(":")[0])
+        self._vectors = vectors
 
     async def receive(self, message: Any) -> Any:
         match message:
             case SearchIndex():
-                commit = self._shard.status.commit
-                hits = await asyncio.to_thread(
-                    self._shard.search, message.query, message.limit, message.wanted, message.score_min
-                )
-                return Found(commit=commit, hits=hits)
+                return await self._search(message)
             case FetchCopy():
                 return await self._fetch(message)
             case IndexCopy(commit=commit):
-                indexed = await asyncio.to_thread(self._index, commit)
+                indexed = await self._embedding(self._owner, None, partial(self._index, commit))
                 self._kept.save_soon()
                 return indexed
             case ForgetCopy():
+                if self._vectors is not None:
+                    await self._vectors(ForgetVectors(owner=self._owner, shard=self._name))
                 await self._kept.forget()
                 await asyncio.to_thread(self._copy.remove)
                 return True
             case _:
                 return await super().receive(message)
+
+    async def _search(self, it: SearchIndex) -> Found:
+        commit = self._shard.status.commit
+        self._complete_soon(self._owner, None)
+        asked = partial(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
+        hits = await self._embedding(self._owner, None, asked)
+        return Found(commit=commit, hits=hits, waits=self._shard.status.waits)
 
     async def _fetch(self, it: FetchCopy) -> Fetched | None:
         until_s = time.monotonic() + CLONE_S_MAX

@@ -101,6 +101,8 @@ class RepositoryFound:
     commit: str
     hits: Sequence[Hit]
     """Best first."""
+    waits: str = ""
+    """As `IndexStatus.waits`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

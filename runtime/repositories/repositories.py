@@ -227,7 +227,8 @@ class Repositories(Entity[RepositoriesState]):
             again = IndexRepository(owner=self._user, name=item.name)
             await self._entities.ask(self.activation.entity, again, timeout_s=ASK_S)
             found = await self._ask(item, search)
-        return RepositoryFound(repository=self._named(message.name), commit=found.commit, hits=found.hits)
+        item = self._named(message.name)
+        return RepositoryFound(repository=item, commit=found.commit, hits=found.hits, waits=found.waits)
 
     def _named(self, name: str) -> Repository:
         item = self.state.named(name)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import StoreUnavailableError
-from runtime.index.vector_file import VectorFile, journal_of, vectors_file
+from runtime.files import journal_of
+from runtime.index.vector_file import VectorFile, vectors_file
 from runtime.store.seal import Seal
 
 SEAL = Seal(bytes(range(32)))

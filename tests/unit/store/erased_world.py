@@ -8,8 +8,9 @@ from typing import Any
 
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, BeginRun, Claim, Moves, NewEvent, Reminder, Snapshot
+from runtime.files import journal_of
 from runtime.ids import PARTITION_COUNT, BlobId, CallId, EntityId, ProjectId, RunId, UserId, project_entity, user_entity
-from runtime.index.vector_file import journal_of, vectors_file
+from runtime.index.vector_file import vectors_file
 from runtime.ledger.money import Price
 from runtime.ledger.port import (
     Adjustment,
