@@ -166,7 +166,8 @@ def outcomes(
     rebuilt = rows.map(
         cast("Any", Worker),
         fn_constructor_args=made_with,
-        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+        # The next shard waits at the worker: handing one out takes Ray Data longer than a small one takes to be made.
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
         num_cpus=WORKER_CPUS,
         num_gpus=1 if gpus else None,
         # Unless said, a shard that kills whoever takes it is begun again for ever.
