@@ -27,6 +27,7 @@ NAME_CHARS_MAX = 200
 CALLS_PER_FILE_MAX = 20_000
 NAME_DEPTH_MAX = 16
 
+_ASCII = bytes(byte if byte < 128 else ord("_") for byte in range(256))
 _SCRIPT_SUFFIXES = {".vue"}
 _CALLED_FIELDS = ("name", "field", "attribute", "property", "suffix", "method", "function", "type")
 _CALLED_FIRST = {"generic_type", "command_name"}
@@ -92,7 +93,7 @@ def structure_of(path: str, source: str) -> Structure | None:
     language = language_of(syntax.grammar)
     if language is None or len(content) > SOURCE_BYTES_MAX or b"\0" in content or nesting_of(content) > NESTING_MAX:
         return None
-    tree = _parsed(language, content)
+    tree = _parsed(language, content.translate(_ASCII) if syntax.is_ascii else content)
     return None if tree is None else _SourceReader(syntax, content, code.split("\n")).structure(tree.root_node)
 
 

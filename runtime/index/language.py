@@ -48,6 +48,9 @@ class Syntax:
     """What the lines directly above a definition start with that belong to it."""
     documenting: Sequence[str] = ("/**",)
     """What a comment starts with that documents what is below it."""
+    is_ascii: bool = False
+    """Its scanner asks of every character what C only knows of a byte, and reads memory that is not its own: it is
+    given a `_` for each byte of others."""
 
 
 _PYTHON = Syntax(
@@ -224,6 +227,7 @@ _KOTLIN = Syntax(
 )
 _BASH = Syntax(
     grammar="tree_sitter_bash:language",
+    is_ascii=True,
     functions={"function_definition"},
     classes=frozenset(),
     wrappers=frozenset(),

@@ -1,5 +1,7 @@
 """One small source of each language: what its definitions are, where, what documents them and what they call."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -624,6 +626,29 @@ def test_hostile_repetition__is_read_or_given_up_in_time(
 
     assert chunks
     assert time.thread_time() - began_s < 1
+
+
+SHELL_OF_ALL_PLANES = """
+import random
+from runtime.index.chunk import chunk_file
+chance = random.Random(7)
+for _ in range(3000):
+    planes = [chance.choice(((32, 127), (0xA0, 0xD800), (0x10000, 0x110000))) for _ in range(chance.randrange(200))]
+    letters = [chr(chance.randrange(*plane)) for plane in planes]
+    letters.insert(0, chance.choice(("local size=", "set -e", "function a {", "cat <<E\\n", "")))
+    chunk_file("a.sh", "".join(letters).encode())
+"""
+
+
+def test_shell__of_letters_that_its_grammar_does_not_expect_ends_no_process() -> None:
+    """In a process of its own, which a grammar that reads foreign memory would end."""
+    done = subprocess.run([sys.executable, "-c", SHELL_OF_ALL_PLANES], check=False, timeout=300)
+    assert done.returncode == 0
+
+
+def test_shell__names_keep_their_letters() -> None:
+    chunks = chunk_file("a.sh", "größe() {\n  echo żółw | miara\n}\n".encode())
+    assert [(chunk.symbol, chunk.calls) for chunk in chunks] == [("größe", ("echo", "miara"))]
 
 
 def test_nesting__is_that_of_brackets_and_of_angles_and_hashes_in_a_row() -> None:
