@@ -32,7 +32,8 @@ BODY_BYTES_MAX = 64 << 10
 SEARCH_S_MAX = 60.0
 
 
-def _is_there(system: TheSystem) -> None:
+def _is_there(system: TheSystem, user: User) -> None:
+    """Told to users alone: whoever has no token of one is refused before."""
     if not system.settings.github_enabled:
         raise NotFoundError("GitHub mode is switched off here.", "Its operator switches it on: GITHUB_ENABLED=true.")
 
