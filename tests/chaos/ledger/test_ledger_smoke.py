@@ -2,6 +2,7 @@
 long one."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,21 @@ def test_verdict__finds_a_hole_before_what_is_there(written: Written) -> None:
     without = replace(written.books, purchases=lost)
     assert not is_there(first, without)
     assert any("what was sent after its answer is there" in each for each in later_than_missing(told, without))
+
+
+def test_verdict__takes_files_of_after_the_moment_and_misses_those_of_before(written: Written) -> None:
+    told = told_by(written.lines)
+    tables = ("holds", "usages", "ends", "escrows", "calls", "purchases", "repayments", "adjustments", "refunds")
+    nothing: dict[str, Any] = {table: {} for table in tables}
+    assert list(later_than_missing(told, replace(written.books, **nothing, events=frozenset()))) == []
+
+    first, content = next(
+        (each.id, each.message)
+        for each in told.operations.values()
+        if isinstance(each.message, bytes) and each.id in told.acknowledged
+    )
+    others = written.books.blobs - {hashlib.sha256(content).hexdigest()}
+    assert [first in each for each in later_than_missing(told, replace(written.books, blobs=others))] == [True]
 
 
 def _found(written: Written, **changes: Any) -> bool:

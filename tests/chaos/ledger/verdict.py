@@ -91,9 +91,15 @@ def differences(told: Told, books: Books, granted_ucredits: int, *, spools: bool
 
 
 def later_than_missing(told: Told, books: Books) -> Iterator[str]:
-    """Of one moment: when an operation is there, so is everything that was acknowledged before it was sent."""
+    """Of one moment: when a row is there, so is everything that was acknowledged before it was sent.
+
+    Files are listed after that moment, so some may be younger than it, and not all that came between: no row names
+    them yet. A settlement that repeats another's calls has no row of its own.
+    """
     of_ledger = [each for each in told.operations.values() if each.way == "ledger" and _shows(each)]
-    newest = max((told.sent_at[each.id] for each in of_ledger if is_there(each, books)), default=0)
+    first = _first_settlements(told)
+    rows = [each for each in of_ledger if not isinstance(each.message, bytes) and _has_own_rows(each, first)]
+    newest = max((told.sent_at[each.id] for each in rows if is_there(each, books)), default=0)
     for each in of_ledger:
         if told.answered_at.get(each.id, newest) < newest and not is_there(each, books):
             yield f"{each.id} is missing, and what was sent after its answer is there"
@@ -134,6 +140,20 @@ def is_there(operation: Operation, books: Books) -> bool:
 
 def _shows(operation: Operation) -> bool:
     return not isinstance(operation.message, Settlement) or bool(operation.message.calls)
+
+
+def _first_settlements(told: Told) -> Mapping[str, str]:
+    """Call of an escrow -> the operation that sent it first."""
+    first: dict[str, str] = {}
+    for operation, message in sorted(told.of(Settlement), key=lambda each: told.sent_at[each[0].id]):
+        for each in message.calls:
+            first.setdefault(each.hold.call, operation.id)
+    return first
+
+
+def _has_own_rows(operation: Operation, first: Mapping[str, str]) -> bool:
+    message = operation.message
+    return not isinstance(message, Settlement) or any(first[each.hold.call] == operation.id for each in message.calls)
 
 
 def _presence(told: Told, books: Books, spools: bool) -> Iterator[str]:
