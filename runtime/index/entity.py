@@ -80,12 +80,9 @@ class IndexEntity(ShardEntity):
 
     async def _search(self, it: SearchIndex) -> Found:
         began_s = time.monotonic()
-        commit = self._shard.status.commit
-        self._complete_soon(it.owner, it.project)
-        asked = partial(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
-        hits = await self._embedding(it.owner, it.project, asked)
+        found = await self._found(it)
         self._query_ms.append(_ms_since(began_s))
-        return Found(commit=commit, hits=hits, waits=self._shard.status.waits)
+        return found
 
     async def _report(self, update_ms: int) -> None:
         """A figure that is lost spoils no index."""

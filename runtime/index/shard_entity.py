@@ -2,21 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from runtime.entity.entity import Entity
-from runtime.entity.journal import EventRecord
+from runtime.entity.unjournaled import Unjournaled
 from runtime.errors import BadInputError
 from runtime.ids import ProjectId, UserId
 from runtime.index.behalf import Behalf, on_behalf
 from runtime.index.embedder import Embedder, Named, is_paid
 from runtime.index.kept import KeptShard
-from runtime.index.messages import AdoptIndex, DescribeIndex, FetchIndex
+from runtime.index.messages import AdoptIndex, DescribeIndex, FetchIndex, Found, SearchIndex
 from runtime.store.seal import Seal
 
 WAITING_THREADS = 32
@@ -29,8 +28,8 @@ T = TypeVar("T")
 _waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="provider-embedding")
 
 
-class ShardEntity(Entity[None]):
-    """It has no journal: what it holds is made from what others have, and made again where it is lost."""
+class ShardEntity(Unjournaled):
+    """What it embeds is paid, and what it waits for completed, on behalf of whoever owns it."""
 
     read_only: ClassVar[tuple[type, ...]] = (DescribeIndex, FetchIndex)
 
@@ -41,18 +40,6 @@ class ShardEntity(Entity[None]):
         self._name = file.name
         self._completing: asyncio.Task[None] | None = None
         self._completed_s = 0.0
-
-    def initial(self) -> None:
-        return None
-
-    def fold(self, state: None, event: EventRecord) -> None:
-        return None
-
-    def head(self, state: None) -> Mapping[str, Any]:
-        return {}
-
-    def is_open(self, state: None) -> bool:
-        return False
 
     async def wake(self) -> None:
         await self._kept.load()
@@ -67,6 +54,13 @@ class ShardEntity(Entity[None]):
                 return await self._kept.adopt(saved, commit)
             case _:
                 raise BadInputError(f"An index does not understand {type(message).__name__}.")
+
+    async def _found(self, it: SearchIndex) -> Found:
+        commit = self._shard.status.commit
+        self._complete_soon(it.owner, it.project)
+        asked = partial(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
+        hits = await self._embedding(it.owner, it.project, asked)
+        return Found(commit=commit, hits=hits, waits=self._shard.status.waits)
 
     async def _embedding(self, owner: UserId, project: ProjectId | None, work: Callable[[], T]) -> T:
         """Work that may embed, in a thread, on behalf of the index's owner."""

@@ -1,13 +1,12 @@
 """One owner's kept vectors as an entity: the one writer of their file. No journal: what is lost is made again."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.entity.entity import Entity
-from runtime.entity.journal import EventRecord
+from runtime.entity.unjournaled import Unjournaled
 from runtime.errors import BadInputError
 from runtime.ids import EntityId, UserId, name_of
 from runtime.index.vector_cache import FindVectors, ForgetVectors, KeepVectors
@@ -17,7 +16,7 @@ from runtime.store.seal import Seal
 T = TypeVar("T")
 
 
-class VectorsEntity(Entity[None]):
+class VectorsEntity(Unjournaled):
     """Asked by the indexes of its owner, from threads that wait for it: so it needs threads of its own."""
 
     kind = "vectors"
@@ -27,18 +26,6 @@ class VectorsEntity(Entity[None]):
         self._owner = owner
         self._file = VectorFile(folder / vectors_file(owner), owner, seal)
         self._threads = threads
-
-    def initial(self) -> None:
-        return None
-
-    def fold(self, state: None, event: EventRecord) -> None:
-        return None
-
-    def head(self, state: None) -> Mapping[str, Any]:
-        return {}
-
-    def is_open(self, state: None) -> bool:
-        return False
 
     async def receive(self, message: Any) -> Any:
         """Raises BadInputError for what is another owner's, and StoreUnavailableError."""

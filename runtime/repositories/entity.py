@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.ids import EntityId, UserId, name_of
 from runtime.index.embedder import Embedder, Named, no_other
-from runtime.index.messages import Found, SearchIndex
+from runtime.index.messages import SearchIndex
 from runtime.index.shard_entity import ShardEntity
 from runtime.index.vector_cache import AskVectors, ForgetVectors
 from runtime.repositories.content import RepositoryContent
@@ -63,7 +63,7 @@ class RepositoryEntity(ShardEntity):
     async def receive(self, message: Any) -> Any:
         match message:
             case SearchIndex():
-                return await self._search(message)
+                return await self._found(message)
             case FetchCopy():
                 return await self._fetch(message)
             case IndexCopy(commit=commit):
@@ -78,13 +78,6 @@ class RepositoryEntity(ShardEntity):
                 return True
             case _:
                 return await super().receive(message)
-
-    async def _search(self, it: SearchIndex) -> Found:
-        commit = self._shard.status.commit
-        self._complete_soon(self._owner, None)
-        asked = partial(self._shard.search, it.query, it.limit, it.wanted, it.score_min)
-        hits = await self._embedding(self._owner, None, asked)
-        return Found(commit=commit, hits=hits, waits=self._shard.status.waits)
 
     async def _fetch(self, it: FetchCopy) -> Fetched | None:
         until_s = time.monotonic() + CLONE_S_MAX
