@@ -47,6 +47,7 @@ for command in (
     project_commands.package,
     project_commands.answer,
     project_commands.confirm,
+    steering_commands.back,
     steering_commands.pause,
     steering_commands.resume,
     steering_commands.cancel,

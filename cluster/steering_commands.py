@@ -17,6 +17,15 @@ about_option = click.option(
 @project_argument
 @json_option
 @pass_terminal
+def back(terminal: Terminal, project_id: str, as_json: bool) -> None:
+    """Has the question before the open one asked again; what was answered to it counts no more."""
+    print_project(terminal.client.steer(project_id, "back"), as_json)
+
+
+@click.command()
+@project_argument
+@json_option
+@pass_terminal
 def pause(terminal: Terminal, project_id: str, as_json: bool) -> None:
     """Begins nothing new in a project until `resume`. What is under way ends, is kept, and is paid once."""
     print_project(terminal.client.steer(project_id, "pause"), as_json)

@@ -21,6 +21,7 @@ from runtime.ledger.receipt import receipt_csv, receipt_json, receipt_text
 from runtime.project.messages import (
     Answer,
     Approve,
+    Back,
     Cancel,
     Change,
     Confirm,
@@ -149,6 +150,13 @@ async def answer_question(project: str, request: Request, system: TheSystem, use
     body = await read_body(request, AnswerBody, BODY_BYTES_MAX)
     text = bounded("The answer", body.text, system.settings.brief_bytes_max)
     return await _tell(system, user, project, Answer(key=idempotency_key(request, "answer"), text=text))
+
+
+@router.post("/api/v1/projects/{project}/back")
+async def ask_again(project: str, request: Request, system: TheSystem, user: User) -> JSONResponse:
+    """Asks the question before the open one again."""
+    await read_body(request, NoBody, BODY_BYTES_MAX)
+    return await _tell(system, user, project, Back(key=idempotency_key(request, "back")))
 
 
 @router.post("/api/v1/projects/{project}/confirm")

@@ -88,6 +88,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Back:
+    """To a project that asked a question: asks the one before it again, whose answer no longer counts."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Confirm:
     """To a project that showed its scope and quote: yes, or no with what to change (asks again)."""
 
@@ -214,7 +221,7 @@ class WorkerWaits:
 
 
 Steering = Pause | Resume | Cancel | Change | Retry | Skip | Approve | Reject | Rewind
-ProjectMessage = Describe | Answer | Confirm | Steering
+ProjectMessage = Describe | Answer | Back | Confirm | Steering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,3 +329,15 @@ class ProjectView:
     ended_at: datetime | None = None
     purge_at: datetime | None = None
     """When its files and texts are erased."""
+    topic: str = ""
+    """Of the open question; empty where it asks nothing about the brief."""
+    asked: int = 0
+    """How many questions were asked so far, the open one among them."""
+    topics_left: int = 0
+    """Topics that neither an answer nor an assumption covers yet."""
+    language: str = ""
+    """Of the person, as BCP 47 names it; empty while it is not known."""
+    requirements: int = 0
+    """Of the plan; 0 before it. Those in `gaps` are among them."""
+    screenshots: Mapping[str, BlobId] = field(default_factory=dict)
+    """Path in the package -> PNG: what a browser showed of the finished product."""

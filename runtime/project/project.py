@@ -35,6 +35,7 @@ from runtime.project.interview import Interview
 from runtime.project.messages import (
     Answer,
     Approve,
+    Back,
     Cancel,
     Change,
     Confirm,
@@ -143,6 +144,8 @@ class Project(Entity[State]):
                 await self._begin(message)
             case Answer():
                 await self._answer(message)
+            case Back():
+                await steering.back(message)
             case Confirm():
                 await steering.confirm(message)
             case Approve():

@@ -21,7 +21,7 @@ from runtime.project.messages import (
     TaskView,
     gate_of,
 )
-from runtime.project.schemas import PlanChangeReply, Requirement, StackReply, TodoEdit, TodoReply
+from runtime.project.schemas import TOPICS, PlanChangeReply, Requirement, StackReply, TodoEdit, TodoReply
 from runtime.project.todo import Todo
 
 VERDICT_CHARACTERS_MAX = 1_000
@@ -109,6 +109,8 @@ class State:
     paused_by_owner: bool = False
     asked: int = 0
     question: Mapping[str, str] | None = None
+    answered: tuple[Mapping[str, str], ...] = ()
+    """Questions that were answered, oldest first: the way back."""
     scope: str | None = None
     scope_round: int = 0
     change: str = ""
@@ -211,7 +213,12 @@ class State:
                 return replace(seen, question=data, asked=self.asked + 1)._entering(Status.CLARIFYING)
             case "project.answer":
                 topic = data["topic"]
-                return replace(seen, question=None, answers={**self.answers, topic: data["text"]})
+                answered = (*self.answered, self.question) if self.question else self.answered
+                return replace(seen, question=None, answered=answered, answers={**self.answers, topic: data["text"]})
+            case "project.back":
+                before = self.answered[-1]
+                kept = _without(self.answers, (before["topic"],))
+                return replace(seen, question=before, answered=self.answered[:-1], answers=kept)
             case "project.covered":
                 return replace(
                     seen,
@@ -385,6 +392,12 @@ class State:
             gaps=self.todo.unmet() if self.todo else (),
             ended_at=self.ended_at,
             purge_at=self.purge_at,
+            topic=self.question["topic"] if self.question else "",
+            asked=self.asked,
+            topics_left=sum(topic not in self.answers and topic not in self.assumptions for topic in TOPICS),
+            language=self.language,
+            requirements=len({each for item in self.todo.items for each in item.requirements}) if self.todo else 0,
+            screenshots={path: BlobId(blob) for path, blob in self.proved.get("screenshots", {}).items()},
         )
 
     @property

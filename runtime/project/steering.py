@@ -11,6 +11,7 @@ from runtime.entity.journal import NO_MOVES, Moves
 from runtime.errors import BadInputError, ConflictError, NotFoundError
 from runtime.project.messages import (
     Approve,
+    Back,
     Change,
     Confirm,
     Pause,
@@ -38,6 +39,7 @@ def possible(state: State) -> tuple[str, ...]:
     open_tasks = has_plan and any(not item.closed for item in state.plan.items)
     found = {
         "answer": state.question is not None,
+        "back": state.question is not None and bool(state.answered),
         "approve": state.asks is not None,
         "reject": state.asks is not None,
         "resume": state.paused,
@@ -84,6 +86,12 @@ class Steering:
         refuse_unless_possible(self._state, "pause")
         paused = {"status": Status.PAUSED, "text": PAUSED_BY_OWNER, "by_owner": True}
         await self._activation.emit("project.status", message.key, paused)
+
+    async def back(self, message: Back) -> None:
+        if self._activation.has(message.key):
+            return
+        refuse_unless_possible(self._state, "back")
+        await self._activation.emit("project.back", message.key, {})
 
     async def resume(self, message: Resume) -> None:
         if self._activation.has(message.key):

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.privacy.export import conversation
 from runtime.project.interview import ASSUMED, QUESTIONS
-from runtime.project.messages import Answer, Confirm
+from runtime.project.messages import Answer, Back, Confirm, Describe
 from runtime.project.schemas import TOPICS
 from runtime.project.undecided import is_undecided
 from tests.unit.project.scripted import ANSWERS, PROJECT, Scripted, asks, done
@@ -180,3 +180,24 @@ def _unfenced(text: str) -> str:
         elif not depth:
             outside.append(line)
     return "\n".join(outside)
+
+
+async def test_back__asks_the_question_before_again_and_takes_the_new_answer(tmp_path: Path) -> None:
+    replies = [asks("audience", "Who?"), asks("platforms", "Where?"), asks("platforms", "Where?"), done()]
+    build = Scripted(tmp_path, {"interview.next": replies})
+    await build.start(answers={topic: "said" for topic in TOPICS if topic not in ("audience", "platforms")})
+    await build.until("project.question", 1)
+    await build.tell(Answer(key="a1", text="children"))
+    await build.until("project.question", 2)
+    again = await build.tell(Back(key="b1"))
+    assert (again.question, again.topic, again.topics_left) == ("Who?", "audience", 2)
+    assert "back" not in again.possible, "there is nothing before the first question"
+    await build.live()
+    assert (await build.tell(Describe())).question == "Who?", "also after a restart"
+    await build.tell(Answer(key="a2", text="grown-ups"))
+    await build.until("project.question", 3)
+    await build.tell(Answer(key="a3", text="Linux"))
+    await build.until("project.quoted")
+    told = build.calls.users("interview.next")[-1]
+    assert "grown-ups" in told
+    assert "children" not in told

@@ -9,7 +9,7 @@ import pytest
 from runtime.entity.journal import EventRecord
 from runtime.errors import ConflictError, NotFoundError
 from runtime.ids import LOCAL_ADMIN, ProjectId, project_entity
-from runtime.project.messages import Approve, Change, Confirm, Pause, Reject, Resume, Retry, Rewind, Skip, Status
+from runtime.project.messages import Approve, Back, Change, Confirm, Pause, Reject, Resume, Retry, Rewind, Skip, Status
 from runtime.project.state import FINAL_REVIEW, State
 from runtime.project.steering import Steering, possible, refuse_unless_possible
 
@@ -42,6 +42,11 @@ OPENED: list[Event] = [
     ("project.opened", {"owner": LOCAL_ADMIN, "brief": "x", "answers": {}, "max_ucredits": None, "confirmed": False})
 ]
 ASKED: list[Event] = [*OPENED, ("project.question", {"topic": "budget", "text": "How much?"})]
+ASKED_TWICE: list[Event] = [
+    *ASKED,
+    ("project.answer", {"topic": "budget", "text": "100"}),
+    ("project.question", {"topic": "features", "text": "What?"}),
+]
 QUOTED: list[Event] = [
     *OPENED, ("project.quoted", {"summary": "s", "quote_ucredits": 10, "ceiling_ucredits": 15})
 ]  # fmt: skip
@@ -84,6 +89,7 @@ def ended(status: str) -> list[Event]:
 
 STATES: dict[str, list[Event]] = {
     "asked": ASKED,
+    "asked twice": ASKED_TWICE,
     "quoted": QUOTED,
     "planning": PLANNING,
     "building": BUILDING,
@@ -102,6 +108,7 @@ STATES: dict[str, list[Event]] = {
 }
 POSSIBLE = {
     "asked": "answer change cancel",
+    "asked twice": "answer back change cancel",
     "quoted": "approve reject change cancel",
     "planning": "pause change cancel",
     "building": "pause change skip cancel",
@@ -118,7 +125,7 @@ POSSIBLE = {
     "cancelled": "",
     "purged": "",
 }
-NAMES = ("answer", "approve", "reject", "resume", "pause", "change", "retry", "skip", "rewind", "cancel")
+NAMES = ("answer", "back", "approve", "reject", "resume", "pause", "change", "retry", "skip", "rewind", "cancel")
 
 
 class Recorded:
@@ -173,6 +180,7 @@ def test_every_message__is_possible_exactly_where_the_table_says(name: str) -> N
 
 MESSAGES: list[tuple[str, str, Any, str]] = [
     ("building", "pause", Pause(key="k"), "project.status"),
+    ("asked twice", "back", Back(key="k"), "project.back"),
     ("paused", "resume", Resume(key="k"), "project.status"),
     ("quoted", "change", Change(key="k", text="other"), "project.change"),
     ("planning", "change", Change(key="k", text="other"), "change.asked"),
