@@ -41,7 +41,7 @@ class Launched:
 
 
 def up(
-    settings: Settings, environment: Mapping[str, str], say: Callable[[str], None], config_file: Path = CONFIG_FILE
+    settings: Settings, environment: Mapping[str, str], tell: Callable[[str], None], config_file: Path = CONFIG_FILE
 ) -> Launched:
     """Returns once the service is healthy, and at once when it is already. Safe to call twice at the same time.
 
@@ -57,11 +57,11 @@ def up(
     was_running = lock.holder() is not None
     supervisor = None if was_running else _spawn(instance, settings, environment, keys, config_file)
     try:
-        record = _wait_ready(instance, lock, supervisor, say)
+        record = _wait_ready(instance, lock, supervisor, tell)
     except _HolderGoneError:
         # A supervisor that was killed a moment ago still seemed to be there.
         was_running = False
-        record = _wait_ready(instance, lock, _spawn(instance, settings, environment, keys, config_file), say)
+        record = _wait_ready(instance, lock, _spawn(instance, settings, environment, keys, config_file), tell)
     if was_running and keys:
         secrets = Secrets.load(instance.data_dir, environment)
         client = {**_plain(settings, environment, instance), **ray_client_environment(secrets, record.ray_address)}
@@ -69,7 +69,7 @@ def up(
     return Launched(record=record, was_running=was_running)
 
 
-def down(instance: Instance, say: Callable[[str], None]) -> int:
+def down(instance: Instance, tell: Callable[[str], None]) -> int:
     """Stops the service and returns how many processes had to be killed. Nothing of the instance runs afterwards.
 
     Raises UnavailableError naming what could not be ended.
@@ -77,7 +77,7 @@ def down(instance: Instance, say: Callable[[str], None]) -> int:
     lock = SupervisorLock(instance)
     pid = lock.holder()
     if pid is not None:
-        say("Stopping.")
+        tell("Stopping.")
         _signal(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_S_MAX
         while lock.holder() == pid and time.monotonic() < deadline:
@@ -131,7 +131,7 @@ def _plain(settings: Settings, environment: Mapping[str, str], instance: Instanc
 
 
 def _wait_ready(
-    instance: Instance, lock: SupervisorLock, supervisor: subprocess.Popen[bytes] | None, say: Callable[[str], None]
+    instance: Instance, lock: SupervisorLock, supervisor: subprocess.Popen[bytes] | None, tell: Callable[[str], None]
 ) -> Record:
     told = ""
     deadline = time.monotonic() + _START_S_MAX
@@ -150,7 +150,7 @@ def _wait_ready(
             return record
         if record and record.detail and record.detail != told:
             told = record.detail
-            say(told)
+            tell(told)
         time.sleep(_POLL_S)
     raise UnavailableError(f"The service is not ready after {_START_S_MAX:.0f} s.", f"See {instance.log_file}.")
 

@@ -38,8 +38,8 @@ _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "broken": "[red]✗[
 def up(terminal: Terminal, as_json: bool) -> None:
     """Starts the service and leaves a supervisor that keeps it running."""
     started = time.monotonic()
-    say = (lambda text: None) if as_json else click.echo
-    launched = start_service(terminal.settings, terminal.environment, say)
+    tell = (lambda text: None) if as_json else click.echo
+    launched = start_service(terminal.settings, terminal.environment, tell)
     health = Client(launched.record.url, "").health()
     warnings = list(_warnings(terminal.settings))
     if as_json:
@@ -70,8 +70,8 @@ def up(terminal: Terminal, as_json: bool) -> None:
 def down(terminal: Terminal, as_json: bool) -> None:
     """Stops the service. Builds go on where they were at the next `up`."""
     was_running = running(terminal.instance) is not None
-    say = (lambda text: None) if as_json else click.echo
-    killed = stop_service(terminal.instance, say)
+    tell = (lambda text: None) if as_json else click.echo
+    killed = stop_service(terminal.instance, tell)
     if as_json:
         print_json({"was_running": was_running, "killed": killed})
     else:
