@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-stacks setup-tests demo test check format nightly bench eval-index chaos chaos-build chaos-ledger chaos-index clean
+.PHONY: help setup setup-stacks setup-tests demo test check format texts nightly bench eval-index chaos chaos-build chaos-ledger chaos-index clean
 
 BIN := .venv/bin
 # Test files at a time: most of them wait more than they compute.
@@ -44,6 +44,9 @@ check: setup-tests
 format: setup-tests ## rewrite the code as the formatter wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+texts: setup-tests ## bring the catalogues of other languages after the texts in the code, and list what is to translate
+	@$(BIN)/python -m runtime.language.update
 
 nightly: setup-tests ## the ledger at length: 20,000 random histories, 10,000,000 sums, 200 kills, 10,000,000 calls (hours)
 	@$(BIN)/python -m tests.chaos.ledger --seed $(or $(SEED),1)

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from runtime.catalogue.model import canonical_provider
 from runtime.errors import BadInputError
 from runtime.files import write_beside
+from runtime.language.languages import Language
 from runtime.ledger.caps import Caps
 from runtime.ledger.money import PUSD_PER_USD, UCREDITS_PER_CREDIT, Tariff
 from runtime.validation import problems
@@ -77,6 +78,8 @@ class Settings(BaseModel):
     max_fix_rounds: int = Field(default=3, ge=1)
     verify_every_n_items: int = Field(default=5, ge=1)
     download_link_ttl_hours: int = Field(default=24, ge=1, le=720)
+    default_language: Language = "en"
+    """Of whoever chose none, and whose Telegram or browser names none that there is."""
     brief_bytes_max: int = Field(default=64 << 10, ge=1)
     rag_max_bytes: int = Field(default=20_000_000, ge=1)
     """Of one document."""

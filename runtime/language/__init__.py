@@ -1,0 +1,1 @@
+"""The languages people are spoken to in: which one somebody gets, and its texts."""
