@@ -13,7 +13,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from ray.actor import ActorHandle
 
 from actors.handles import KEY_POOL, call, ensure, find, names, once
+from actors.ledger_accounts import AccountsHandle
 from actors.process import prepare_process
+from runtime.accounts.port import Login
 from runtime.catalogue.catalogue import CATALOGUE
 from runtime.config import Secrets, Settings
 from runtime.entity.journal import Append, Claim, DueReminder, EventRecord, Head, Journal, Loaded, Ownership
@@ -113,7 +115,13 @@ class LedgerActor:
     async def perform(self, port: str, name: str, args: tuple[Any, ...]) -> Any:
         """One method of a port, by name: the handle below is the typed side of it."""
         store = self._store or await self._open()
-        parts = {"Journal": store.journal, "Ledger": store.books, "Keeping": store, "Reporting": store.reports}
+        parts: Mapping[str, object] = {
+            "Journal": store.journal,
+            "Ledger": store.books,
+            "Accounts": store.books,
+            "Keeping": store,
+            "Reporting": store.reports,
+        }
         return await getattr(parts[port], name)(*args)
 
     async def append_all(self, appends: bytes) -> Sequence[int | Exception]:
@@ -210,7 +218,7 @@ async def _again_and_again(sweep: Callable[[], Awaitable[object]], every_s: floa
         await asyncio.sleep(max(every_s, rests * (time.monotonic() - began_s)))
 
 
-class LedgerHandle:
+class LedgerHandle(AccountsHandle):
     """Implements `Journal`, `Ledger`, `Keeping` and `Reporting` from any process.
 
     Every message but a backup may be repeated, so restarts are waited out. An append that is repeated may find itself
@@ -405,6 +413,9 @@ class LedgerHandle:
 
     async def authenticate(self, token_sha256: str) -> Identity | None:
         return await self._ask(Ledger.authenticate, token_sha256)
+
+    async def authenticate_login(self, login: Login) -> Identity | None:
+        return await self._ask(Ledger.authenticate_login, login)
 
     async def replace_keys(self, keys: Sequence[SealedKey]) -> None:
         await self._ask(Ledger.replace_keys, keys)

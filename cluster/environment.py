@@ -10,6 +10,7 @@ from runtime.config import Secrets, Settings
 from runtime.keys.environment import found_keys, import_variables
 
 _SECRET = re.compile(r"(^|_)(KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)
+_CODES = {"DEMO_UNLOCK_CODE", "BOOTSTRAP_ADMIN_CODE"}
 _STATED = {"API_KEY_ENCRYPTION_KEY"}
 """Secrets that the service's own processes read from their environment."""
 
@@ -20,7 +21,11 @@ PAYMENT_SECRET_VARIABLE = "SIMULATOR_PAYMENT_SECRET"
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without provider keys, tokens and passwords: implementers run as children of it."""
-    return {name: value for name, value in environment.items() if name in _STATED or not _SECRET.search(name)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _STATED or not (_SECRET.search(name) or name.upper() in _CODES)
+    }
 
 
 def provider_variables(environment: Mapping[str, str]) -> dict[str, str]:

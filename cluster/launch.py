@@ -97,7 +97,7 @@ def running(instance: Instance) -> Record | None:
 def _prepare(instance: Instance, settings: Settings, environment: Mapping[str, str]) -> None:
     try:
         instance.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Secrets.load(instance.data_dir, environment)
+        Secrets.keep(instance.data_dir, environment)
         if settings.payments_enabled:
             PaymentSecrets(instance.data_dir, environment).keep(parse_providers(settings.payment_providers_json))
     except OSError as error:

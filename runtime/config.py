@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Self, overload
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from runtime.accounts.rules import AccountRules, telegram_ids
+from runtime.accounts.secrets import ACCOUNT_SECRETS, account_secrets
 from runtime.catalogue.model import canonical_provider
 from runtime.errors import BadInputError
 from runtime.files import write_beside
@@ -69,6 +71,21 @@ class Settings(BaseModel):
     payment_providers_json: str = ""
     """Who takes the money: see runtime/payments/terms.py."""
 
+    admin_user_ids: str = ""
+    """Telegram ids that are registered as administrators: `[1, 2]` or `1, 2`, here and in the next three."""
+    full_telegram_ids: str = ""
+    demo_telegram_ids: str = ""
+    allowed_user_ids: str = ""
+    """When there are any, nobody else from Telegram is let in."""
+    jwt_expire_hours: int = Field(default=24, ge=1, le=24 * 365)
+    rate_limit_per_minute: int = Field(default=30, ge=1)
+    """Requests of one DEMO user, at all HTTP doors together."""
+    rate_limit_full_per_minute: int = Field(default=100, ge=1)
+    """Of one FULL_ACCESS or ADMIN user."""
+    messages_per_minute: int = Field(default=20, ge=1)
+    """Of one user in a chat."""
+    max_new_projects_per_day: int = Field(default=3, ge=1)
+    """Of one user; a day is a UTC day."""
     max_active_projects_per_user: int = Field(default=1, ge=1)
     max_parallel_implementers: int = Field(default=4, ge=1, le=64)
     """Of one build."""
@@ -209,6 +226,17 @@ class Settings(BaseModel):
         """What may be charged for a cost of so many dollars."""
         return None if usd is None else self.tariff.credits_for(int(usd * PUSD_PER_USD))
 
+    def account_rules(self, secrets: "Secrets") -> AccountRules:
+        """Raises BadInputError for a list that is none."""
+        return AccountRules(
+            unlock_code=secrets.unlock_code,
+            bootstrap_code=secrets.bootstrap_code,
+            admin_ids=telegram_ids(self.admin_user_ids, "ADMIN_USER_IDS"),
+            full_ids=telegram_ids(self.full_telegram_ids, "FULL_TELEGRAM_IDS"),
+            demo_ids=telegram_ids(self.demo_telegram_ids, "DEMO_TELEGRAM_IDS"),
+            allowed_ids=telegram_ids(self.allowed_user_ids, "ALLOWED_USER_IDS"),
+        )
+
     @property
     def initial_free_ucredits(self) -> int:
         return self.initial_free_credits * UCREDITS_PER_CREDIT
@@ -240,6 +268,8 @@ def _check_providers(settings: Settings) -> None:
 
         full_name(settings.embedder)
     _ = settings.caps
+    for name in ("admin_user_ids", "full_telegram_ids", "demo_telegram_ids", "allowed_user_ids"):
+        telegram_ids(getattr(settings, name), name.upper())
     Access.parse(settings.provider_policy_json, services({MORE_SERVICES: settings.openai_compatible_json}))
 
 
@@ -261,6 +291,18 @@ class Secrets:
     """32 bytes; seals event payloads, heads and blobs at rest."""
     identity_salt: bytes
     """Salts the hash that remembers who had a first grant."""
+    unlock_code: str = ""
+    """DEMO_UNLOCK_CODE. Lets somebody chat."""
+    bootstrap_code: str = ""
+    """BOOTSTRAP_ADMIN_CODE. Makes the first administrator."""
+    jwt_secret: str = ""
+    """JWT_SECRET_KEY, 32 bytes at least. Signs logins."""
+    jwt_secret_previous: str = ""
+    """JWT_SECRET_KEY_PREVIOUS. Logins that it signed are still good; empty for none."""
+    bot_service_token: str = ""
+    """BOT_SERVICE_TOKEN. Whoever has it may register anybody."""
+    telegram_bot_token: str = ""
+    """TELEGRAM_BOT_TOKEN. Proves what Telegram says; empty for none."""
 
     def __repr__(self) -> str:
         return "Secrets(...)"
@@ -279,13 +321,27 @@ class Secrets:
             _write_private(path, json.dumps(_fresh_secrets(), indent=2))
         kept = json.loads(path.read_text())
         given = environment.get("API_KEY_ENCRYPTION_KEY")
+        data_encryption_key = _key_bytes(kept["data_encryption_key"], "data_encryption_key")
         return cls(
             admin_token=kept["admin_token"],
             ray_auth_token=kept["ray_auth_token"],
             api_key_encryption_key=_key_bytes(given or kept["api_key_encryption_key"], "API_KEY_ENCRYPTION_KEY"),
-            data_encryption_key=_key_bytes(kept["data_encryption_key"], "data_encryption_key"),
+            data_encryption_key=data_encryption_key,
             identity_salt=base64.b64decode(kept["identity_salt"]),
+            **account_secrets(kept, environment, data_encryption_key),
         )
+
+    @classmethod
+    def keep(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:
+        """Like `load`, and writes into the file what the environment says of accounts, and what an older version did
+        not make: the service's own processes see no such variable. For the start of a service."""
+        secrets = cls.load(data_dir, environment)
+        path = data_dir / "secrets.json"
+        kept = json.loads(path.read_text())
+        new = {**kept, **{name: getattr(secrets, name) for name in ACCOUNT_SECRETS}}
+        if new != kept:
+            write_beside(path, json.dumps(new, indent=2)).replace(path)
+        return secrets
 
 
 def _fresh_secrets() -> dict[str, str]:
@@ -298,6 +354,10 @@ def _fresh_secrets() -> dict[str, str]:
         "api_key_encryption_key": key(),
         "data_encryption_key": key(),
         "identity_salt": key(),
+        "unlock_code": random.token_urlsafe(16),
+        "bootstrap_code": random.token_urlsafe(16),
+        "jwt_secret": random.token_urlsafe(32),
+        "bot_service_token": f"mbb-{random.token_urlsafe(32)}",
     }
 
 

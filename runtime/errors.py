@@ -3,8 +3,11 @@
     MasterbuilderError
     ├── RefusedError                 a rule says no; the same request will be refused again
     │   ├── BadInputError            the input is malformed or empty
+    │   │   ├── InvalidValueError        a field has a value that it cannot have
+    │   │   └── InviteCodeError          the invite is unknown, expired, revoked or used up
     │   ├── TooLargeError            the input is over a stated bound
     │   ├── NotAuthenticatedError    no token, or a wrong or expired one
+    │   │   └── WrongCodeError           the code is not the right one
     │   ├── ForbiddenError           the token is good but not for this
     │   ├── NotFoundError            no such thing, or not yours
     │   ├── ExpiredError             it was there, or was good, until a moment that is over
@@ -68,12 +71,24 @@ class BadInputError(RefusedError):
     code = "bad_input"
 
 
+class InvalidValueError(BadInputError):
+    code = "invalid_value"
+
+
+class InviteCodeError(BadInputError):
+    code = "invite_code_invalid"
+
+
 class TooLargeError(RefusedError):
     code = "too_large"
 
 
 class NotAuthenticatedError(RefusedError):
     code = "not_authenticated"
+
+
+class WrongCodeError(NotAuthenticatedError):
+    code = "wrong_code"
 
 
 class ForbiddenError(RefusedError):

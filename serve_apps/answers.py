@@ -27,6 +27,7 @@ STATUS: dict[type[MasterbuilderError], int] = {
     errors.ConflictError: 409,
     errors.ExpiredError: 410,
     errors.StaleWriterError: 409,
+    errors.InvalidValueError: 422,
     errors.TooLargeError: 413,
     errors.UnpricedModelError: 422,
     errors.TooManyRequestsError: 429,

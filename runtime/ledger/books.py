@@ -8,15 +8,17 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
+from runtime.accounts.rules import NO_RULES, AccountRules
 from runtime.errors import CeilingReachedError, DailyCapError, NotEnoughCreditsError
 from runtime.ids import BlobId, CallId, ProjectId, UserId
 from runtime.ledger import caps, escrows, postings, recall, wallets
+from runtime.ledger.account_book import AccountBook
+from runtime.ledger.accounts import ACCOUNTS
 from runtime.ledger.caps import ASK_THE_OPERATOR, NO_CAPS, Caps, Rules
 from runtime.ledger.key_book import KeyBook
 from runtime.ledger.model_book import ModelBook
 from runtime.ledger.money import Tariff
 from runtime.ledger.order_book import OrderBook
-from runtime.ledger.person_book import PersonBook
 from runtime.ledger.port import (
     Balance,
     Draw,
@@ -50,7 +52,7 @@ ESCROW_SILENT_S = 60.0
 """Escrows of a process that says nothing for so long are ended. Processes give theirs up much earlier by themselves."""
 
 
-class Books(KeyBook, ModelBook, OrderBook, PersonBook, TokenBook):
+class Books(AccountBook, KeyBook, ModelBook, OrderBook, TokenBook):
     """Implements `runtime.ledger.port.Ledger`. The rules are in `postings`; here they meet the database."""
 
     def __init__(
@@ -66,12 +68,14 @@ class Books(KeyBook, ModelBook, OrderBook, PersonBook, TokenBook):
         more_credits: str = ASK_THE_OPERATOR,
         clock: Callable[[], datetime] = utc_now,
         recall_wait_s: float = recall.WAIT_S,
+        account_rules: AccountRules = NO_RULES,
     ) -> None:
         rules = Rules(tariff=tariff, caps=caps, more_credits=more_credits)
         super().__init__(database, clock, rules, referral_ucredits)
         self._blobs = blobs
         self._initial_free_ucredits = initial_free_ucredits
         self._identity_salt = identity_salt
+        self._account_rules = account_rules
         self._recall = Recall(recall_wait_s)
         self._seen_s: dict[str, float] = {}
         """When a process that has escrows was last heard of, by the monotonic clock."""
@@ -242,7 +246,8 @@ class Books(KeyBook, ModelBook, OrderBook, PersonBook, TokenBook):
         return UserId(rows[0][0]) if rows else None
 
     def _open_wallet(self, tx: Transaction, user: UserId, is_admin: bool) -> Balance:
-        identity = self._identity_sha256(user)
+        account = tx.get(ACCOUNTS, user)
+        identity = (account.telegram_key if account else None) or self._identity_sha256(user)
         return wallets.open_wallet(tx, user, is_admin, identity, self._initial_free_ucredits, self._clock())
 
     async def _hold(self, hold: Hold) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
+from runtime.accounts.roles import Standing, effective_role
 from runtime.errors import AccountStoppedError, CeilingReachedError, ConflictError, DailyCapError, MasterbuilderError
 from runtime.ids import UserId
 from runtime.ledger.money import Tariff, credits_exact
@@ -182,8 +183,9 @@ def _bounds(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> list[Bo
         if (ceiling := budget.ceiling_ucredits) is not None:
             found.append(Bound(subject, ceiling, ceiling - budget.committed_ucredits))
     user = tx.get(USERS, payer.user)
+    role = effective_role(Standing(role=user.role, is_admin=user.is_admin), now) if user is not None else None
     for scope, subject in day_subjects(payer, now).items():
-        cap = cap_of(caps, scope, payer.provider, user.role if user is not None else None)
+        cap = cap_of(caps, scope, payer.provider, role)
         if cap is not None:
             found.append(Bound(subject, cap, cap - _asked(tx, subject), scope))
     return found

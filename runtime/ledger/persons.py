@@ -78,6 +78,8 @@ _STATEMENTS = (
     "erase_reasons_of_repayments", "erase_purchases", "erase_payment_orders", "erase_adjustments",
     "erase_makers_of_adjustments", "erase_call_refunds", "erase_makers_of_call_refunds", "erase_stops", "erase_alerts",
     "erase_project_statuses", "erase_project_feedback", "erase_purge_log", "erase_user", "erase_inviter",
+    "erase_user_account", "erase_invites", "erase_invite_uses", "erase_wrong_attempts", "erase_revoked_logins",
+    "erase_login_links", "erase_audit",
     "erase_tokens", "erase_notices", "erase_entries", "erase_entity_reminders", "erase_entities",
 )  # fmt: skip
 

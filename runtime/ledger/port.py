@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, NewType, Protocol
 
+from runtime.accounts import roles
+from runtime.accounts.port import Accounts, Login
 from runtime.ids import BlobId, CallId, ProjectId, RunId, UserId
 from runtime.ledger.money import Price
 
@@ -13,8 +15,7 @@ TaskType = Literal[
     "code_embedding", "estimation", "chat",
 ]  # fmt: skip
 CallState = Literal["held", "metered", "settled", "lost"]
-Role = Literal["DEMO", "FULL_ACCESS", "ADMIN"]
-"""Source: spec/assistant.md §1."""
+Role = roles.Role
 TokenKind = Literal["user", "project", "task"]
 CapScope = Literal["user", "platform", "provider"]
 OrderId = NewType("OrderId", str)
@@ -378,6 +379,12 @@ class Identity:
     token_sha256: str = ""
     terms: TokenTerms = TokenTerms()
     expires_at: datetime | None = None
+    refusal: str = ""
+    """Why no door lets the user in, whatever the token; empty where they are let in."""
+    authorized: bool = False
+    """May chat. An ADMIN may without."""
+    login: Login | None = None
+    """Where it is a login and no token of the ledger's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -558,7 +565,7 @@ class Credit(Protocol):
         """Records real usage: when it returns, kill -9 of this process cannot lose it."""
 
 
-class Ledger(Protocol):
+class Ledger(Accounts, Protocol):
     """The single writer of money. Implemented by `runtime.ledger.books.Books` and by the Ledger actor's handle."""
 
     async def open_wallet(self, user: UserId, is_admin: bool) -> Balance:
@@ -689,6 +696,10 @@ class Ledger(Protocol):
 
     async def authenticate(self, token_sha256: str) -> Identity | None:
         """None for an unknown, expired or revoked token, and for a task token whose run is no longer open."""
+
+    async def authenticate_login(self, login: Login) -> Identity | None:
+        """Whom a login speaks for whose signature is good; None where it was revoked or its user is gone. What counts
+        is the role that the user has now."""
 
     async def replace_keys(self, keys: Sequence[SealedKey]) -> None:
         """Makes these the keys that came from the environment: those missing are no longer active, those given are,

@@ -1,8 +1,10 @@
 """Tokens on the store: whose they are, what they may be used for, and what was spent with them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
+from runtime.accounts.roles import Standing, effective_role
 from runtime.ids import ProjectId, RunId, UserId
 from runtime.ledger.book import Book
 from runtime.ledger.port import Identity, NewToken, TokenKind, TokenRow, TokenTerms
@@ -12,6 +14,10 @@ from runtime.store.transaction import Transaction
 
 
 class TokenBook(Book):
+    def _refusal(self, user: UserId, profile: bytes | None, banned: bool) -> str:
+        """Why no door lets the user in."""
+        raise NotImplementedError
+
     async def revoke_token(self, token: str) -> None:
         await self._database.write(lambda tx: tx.execute("revoke_token", token=token, revoked_at=self._clock()))
 
@@ -20,9 +26,9 @@ class TokenBook(Book):
 
     async def authenticate(self, token_sha256: str) -> Identity | None:
         values = {"token_sha256": token_sha256, "at_time": self._clock()}
-        for is_admin, role, user, kind, run, project, models, budget, rate, expires_us in await self._rows(
-            "identity_of_token", values
-        ):
+        for (
+            is_admin, role, user, kind, run, project, models, budget, rate, expires_us, profile, authorized, banned,
+        ) in await self._rows("identity_of_token", values):  # fmt: skip
             token = NewToken(
                 token_sha256=token_sha256,
                 user=user,
@@ -33,7 +39,9 @@ class TokenBook(Book):
                 terms=_terms(models, budget, rate),
                 expires_at=_at(expires_us),
             )
-            return identity_of(token, role=role, is_admin=is_admin)
+            role = effective_role(Standing(role=role, is_admin=is_admin), self._clock())
+            identity = identity_of(token, role=role, is_admin=is_admin)
+            return replace(identity, refusal=self._refusal(user, profile, banned), authorized=authorized)
         return None
 
     def _add_token(self, tx: Transaction, token: NewToken) -> bool:

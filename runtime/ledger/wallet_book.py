@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from runtime.accounts.roles import Standing, effective_role
 from runtime.ids import UserId
 from runtime.ledger import caps, wallets
 from runtime.ledger.book import Book
@@ -62,7 +63,10 @@ class WalletBook(Book):
     async def spending(self, user: UserId) -> Spending:
         spent = await self._rows("select_day", {"key": caps.spent_on(user, self._clock())})
         known = await self._rows("select_user", {"key": user})
-        cap = caps.user_cap(self._rules.caps, known[0][2]) if known else None
+        cap = None
+        for _, is_admin, role, *_ in known:
+            standing = Standing(role=role, is_admin=is_admin)
+            cap = caps.user_cap(self._rules.caps, effective_role(standing, self._clock()))
         return Spending(spent_ucredits=spent[0][0], cap_ucredits=cap)
 
     async def notices(self, user: UserId) -> Sequence[Notice]:

@@ -210,6 +210,118 @@ FROM (SELECT unnest($user_id::VARCHAR[]) AS user_id, unnest($is_admin::BOOLEAN[]
              unnest($role::VARCHAR[]) AS role, unnest($invited_by::VARCHAR[]) AS invited_by) s
 WHERE users.user_id = s.user_id
 
+-- Accounts -----------------------------------------------------------------------------------------------------
+
+-- name: select_user_account
+SELECT user_id, telegram_key, profile, authorized, verified, banned, logins FROM user_accounts WHERE user_id = $key
+
+-- name: user_of_telegram
+SELECT user_id FROM user_accounts WHERE telegram_key = $key
+
+-- name: insert_user_accounts
+INSERT INTO user_accounts (user_id, telegram_key, profile, authorized, verified, banned, logins)
+SELECT unnest($user_id::VARCHAR[]), unnest($telegram_key::VARCHAR[]), unnest($profile::BLOB[]),
+       unnest($authorized::BOOLEAN[]), unnest($verified::BOOLEAN[]), unnest($banned::BOOLEAN[]),
+       unnest($logins::BIGINT[])
+
+-- name: update_user_accounts
+UPDATE user_accounts SET profile = s.profile, authorized = s.authorized, verified = s.verified, banned = s.banned,
+                    logins = s.logins
+FROM (SELECT unnest($user_id::VARCHAR[]) AS user_id, unnest($profile::BLOB[]) AS profile,
+             unnest($authorized::BOOLEAN[]) AS authorized, unnest($verified::BOOLEAN[]) AS verified,
+             unnest($banned::BOOLEAN[]) AS banned, unnest($logins::BIGINT[]) AS logins) s
+WHERE user_accounts.user_id = s.user_id
+
+-- name: account_lines
+SELECT u.user_id, u.is_admin, u.role, a.telegram_key, a.profile, coalesce(a.authorized, false),
+       coalesce(a.verified, false), coalesce(a.banned, false), coalesce(a.logins, 0)
+FROM users u LEFT JOIN user_accounts a ON a.user_id = u.user_id
+WHERE ($user_id::VARCHAR IS NULL OR u.user_id = $user_id)
+  AND (NOT $admins OR (u.is_admin AND a.telegram_key IS NOT NULL AND NOT a.banned))
+  AND u.user_id NOT IN (SELECT pseudonym FROM erasures)
+ORDER BY u.created_at, u.user_id LIMIT $limit OFFSET $offset
+
+-- name: admins_but
+SELECT count(*) FROM users WHERE is_admin AND user_id <> $local
+
+-- name: select_invite
+SELECT code_hash, role, uses, uses_left, revoked, epoch_us(expires_at), created_by, epoch_us(created_at)
+FROM invite_codes WHERE code_hash = $key
+
+-- name: insert_invite_codes
+INSERT INTO invite_codes (code_hash, role, uses, uses_left, revoked, expires_at, created_by, created_at)
+SELECT unnest($code_hash::VARCHAR[]), unnest($role::VARCHAR[]), unnest($uses::BIGINT[]), unnest($uses_left::BIGINT[]),
+       unnest($revoked::BOOLEAN[]), unnest($expires_at::TIMESTAMPTZ[]), unnest($created_by::VARCHAR[]),
+       unnest($created_at::TIMESTAMPTZ[])
+
+-- name: update_invite_codes
+UPDATE invite_codes SET uses_left = s.uses_left, revoked = s.revoked
+FROM (SELECT unnest($code_hash::VARCHAR[]) AS code_hash, unnest($uses_left::BIGINT[]) AS uses_left,
+             unnest($revoked::BOOLEAN[]) AS revoked) s
+WHERE invite_codes.code_hash = s.code_hash
+
+-- name: insert_invite_uses
+INSERT INTO invite_uses (code_hash, user_id, used_at)
+SELECT unnest($code_hash::VARCHAR[]), unnest($user_id::VARCHAR[]), unnest($used_at::TIMESTAMPTZ[])
+
+-- name: select_invite_use
+SELECT user_id FROM invite_uses WHERE code_hash || '/' || user_id = $key
+
+-- name: invites
+SELECT i.code_hash, i.role, i.uses, i.uses_left, i.revoked, epoch_us(i.expires_at), i.created_by,
+       epoch_us(i.created_at), list(u.user_id ORDER BY u.used_at, u.user_id) FILTER (u.user_id IS NOT NULL)
+FROM invite_codes i LEFT JOIN invite_uses u ON u.code_hash = i.code_hash
+GROUP BY ALL ORDER BY epoch_us(i.created_at) DESC, i.code_hash
+
+-- name: invites_named
+SELECT code_hash FROM invite_codes WHERE starts_with(code_hash, $invite_id)
+
+-- name: wrong_attempts
+SELECT guard, address, epoch_us(made_at) FROM wrong_attempts WHERE user_id = $key ORDER BY made_at DESC LIMIT 20
+
+-- name: insert_wrong_attempts
+INSERT INTO wrong_attempts (user_id, guard, address, made_at)
+SELECT unnest($user_id::VARCHAR[]), unnest($guard::VARCHAR[]), unnest($address::VARCHAR[]),
+       unnest($made_at::TIMESTAMPTZ[])
+
+-- name: drop_wrong_attempts
+DELETE FROM wrong_attempts WHERE made_at < $before
+
+-- name: revoke_login
+INSERT INTO revoked_logins (login, user_id, expires_at) VALUES ($login, $user_id, $expires_at) ON CONFLICT DO NOTHING
+
+-- name: drop_revoked_logins
+DELETE FROM revoked_logins WHERE expires_at < $before
+
+-- name: identity_of_login
+SELECT u.is_admin, u.role, u.user_id, a.profile, a.authorized, a.banned
+FROM users u JOIN user_accounts a ON a.user_id = u.user_id
+WHERE u.user_id = $user_id AND a.telegram_key = $telegram_key AND a.logins = $generation
+  AND NOT EXISTS (SELECT 1 FROM revoked_logins r WHERE r.login = $login)
+  AND NOT EXISTS (SELECT 1 FROM erasures e WHERE e.user_id = u.user_id)
+
+-- name: add_login_link
+INSERT INTO login_links (link_sha256, user_id, expires_at) VALUES ($link_sha256, $user_id, $expires_at)
+ON CONFLICT DO NOTHING
+
+-- name: select_login_link
+SELECT user_id, epoch_us(expires_at), used_at IS NOT NULL FROM login_links WHERE link_sha256 = $key
+
+-- name: use_login_link
+UPDATE login_links SET used_at = $used_at WHERE link_sha256 = $link_sha256
+
+-- name: drop_login_links
+DELETE FROM login_links WHERE expires_at < $before
+
+-- name: insert_audit_log
+INSERT INTO audit_log (entry, actor, action, target, details, address, made_at)
+SELECT unnest($entry::VARCHAR[]), unnest($actor::VARCHAR[]), unnest($action::VARCHAR[]), unnest($target::VARCHAR[]),
+       unnest($details::VARCHAR[]), unnest($address::VARCHAR[]), unnest($made_at::TIMESTAMPTZ[])
+
+-- name: audit
+SELECT entry, actor, action, target, details, address, epoch_us(made_at) FROM audit_log
+ORDER BY made_at DESC, rowid DESC LIMIT $limit OFFSET $offset
+
 -- name: select_grant
 SELECT identity_sha256 FROM grants WHERE identity_sha256 = $key
 
@@ -234,9 +346,11 @@ WHERE revoked_at IS NULL AND (token_sha256 = $token OR (length($token) = 12 AND 
 -- A task's token is good only while its run is open.
 -- name: identity_of_token
 SELECT coalesce(u.is_admin, false), coalesce(u.role, 'DEMO'), t.user_id, t.kind, t.run, t.project, t.models,
-       t.budget_ucredits, t.requests_per_minute, epoch_us(t.expires_at)
+       t.budget_ucredits, t.requests_per_minute, epoch_us(t.expires_at), a.profile, coalesce(a.authorized, false),
+       coalesce(a.banned, false)
 FROM tokens t
 LEFT JOIN users u ON u.user_id = t.user_id
+LEFT JOIN user_accounts a ON a.user_id = t.user_id
 LEFT JOIN runs r ON r.run = t.run
 LEFT JOIN run_ends e ON e.run = t.run
 WHERE t.token_sha256 = $token_sha256
@@ -820,6 +934,30 @@ WHERE user_id = $user
 -- Nobody has a bonus from somebody who is not there any more.
 -- name: erase_inviter
 UPDATE users SET invited_by = NULL WHERE invited_by = $user
+
+-- name: erase_user_account
+DELETE FROM user_accounts WHERE user_id = $user
+
+-- name: erase_invites
+UPDATE invite_codes SET created_by = $pseudonym WHERE created_by = $user
+
+-- name: erase_invite_uses
+UPDATE invite_uses SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_wrong_attempts
+DELETE FROM wrong_attempts WHERE user_id = $user
+
+-- name: erase_revoked_logins
+DELETE FROM revoked_logins WHERE user_id = $user
+
+-- name: erase_login_links
+DELETE FROM login_links WHERE user_id = $user
+
+-- name: erase_audit
+UPDATE audit_log SET actor = CASE WHEN actor = $user THEN $pseudonym ELSE actor END,
+                     target = CASE WHEN target = $user THEN $pseudonym ELSE target END,
+                     address = CASE WHEN actor = $user THEN '' ELSE address END
+WHERE actor = $user OR target = $user
 
 -- name: erase_tokens
 DELETE FROM tokens WHERE user_id = $user

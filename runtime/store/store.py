@@ -52,6 +52,7 @@ class Store:
             referral_ucredits=settings.referral_bonus * UCREDITS_PER_CREDIT,
             more_credits=more_credits(settings.payments_enabled),
             clock=clock,
+            account_rules=settings.account_rules(secrets),
         )
         self.erasing = Erasing(self._database, self._blobs, self.books, clock)
         self.purging = ProjectPurging(self._database, self._blobs, clock)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from runtime.accounts.roles import Standing, effective_role
+from runtime.accounts.rules import NO_RULES, AccountRules
 from runtime.entity.journal import BeginRun
 from runtime.errors import (
     AccountStoppedError,
@@ -73,6 +75,7 @@ from runtime.ledger.port import (
 from runtime.ledger.records import CHARGED, INTERRUPTED
 from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_token, identity_of
 from runtime.ledger.wallets import check_amount, check_reason
+from runtime.testing.memory_accounts import MemoryAccounts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,7 +119,7 @@ class _Booked:
     """When its escrow was opened."""
 
 
-class MemoryLedger:
+class MemoryLedger(MemoryAccounts):
     """Implements `runtime.ledger.port.Ledger` in one process, for tests. Nothing of it is on any disk."""
 
     def __init__(
@@ -127,7 +130,9 @@ class MemoryLedger:
         *,
         caps: Caps = NO_CAPS,
         referral_ucredits: int = 0,
+        account_rules: AccountRules = NO_RULES,
     ) -> None:
+        super().__init__(account_rules)
         self._tariff = tariff
         self._caps = caps
         self._referral_ucredits = referral_ucredits
@@ -518,8 +523,11 @@ class MemoryLedger:
             return None
         if token.kind == "task" and (token.run not in self._runs or token.run in self._ended):
             return None
-        role, is_admin = self._roles.get(token.user, "DEMO"), self._admins.get(token.user, False)
-        return identity_of(token, role=role, is_admin=is_admin)
+        standing = Standing(role=self._roles.get(token.user, "DEMO"), is_admin=self._admins.get(token.user, False))
+        role = effective_role(standing, self._clock())
+        identity = identity_of(token, role=role, is_admin=standing.is_admin)
+        row = self._standing_of(token.user)
+        return replace(identity, refusal=self._refusal(token.user), authorized=row.authorized)
 
     async def replace_keys(self, keys: Sequence[SealedKey]) -> None:
         for place, key in self._keys.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runtime.accounts.rules import NO_RULES, AccountRules
 from runtime.ledger.books import Books
 from runtime.ledger.caps import NO_CAPS, Caps
 from runtime.ledger.money import Tariff
@@ -31,7 +32,9 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(kind: str, folder: Path, caps: Caps = NO_CAPS) -> AsyncIterator[World]:
+async def a_world(
+    kind: str, folder: Path, caps: Caps = NO_CAPS, rules: AccountRules = NO_RULES
+) -> AsyncIterator[World]:
     """A ledger without a user. What it was told adds up when it is given back."""
     made: World
 
@@ -39,16 +42,18 @@ async def a_world(kind: str, folder: Path, caps: Caps = NO_CAPS) -> AsyncIterato
         return made.now
 
     if kind == "memory":
-        made = World(MemoryLedger(TARIFF, GRANT, clock, caps=caps, referral_ucredits=BONUS))
+        made = World(MemoryLedger(TARIFF, GRANT, clock, caps=caps, referral_ucredits=BONUS, account_rules=rules))
     else:
-        made = await on_disk(folder, clock, caps)
+        made = await on_disk(folder, clock, caps, rules)
     yield made
     assert await made.ledger.mismatches() == []
     if made.database is not None:
         await asyncio.to_thread(made.database.close)
 
 
-async def on_disk(folder: Path, clock: Callable[[], datetime], caps: Caps = NO_CAPS) -> World:
+async def on_disk(
+    folder: Path, clock: Callable[[], datetime], caps: Caps = NO_CAPS, rules: AccountRules = NO_RULES
+) -> World:
     """Whoever asks closes its database."""
     database = Database(folder, bytes(range(32)))
     await asyncio.to_thread(database.open)
@@ -62,5 +67,6 @@ async def on_disk(folder: Path, clock: Callable[[], datetime], caps: Caps = NO_C
         referral_ucredits=BONUS,
         clock=clock,
         recall_wait_s=0.0,
+        account_rules=rules,
     )
     return World(books, database=database)
