@@ -1,22 +1,25 @@
 """A person's side: which projects are theirs, and whether they may start another."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from runtime.catalogue.catalogue import canonical_provider
-from runtime.catalogue.endpoints import no_provider
+from runtime.catalogue.endpoints import MORE_SERVICES, no_provider, services
 from runtime.config import Settings
 from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord, Journal
 from runtime.entity.port import Entities
-from runtime.errors import BadInputError, ConflictError, QuarantinedError, UnavailableError
+from runtime.errors import BadInputError, ConflictError, InvalidValueError, QuarantinedError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, name_of, new_project_id, project_entity
 from runtime.ledger.port import Ledger
 from runtime.payments.products import more_credits
-from runtime.policy.admission import check_active, check_wallet
+from runtime.policy.admission import check_active, check_new_today, check_wallet
+from runtime.policy.rates import Rates
 from runtime.project.messages import (
     ForgetProject,
     OpenProject,
@@ -28,9 +31,21 @@ from runtime.project.messages import (
 )
 from runtime.project.project import Begin
 from runtime.project.workshop import Implementers
+from runtime.session.messages import (
+    LANGUAGES,
+    MODES,
+    Admit,
+    ChangeSettings,
+    DescribeSession,
+    SessionView,
+    conversation_of,
+)
 
 HAND_OVER_RETRY_S = 2.0
 PURGE_DAYS = (1, 365)
+SETTINGS = ("language", "default_mode", "provider")
+NO_PROVIDER = ("", "auto", "reset", "default")
+"""Ways to say that the provider is chosen for the user. Source: spec/assistant.md §19.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +60,8 @@ class Order:
     project: ProjectId
     message: OpenProject
     begun: bool = False
+    day: str = ""
+    """UTC, in ISO 8601; empty for one from before days were counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +72,16 @@ class SessionState:
     """Chosen by the user; None: as the installation says."""
     has_forgotten: bool = False
     """Events before the last snapshot hold words that were to be erased."""
+    language: str = ""
+    default_mode: str = "auto"
+    provider: str = ""
 
 
 class UserSession(Entity[SessionState]):
     """Decides, one message at a time, so two requests at once cannot both be the one project that is allowed."""
 
     kind = "user"
+    read_only = (Admit, DescribeSession)
 
     def __init__(
         self,
@@ -70,7 +91,11 @@ class UserSession(Entity[SessionState]):
         journal: Journal,
         entities: Entities,
         implementers: Implementers,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._now = now
+        self._rates = Rates(settings, clock)
         self._user = UserId(name_of(entity))
         self._settings = settings
         self._ledger = ledger
@@ -84,13 +109,16 @@ class UserSession(Entity[SessionState]):
     def fold(self, state: SessionState, event: EventRecord) -> SessionState:
         match event.type:
             case "session.project_ordered":
-                order = Order(project=ProjectId(event.data["project"]), message=OpenProject(**event.data["order"]))
+                message = OpenProject(**event.data["order"])
+                order = Order(project=ProjectId(event.data["project"]), message=message, day=_day(event.at))
                 return replace(state, orders={**state.orders, order.message.key: order})
             case "session.project_begun":
                 key = event.data["order_key"]
                 return replace(state, orders={**state.orders, key: replace(state.orders[key], begun=True)})
             case "session.purge_period":
                 return replace(state, purge_days=event.data["days"])
+            case "session.settings":
+                return replace(state, **event.data)
             case "session.project_forgotten":
                 orders = {key: _without_words(order, event.data["project"]) for key, order in state.orders.items()}
                 return replace(state, orders=orders, has_forgotten=True)
@@ -98,7 +126,7 @@ class UserSession(Entity[SessionState]):
                 return state
 
     def head(self, state: SessionState) -> Mapping[str, Any]:
-        return {"projects": len(state.orders), "purge_days": state.purge_days}
+        return {"projects": len(state.orders), "purge_days": state.purge_days, **_chosen(state)}
 
     def lets_go(self, state: SessionState) -> bool:
         return state.has_forgotten
@@ -108,6 +136,7 @@ class UserSession(Entity[SessionState]):
             "orders": [asdict(order) for order in state.orders.values()],
             "purge_days": state.purge_days,
             "has_forgotten": state.has_forgotten,
+            **_chosen(state),
         }
 
     def thaw(self, data: Mapping[str, Any]) -> SessionState:
@@ -116,6 +145,7 @@ class UserSession(Entity[SessionState]):
             orders={order.message.key: order for order in orders},
             purge_days=data.get("purge_days"),
             has_forgotten=data.get("has_forgotten", False),
+            **{name: data[name] for name in SETTINGS if name in data},
         )
 
     def is_open(self, state: SessionState) -> bool:
@@ -126,7 +156,15 @@ class UserSession(Entity[SessionState]):
             if not order.begun:
                 self.activation.spawn(self._hand_over(order), "hand over")
 
-    async def receive(self, message: Any) -> ProjectView | int:
+    async def receive(self, message: Any) -> ProjectView | SessionView | int | None:
+        if isinstance(message, Admit):
+            if self._user != LOCAL_ADMIN:
+                self._rates.admit(message.kind, message.role)
+            return None
+        if isinstance(message, DescribeSession):
+            return await self._view()
+        if isinstance(message, ChangeSettings):
+            return await self._change_settings(message)
         if isinstance(message, ToppedUp):
             return await self._resume_paused()
         if isinstance(message, SetPurgePeriod):
@@ -158,6 +196,37 @@ class UserSession(Entity[SessionState]):
         except UnavailableError:
             self.activation.spawn(self._hand_over(order), "hand over")
             raise
+
+    async def _view(self) -> SessionView:
+        heads = await self._journal.heads("project", self._user)
+        open_heads = [head for head in heads if not Status(head.data["status"]).terminal]
+        newest = open_heads[0] if open_heads else None
+        return SessionView(
+            user=self._user,
+            **_chosen(self.state),
+            conversation=conversation_of(Status(newest.data["status"]) if newest else None),
+            project=ProjectId(name_of(newest.entity)) if newest else None,
+            purge_days=self.state.purge_days,
+        )
+
+    async def _change_settings(self, message: ChangeSettings) -> SessionView:
+        asked = {name: getattr(message, name) for name in SETTINGS if getattr(message, name) is not None}
+        chosen = {name: self._checked(name, value.strip().lower()) for name, value in asked.items()}
+        if chosen:
+            await self.activation.emit("session.settings", message.key, chosen)
+        return await self._view()
+
+    def _checked(self, name: str, value: str) -> str:
+        """Raises InvalidValueError."""
+        match name:
+            case "language":
+                return _one_of(name, value, ("", *LANGUAGES))
+            case "default_mode":
+                return _one_of(name, value, MODES)
+            case _:
+                provider = "" if value in NO_PROVIDER else canonical_provider(value)
+                known = services({MORE_SERVICES: self._settings.openai_compatible_json})
+                return _one_of(name, provider, ("", *known))
 
     async def _resume_paused(self) -> int:
         """How many go on."""
@@ -210,7 +279,11 @@ class UserSession(Entity[SessionState]):
         heads = await self._journal.heads("project", self._user)
         active = sum(not Status(head.data["status"]).terminal for head in heads)
         active += sum(not order.begun for order in self.state.orders.values())
-        check_active(active, self._settings.max_active_projects_per_user, is_admin=self._user == LOCAL_ADMIN)
+        is_admin = self._user == LOCAL_ADMIN
+        check_active(active, self._settings.max_active_projects_per_user, is_admin=is_admin)
+        today = _day(self._now())
+        ordered = sum(order.day == today for order in self.state.orders.values())
+        check_new_today(ordered, self._settings.max_new_projects_per_day, self._now(), is_admin=is_admin)
         balance = await self._ledger.balance(self._user)
         more = more_credits(self._settings.payments_enabled)
         check_wallet(balance, self._settings.min_credits_to_start, more)
@@ -219,6 +292,21 @@ class UserSession(Entity[SessionState]):
             if not await self._ledger.keys(provider):
                 raise no_provider(provider)
         await self._implementers.probe()
+
+
+def _chosen(state: SessionState) -> dict[str, str]:
+    return {"language": state.language, "default_mode": state.default_mode, "provider": state.provider}
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        told = ", ".join(each or "nothing" for each in allowed)
+        raise InvalidValueError(f"{name} cannot be {value[:40]!r}.", f"It is one of: {told}.")
+    return value
+
+
+def _day(at: datetime) -> str:
+    return at.astimezone(UTC).date().isoformat()
 
 
 def _without_words(order: Order, project: str) -> Order:
