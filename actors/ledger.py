@@ -48,6 +48,7 @@ from runtime.ledger.port import (
     OrderRefund,
     Papers,
     Payment,
+    PaymentLine,
     Person,
     Purchase,
     Receipt,
@@ -57,7 +58,12 @@ from runtime.ledger.port import (
     Settlement,
     Spending,
     Spent,
+    StarPayment,
+    StarsCheckout,
+    StarsPayment,
+    StarsRefund,
     StoppedAccount,
+    Subscription,
     TokenRow,
     UserCall,
 )
@@ -81,6 +87,7 @@ POOL_S_MAX = 3.0
 BALANCES_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
 ERASE_EVERY_S = 10.0
+SUBSCRIPTIONS_EVERY_S = 3_600.0
 LOOK_RESTS = 50
 """So many times what it took rests what only looks: a fiftieth of a core at most."""
 NODE_WITH_THE_DISK = "node:__internal_head__"
@@ -170,6 +177,7 @@ class LedgerActor:
                         (lambda: self._watch_alerts(store), ALERTS_EVERY_S, LOOK_RESTS),
                         (store.books.reconcile, RECONCILE_EVERY_S, LOOK_RESTS),
                         (store.erase_due, ERASE_EVERY_S, LOOK_RESTS),
+                        (store.books.note_subscriptions, SUBSCRIPTIONS_EVERY_S, LOOK_RESTS),
                     )
                 ]
             return self._store
@@ -334,6 +342,27 @@ class LedgerHandle(AccountsHandle):
 
     async def fail_order(self, order: OrderId, provider: str) -> Order:
         return await self._ask(Ledger.fail_order, order, provider)
+
+    async def check_checkout(self, checkout: StarsCheckout) -> None:
+        await self._ask(Ledger.check_checkout, checkout)
+
+    async def fulfil(self, payment: StarsPayment) -> StarPayment:
+        return await self._ask(Ledger.fulfil, payment)
+
+    async def refund_stars(self, charge_id: str, reason: str, made_by: UserId) -> StarsRefund:
+        return await self._ask(Ledger.refund_stars, charge_id, reason, made_by)
+
+    async def untold_star_refunds(self) -> Sequence[StarsRefund]:
+        return await self._ask(Ledger.untold_star_refunds)
+
+    async def star_refund_told(self, charge_id: str) -> None:
+        await self._ask(Ledger.star_refund_told, charge_id)
+
+    async def payments_of(self, user: UserId) -> Sequence[PaymentLine]:
+        return await self._ask(Ledger.payments_of, user)
+
+    async def subscription(self, user: UserId) -> Subscription | None:
+        return await self._ask(Ledger.subscription, user)
 
     async def refund_call(self, refund: CallRefund) -> int:
         return await self._ask(Ledger.refund_call, refund)

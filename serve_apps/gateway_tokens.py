@@ -57,7 +57,7 @@ class Tokens:
         sha256 = token_hash(token)
         clock_s = self._clock()
         bearer = self._known.get(sha256)
-        if bearer is None or clock_s >= bearer.asked_s + KNOWN_S_MAX:
+        if bearer is None or clock_s >= bearer.asked_s + KNOWN_S_MAX or self._has_lost_role(bearer.identity):
             bearer = None
             if clock_s >= self._unknown.get(sha256, -UNKNOWN_S_MAX) + UNKNOWN_S_MAX:
                 bearer = await asyncio.shield(self._ask(sha256))
@@ -116,6 +116,9 @@ class Tokens:
 
     def _has_expired(self, identity: Identity) -> bool:
         return identity.expires_at is not None and identity.expires_at <= self._now()
+
+    def _has_lost_role(self, identity: Identity) -> bool:
+        return identity.role_until is not None and identity.role_until <= self._now()
 
 
 def not_authenticated() -> NotAuthenticatedError:

@@ -17,7 +17,6 @@ from runtime.accounts.port import (
     NewInvite,
     TelegramIdentity,
 )
-from runtime.accounts.roles import Standing, effective_role
 from runtime.accounts.rules import AccountRules
 from runtime.errors import ConflictError, MasterbuilderError
 from runtime.ids import UserId
@@ -28,6 +27,8 @@ from runtime.ledger.person_book import PersonBook
 from runtime.ledger.port import Balance, Identity
 from runtime.ledger.postings import balance_of, wallet
 from runtime.ledger.records import User, at_us
+from runtime.ledger.roles import effective_role, is_running
+from runtime.ledger.subscriptions import subscribed_until
 from runtime.store.transaction import Kind, Transaction
 
 LINKS: Kind[tuple[UserId, datetime, bool]] = Kind(
@@ -119,15 +120,19 @@ class AccountBook(PersonBook):
             "generation": login.generation,
             "login": login.id,
         }
-        for is_admin, role, user, profile, authorized, banned in await self._rows("identity_of_login", asked):
+        now = self._clock()
+        for is_admin, role, user, profile, authorized, banned, until_us in await self._rows("identity_of_login", asked):
+            until = at_us(until_us) if until_us is not None else None
+            effective = effective_role(role, until, now)
             return Identity(
                 user=user,
                 is_admin=is_admin,
                 kind="user",
-                role=effective_role(Standing(role=role, is_admin=is_admin), self._clock()),
+                role=effective,
+                role_until=until if effective != role else None,
                 expires_at=login.expires_at,
                 refusal=self._refusal(user, profile, banned),
-                authorized=authorized,
+                authorized=authorized or is_running(until, now),
                 login=login,
             )
         return None
@@ -185,7 +190,11 @@ class AccountBook(PersonBook):
         if known is None:
             raise ConflictError(f"{user} is not there any more.")
         return accounts.account_from(
-            known, tx.get(ACCOUNTS, user) or accounts.blank(user), self._database.seal, self._clock()
+            known,
+            tx.get(ACCOUNTS, user) or accounts.blank(user),
+            self._database.seal,
+            subscribed_until(tx, user),
+            self._clock(),
         )
 
     async def _guarded(self, user: UserId, act: Callable[[Transaction], MasterbuilderError | None]) -> Account:
@@ -212,9 +221,9 @@ class AccountBook(PersonBook):
                     banned=banned, logins=logins,
                 ),
                 seal,
+                at_us(until_us) if until_us is not None else None,
                 now,
             )
-            for name, is_admin, role, key, profile, authorized, verified, banned, logins in await self._rows(
-                "account_lines", asked
-            )
+            for name, is_admin, role, key, profile, authorized, verified, banned, logins, until_us
+            in await self._rows("account_lines", asked)
         ]  # fmt: skip

@@ -25,7 +25,7 @@ from runtime.accounts.port import (
     NewInvite,
     TelegramIdentity,
 )
-from runtime.accounts.roles import Role, Standing, effective_role, higher
+from runtime.accounts.roles import Role, higher
 from runtime.accounts.rules import AccountRules, same_code
 from runtime.errors import (
     BadInputError,
@@ -38,6 +38,7 @@ from runtime.errors import (
 from runtime.ids import LOCAL_ADMIN, UserId
 from runtime.ledger.caps import USERS, check_not_erased
 from runtime.ledger.records import User, at_us
+from runtime.ledger.roles import effective_role, is_running
 from runtime.ledger.wallets import known_user
 from runtime.store.seal import Seal
 from runtime.store.transaction import Kind, Transaction, first_as
@@ -168,7 +169,7 @@ def open_profile(profile: bytes | None, user: UserId, seal: Seal) -> TelegramIde
     return TelegramIdentity(**json.loads(seal.open(profile, _subject(user)))) if profile else None
 
 
-def account_from(user: User, row: AccountRow, seal: Seal, now: datetime) -> Account:
+def account_from(user: User, row: AccountRow, seal: Seal, subscribed_until: datetime | None, now: datetime) -> Account:
     known = open_profile(row.profile, user.user_id, seal)
     return Account(
         user=user.user_id,
@@ -177,8 +178,8 @@ def account_from(user: User, row: AccountRow, seal: Seal, now: datetime) -> Acco
         first_name=known.first_name if known else "",
         last_name=known.last_name if known else "",
         language_code=known.language_code if known else "",
-        role=effective_role(Standing(role=user.role, is_admin=user.is_admin), now),
-        authorized=row.authorized,
+        role=effective_role(user.role, subscribed_until, now),
+        authorized=row.authorized or is_running(subscribed_until, now),
         verified=row.verified,
         banned=row.banned,
         logins=row.logins,

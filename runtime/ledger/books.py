@@ -38,6 +38,7 @@ from runtime.ledger.port import (
 from runtime.ledger.recall import Recall
 from runtime.ledger.receipt import receipt_of
 from runtime.ledger.records import Stop, at_us, call_of
+from runtime.ledger.star_book import StarBook
 from runtime.ledger.token_book import TokenBook
 from runtime.ledger.tokens import check_token
 from runtime.store.blobs import Blobs
@@ -52,7 +53,7 @@ ESCROW_SILENT_S = 60.0
 """Escrows of a process that says nothing for so long are ended. Processes give theirs up much earlier by themselves."""
 
 
-class Books(AccountBook, KeyBook, ModelBook, OrderBook, TokenBook):
+class Books(AccountBook, KeyBook, ModelBook, OrderBook, StarBook, TokenBook):
     """Implements `runtime.ledger.port.Ledger`. The rules are in `postings`; here they meet the database."""
 
     def __init__(
@@ -66,11 +67,12 @@ class Books(AccountBook, KeyBook, ModelBook, OrderBook, TokenBook):
         caps: Caps = NO_CAPS,
         referral_ucredits: int = 0,
         more_credits: str = ASK_THE_OPERATOR,
+        payments_enabled: bool = True,
         clock: Callable[[], datetime] = utc_now,
         recall_wait_s: float = recall.WAIT_S,
         account_rules: AccountRules = NO_RULES,
     ) -> None:
-        rules = Rules(tariff=tariff, caps=caps, more_credits=more_credits)
+        rules = Rules(tariff=tariff, caps=caps, more_credits=more_credits, payments_enabled=payments_enabled)
         super().__init__(database, clock, rules, referral_ucredits)
         self._blobs = blobs
         self._initial_free_ucredits = initial_free_ucredits

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple
 
-from runtime.accounts.roles import Standing, effective_role
 from runtime.errors import AccountStoppedError, CeilingReachedError, ConflictError, DailyCapError, MasterbuilderError
 from runtime.ids import UserId
 from runtime.ledger.money import Tariff, credits_exact
 from runtime.ledger.port import CapScope, Payer, Role
 from runtime.ledger.records import ERASED, Budget, Stop, User
+from runtime.ledger.roles import effective_role
+from runtime.ledger.subscriptions import subscribed_until
 from runtime.store.transaction import Kind, Transaction, first_as
 
 BUDGETS = Kind(name="budget", query="select_budget", read=first_as(Budget), remembers_absence=True)
@@ -53,6 +54,8 @@ class Rules:
     caps: Caps = NO_CAPS
     more_credits: str = ASK_THE_OPERATOR
     """What somebody can do who needs more."""
+    payments_enabled: bool = True
+    """Whether anything is sold."""
 
 
 class Bound(NamedTuple):
@@ -99,6 +102,12 @@ def cap_of(caps: Caps, scope: CapScope, provider: str, role: Role | None) -> int
 def user_cap(caps: Caps, role: Role | None) -> int | None:
     """Source: spec/assistant.md §4.3: an ADMIN has none, and what DEMO may do is counted in calls."""
     return caps.user_ucredits if role == "FULL_ACCESS" else None
+
+
+def role_of(tx: Transaction, user: UserId, now: datetime) -> Role | None:
+    """None for a user nobody registered."""
+    known = tx.get(USERS, user)
+    return effective_role(known.role, subscribed_until(tx, user), now) if known is not None else None
 
 
 def refusal(
@@ -182,8 +191,7 @@ def _bounds(tx: Transaction, payer: Payer, caps: Caps, now: datetime) -> list[Bo
         budget = budget_of(tx, subject)
         if (ceiling := budget.ceiling_ucredits) is not None:
             found.append(Bound(subject, ceiling, ceiling - budget.committed_ucredits))
-    user = tx.get(USERS, payer.user)
-    role = effective_role(Standing(role=user.role, is_admin=user.is_admin), now) if user is not None else None
+    role = role_of(tx, payer.user, now)
     for scope, subject in day_subjects(payer, now).items():
         cap = cap_of(caps, scope, payer.provider, role)
         if cap is not None:

@@ -106,6 +106,7 @@ def made_of(asked: NewOrder, now: datetime) -> Order:
         amount_minor=asked.amount_minor,
         currency=asked.currency,
         paid_pusd=asked.paid_pusd,
+        days=asked.days,
         state="pending",
         external_id=None,
         created_at=now,
@@ -123,6 +124,7 @@ def purchase_of(order: Order, external_id: str) -> Purchase:
         paid_pusd=order.paid_pusd,
         currency=order.currency,
         amount_minor=order.amount_minor,
+        days=order.days,
     )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from runtime.ids import CallId, ProjectId, UserId
-from runtime.ledger import escrows, orders, persons
+from runtime.ledger import escrows, orders, persons, roles, stars
 from runtime.ledger.persons import Erasure
 from runtime.ledger.port import (
     Bought,
@@ -40,17 +40,19 @@ class PersonBook(WalletBook):
     _recall: Recall
 
     async def person(self, user: UserId) -> Person | None:
-        for name, is_admin, role, email, registered_us, asked_us in await self._rows(
+        for name, is_admin, role, email, registered_us, asked_us, until_us in await self._rows(
             "select_person", {"user_id": user}
         ):
+            until, now = at_us(until_us) if until_us is not None else None, self._clock()
             opened = self._database.seal.open(email, persons.email_subject(name)).decode() if email else ""
             return Person(
                 user=name,
                 is_admin=is_admin,
-                role=role,
+                role=roles.effective_role(role, until, now),
                 email=opened,
                 registered_at=at_us(registered_us),
                 erasure_asked_at=at_us(asked_us) if asked_us is not None else None,
+                subscription=roles.subscription(until, now),
             )
         return None
 
@@ -64,6 +66,7 @@ class PersonBook(WalletBook):
             orders=[orders.order_of(row) for row in await self._rows("orders_of_user", asked)],
             purchases=[_bought(*row) for row in await self._rows("all_purchases_of_user", asked)],
             notices=await self._notices("all_notices", user),
+            stars=[stars.star_payment_of(row) for row in await self._rows("star_payments_of_user", asked)],
             ratings=[self._rating(*row) for row in await self._rows("feedback_of_user", asked)],
         )
 
@@ -145,7 +148,7 @@ class PersonBook(WalletBook):
 
 def _bought(
     provider: str, external_id: str, user: UserId, product: str, ucredits: int, paid_pusd: int, currency: str,
-    amount_minor: int, made_us: int, repaid: int | None,
+    amount_minor: int, days: int, made_us: int, repaid: int | None,
 ) -> Bought:  # fmt: skip
     made = Purchase(
         provider=provider,
@@ -156,5 +159,6 @@ def _bought(
         paid_pusd=paid_pusd,
         currency=currency,
         amount_minor=amount_minor,
+        days=days,
     )
     return Bought(purchase=made, at=at_us(made_us), repaid_ucredits=repaid)

@@ -76,7 +76,9 @@ ERASURES: Kind[Erasure] = Kind(
 _STATEMENTS = (
     "erase_accounts", "erase_transfers", "erase_referral", "erase_runs", "erase_call_holds", "erase_escrows",
     "erase_reasons_of_repayments", "erase_purchases", "erase_payment_orders", "erase_adjustments",
-    "erase_makers_of_adjustments", "erase_call_refunds", "erase_makers_of_call_refunds", "erase_stops", "erase_alerts",
+    "erase_makers_of_adjustments", "erase_call_refunds", "erase_makers_of_call_refunds",
+    "erase_reasons_of_star_refunds", "erase_makers_of_star_refunds", "erase_star_payments", "erase_periods",
+    "erase_subscription_events", "erase_stops", "erase_alerts",
     "erase_project_statuses", "erase_project_feedback", "erase_purge_log", "erase_user", "erase_inviter",
     "erase_user_account", "erase_invites", "erase_invite_uses", "erase_wrong_attempts", "erase_revoked_logins",
     "erase_login_links", "erase_audit",

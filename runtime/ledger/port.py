@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, NewType, Protocol
 
 from runtime.accounts import roles
@@ -16,6 +16,8 @@ TaskType = Literal[
 ]  # fmt: skip
 CallState = Literal["held", "metered", "settled", "lost"]
 Role = roles.Role
+Tier = Literal["FULL_ACCESS"]
+"""What can be subscribed to. Source: spec/assistant.md §15."""
 TokenKind = Literal["user", "project", "task"]
 CapScope = Literal["user", "platform", "provider"]
 OrderId = NewType("OrderId", str)
@@ -134,6 +136,8 @@ class Purchase:
     currency: str
     amount_minor: int
     """As the payer saw it, in the currency's smallest unit."""
+    days: int = 0
+    """Of a subscription."""
 
     @property
     def id(self) -> str:
@@ -166,6 +170,8 @@ class NewOrder:
     """In the currency's smallest unit."""
     currency: str
     paid_pusd: int
+    days: int = 0
+    """Of a subscription."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +184,7 @@ class Order:
     amount_minor: int
     currency: str
     paid_pusd: int
+    days: int = 0
     state: OrderState
     external_id: str | None
     """The payment that completed it."""
@@ -209,6 +216,104 @@ class OrderRefund:
     amount_minor: int
     currency: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarsCheckout:
+    """What somebody is about to pay with Telegram's Stars: asked before anything is taken.
+
+    `product` is what `runtime.payments.stars.product_named` reads in the invoice's payload.
+    """
+
+    user: UserId
+    product: str
+    stars: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarsPayment:
+    """That Telegram took Stars. `telegram_charge_id` is the payment's name for ever."""
+
+    telegram_charge_id: str
+    provider_charge_id: str
+    """May be empty."""
+    user: UserId
+    product: str
+    """As in `StarsCheckout`."""
+    stars: int
+    currency: str
+    at: datetime
+    """When it was taken, as Telegram says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarsRefund:
+    """That Stars go back to their payer. What they bought is taken back already, as far as it was still there.
+
+    Until `told_at` is there Telegram may not have heard of it: whoever can, asks it by `refundStarPayment` of this user
+    and charge, and then says so with `star_refund_told`. Telegram refuses a second refund of a charge, so asking again
+    is safe.
+    """
+
+    telegram_charge_id: str
+    user: UserId
+    stars: int
+    taken_ucredits: int
+    taken: timedelta
+    """Of the subscription."""
+    reason: str
+    made_by: UserId
+    made_at: datetime
+    told_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarPayment:
+    """A payment with Stars as the ledger has it. One that `failed` was taken and gave nothing: `failure` says why, the
+    operator is alerted, and `refund_stars` gives it back."""
+
+    paid: StarsPayment
+    ucredits: int
+    days: int
+    failure: str
+    booked_at: datetime
+    refund: StarsRefund | None = None
+
+    @property
+    def status(self) -> OrderState:
+        if self.refund is not None:
+            return "refunded"
+        return "failed" if self.failure else "completed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentLine:
+    """A payment or an order, as its payer sees it."""
+
+    provider: str
+    external_id: str | None
+    """The provider's name for the payment; None while nothing was paid."""
+    product: str
+    ucredits: int
+    days: int
+    amount_minor: int
+    currency: str
+    status: OrderState
+    failure: str
+    """Why a payment that was taken gave nothing; else empty."""
+    at: datetime
+    expires_at: datetime | None
+    """When the days that it bought end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """It is over from `expires_at` on; `is_running` is of the moment when it was asked for."""
+
+    tier: Tier
+    expires_at: datetime
+    is_running: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,6 +490,8 @@ class Identity:
     """May chat. An ADMIN may without."""
     login: Login | None = None
     """Where it is a login and no token of the ledger's own."""
+    role_until: datetime | None = None
+    """When the role ends by itself; None where it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -483,7 +590,8 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """`kind`: `low_balance`, once for each time the balance falls below LOW_CREDIT_THRESHOLD."""
+    """`kind`: `low_balance`, once for each time the balance falls below LOW_CREDIT_THRESHOLD; `subscription_ending`,
+    three days before its end, and `subscription_ended`, once each."""
 
     kind: str
     text: str
@@ -508,6 +616,13 @@ class Person:
     """Empty where there is none."""
     registered_at: datetime
     erasure_asked_at: datetime | None = None
+    subscription: Subscription | None = None
+    """The last one, also when it is over."""
+
+    @property
+    def subscription_tier(self) -> Tier | None:
+        """None unless one runs."""
+        return self.subscription.tier if self.subscription is not None and self.subscription.is_running else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -547,11 +662,12 @@ class Rating:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Papers:
-    """Orders, purchases and ratings, oldest first, and every notice, newest first."""
+    """Orders, purchases, payments with Stars and ratings, oldest first, and every notice, newest first."""
 
     orders: Sequence[Order]
     purchases: Sequence[Bought]
     notices: Sequence[Notice]
+    stars: Sequence[StarPayment] = ()
     ratings: Sequence[Rating] = ()
 
 
@@ -603,6 +719,34 @@ class Ledger(Accounts, Protocol):
 
     async def fail_order(self, order: OrderId, provider: str) -> Order:
         """That it was not paid. One that was stays as it is; a failed one may still be paid. Raises NotFoundError."""
+
+    async def check_checkout(self, checkout: StarsCheckout) -> None:
+        """Whether this may be paid: asked before Telegram takes anything. Changes nothing, and answers at once.
+
+        Raises NotFoundError, BadInputError, ForbiddenError or ConflictError, whose message may be shown to the payer.
+        """
+
+    async def fulfil(self, payment: StarsPayment) -> StarPayment:
+        """Books purchase, credits and days in one transaction, once for ever by charge id: a repeat answers the payment
+        as it stands. What was paid without being what the product costs, or by nobody we know, is booked as `failed`:
+        look at its `status`. Also while payments are off, for it was taken. Raises BadInputError for what cannot be
+        Telegram's, ConflictError when the charge id comes back with other figures; nothing is booked then."""
+
+    async def refund_stars(self, charge_id: str, reason: str, made_by: UserId) -> StarsRefund:
+        """Takes back credits, as far as they are free, and days that are left; once for ever. It is first booked here,
+        then told to Telegram, then `star_refund_told`. Raises NotFoundError, BadInputError."""
+
+    async def untold_star_refunds(self) -> Sequence[StarsRefund]:
+        """Those that Telegram is still to be asked for, oldest first."""
+
+    async def star_refund_told(self, charge_id: str) -> None:
+        """That Telegram gave the Stars back. Again, it changes nothing."""
+
+    async def payments_of(self, user: UserId) -> Sequence[PaymentLine]:
+        """Every payment and order, newest first; the last two hundred."""
+
+    async def subscription(self, user: UserId) -> Subscription | None:
+        """The last one, also when it is over; None where there never was one."""
 
     async def refund_call(self, refund: CallRefund) -> int:
         """Gives back what a call was charged, once for ever; how much. Raises NotFoundError for what was never."""

@@ -293,6 +293,33 @@ class RepaymentRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StarPaymentRow:
+    """A payment that Telegram took; with a `failure` it bought nothing."""
+
+    charge_id: str
+    provider_charge_id: str
+    user: UserId
+    product: str
+    stars: int
+    currency: str
+    ucredits: int
+    days: int
+    failure: str
+    paid_at: datetime
+    booked_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarRefundRow:
+    charge_id: str
+    taken_ucredits: int
+    taken_us: int
+    reason: str
+    made_by: UserId
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdjustmentRow:
     adjustment: str
     user: UserId

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from runtime.accounts.roles import Standing, effective_role
 from runtime.ids import ProjectId, RunId, UserId
 from runtime.ledger.book import Book
 from runtime.ledger.port import Identity, NewToken, TokenKind, TokenRow, TokenTerms
 from runtime.ledger.records import at_us
+from runtime.ledger.roles import is_running
 from runtime.ledger.tokens import TOKEN_ID_DIGITS, identity_of
 from runtime.store.transaction import Transaction
 
@@ -25,9 +25,11 @@ class TokenBook(Book):
         return [self._row(*row) for row in await self._rows("list_tokens", {"user_id": user})]
 
     async def authenticate(self, token_sha256: str) -> Identity | None:
-        values = {"token_sha256": token_sha256, "at_time": self._clock()}
+        now = self._clock()
+        values = {"token_sha256": token_sha256, "at_time": now}
         for (
-            is_admin, role, user, kind, run, project, models, budget, rate, expires_us, profile, authorized, banned,
+            is_admin, role, user, kind, run, project, models, budget, rate, expires_us, until_us, profile, authorized,
+            banned,
         ) in await self._rows("identity_of_token", values):  # fmt: skip
             token = NewToken(
                 token_sha256=token_sha256,
@@ -39,9 +41,9 @@ class TokenBook(Book):
                 terms=_terms(models, budget, rate),
                 expires_at=_at(expires_us),
             )
-            role = effective_role(Standing(role=role, is_admin=is_admin), self._clock())
-            identity = identity_of(token, role=role, is_admin=is_admin)
-            return replace(identity, refusal=self._refusal(user, profile, banned), authorized=authorized)
+            identity = identity_of(token, role=role, is_admin=is_admin, subscription_until=_at(until_us), now=now)
+            may_chat = authorized or is_running(_at(until_us), now)
+            return replace(identity, refusal=self._refusal(user, profile, banned), authorized=may_chat)
         return None
 
     def _add_token(self, tx: Transaction, token: NewToken) -> bool:

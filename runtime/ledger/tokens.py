@@ -1,7 +1,10 @@
 """What a token must be, and whom it speaks for."""
 
+from datetime import datetime
+
 from runtime.errors import BadInputError
 from runtime.ledger.port import Identity, NewToken, Role, TokenTerms
+from runtime.ledger.roles import effective_role
 
 TOKEN_ID_DIGITS = 12
 
@@ -21,16 +24,21 @@ def check_token(token: NewToken) -> None:
         raise BadInputError("A token allows at least one request per minute.")
 
 
-def identity_of(token: NewToken, *, role: Role, is_admin: bool) -> Identity:
-    """A token with terms was made to be given away: it administers nothing, even if it is an administrator's."""
+def identity_of(
+    token: NewToken, *, role: Role, is_admin: bool, subscription_until: datetime | None, now: datetime
+) -> Identity:
+    """A token with terms was made to be given away: it administers nothing, even if it is an administrator's. `role` is
+    the one that is stored."""
+    effective = effective_role(role, subscription_until, now)
     return Identity(
         user=token.user,
         is_admin=is_admin and token.kind == "user" and token.terms == TokenTerms(),
         kind=token.kind,
         run=token.run,
-        role=role,
+        role=effective,
         project=token.project,
         token_sha256=token.token_sha256,
         terms=token.terms,
         expires_at=token.expires_at,
+        role_until=subscription_until if effective != role else None,
     )

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from runtime.accounts.roles import Standing, effective_role
 from runtime.ids import UserId
-from runtime.ledger import caps, wallets
+from runtime.ledger import caps, roles, wallets
 from runtime.ledger.book import Book
 from runtime.ledger.caps import Rules
 from runtime.ledger.money import credits_text
@@ -19,6 +18,7 @@ from runtime.ledger.port import (
     Repayment,
     Role,
     Spending,
+    Subscription,
 )
 from runtime.ledger.records import at_us
 from runtime.store.database import Database
@@ -63,10 +63,8 @@ class WalletBook(Book):
     async def spending(self, user: UserId) -> Spending:
         spent = await self._rows("select_day", {"key": caps.spent_on(user, self._clock())})
         known = await self._rows("select_user", {"key": user})
-        cap = None
-        for _, is_admin, role, *_ in known:
-            standing = Standing(role=role, is_admin=is_admin)
-            cap = caps.user_cap(self._rules.caps, effective_role(standing, self._clock()))
+        role = roles.effective_role(known[0][2], await self._subscribed_until(user), self._clock()) if known else None
+        cap = caps.user_cap(self._rules.caps, role)
         return Spending(spent_ucredits=spent[0][0], cap_ucredits=cap)
 
     async def notices(self, user: UserId) -> Sequence[Notice]:
@@ -99,6 +97,14 @@ class WalletBook(Book):
             return told
 
         return await self._database.write(act)
+
+    async def subscription(self, user: UserId) -> Subscription | None:
+        return roles.subscription(await self._subscribed_until(user), self._clock())
+
+    async def _subscribed_until(self, user: UserId) -> datetime | None:
+        for (until_us,) in await self._rows("select_subscription", {"user_id": user}):
+            return at_us(until_us)
+        return None
 
     async def _notices(self, query: str, user: UserId) -> list[Notice]:
         return [

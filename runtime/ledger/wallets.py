@@ -16,6 +16,7 @@ from datetime import datetime
 
 from runtime.errors import BadInputError, ConflictError, NotEnoughCreditsError, NotFoundError
 from runtime.ids import UserId
+from runtime.ledger import subscriptions
 from runtime.ledger.caps import USERS, check_not_erased
 from runtime.ledger.money import credits_exact
 from runtime.ledger.port import Adjustment, Balance, CallRefund, Purchase, Repayment, Role
@@ -143,7 +144,8 @@ def book_adjustment(tx: Transaction, row: AdjustmentRow) -> None:
 
 
 def purchase(tx: Transaction, made: Purchase, referral_ucredits: int, now: datetime) -> bool:
-    """Credits a confirmed payment, once for ever by provider and external id; False when it was credited before.
+    """Credits a confirmed payment, and extends the subscription by its days, once for ever by provider and external id;
+    False when it was credited before.
 
     The inviter's bonus goes with the first of a user. Raises NotFoundError, ConflictError when the payment comes back
     with other figures, BadInputError.
@@ -153,7 +155,7 @@ def purchase(tx: Transaction, made: Purchase, referral_ucredits: int, now: datet
         raise BadInputError("What was paid is not a possible amount.")
     user = known_user(tx, made.user)
     if known := tx.committed("select_purchase", {"key": made.id}):
-        if known[0] != (made.user, made.product, made.ucredits, made.paid_pusd):
+        if known[0] != (made.user, made.product, made.ucredits, made.paid_pusd, made.days):
             raise ConflictError(
                 f"The payment {made.external_id} of {made.provider} was credited with other figures.",
                 "Look at it in the provider's console.",
@@ -178,6 +180,8 @@ def purchase(tx: Transaction, made: Purchase, referral_ucredits: int, now: datet
     subject = f"purchase/{made.id}"
     post(tx, "credit", SALES, wallet(made.user), made.ucredits, "purchase", subject, now, user=made.user)
     post(tx, "usd", f"payments:{made.provider}", INCOME, made.paid_pusd, "income", subject, now, user=made.user)
+    if made.days:
+        subscriptions.extend(tx, made.user, made.id, made.days, now)
     if is_first and user.invited_by is not None and tx.get(USERS, user.invited_by) is not None:
         inviter = user.invited_by
         post(
@@ -188,7 +192,8 @@ def purchase(tx: Transaction, made: Purchase, referral_ucredits: int, now: datet
 
 
 def repay(tx: Transaction, asked: Repayment, now: datetime) -> int:
-    """Takes a purchase's credits back, as far as they are free; how many. The money goes back whole. Twice is once.
+    """Takes a purchase's credits back, as far as they are free; how many. Days that are left of it go too, and the
+    money goes back whole. Twice is once.
 
     Raises NotFoundError.
     """
@@ -198,7 +203,7 @@ def repay(tx: Transaction, asked: Repayment, now: datetime) -> int:
         raise NotFoundError(f"There is no payment {asked.external_id} of {asked.provider}.")
     if repaid := tx.committed("select_repayment", {"key": asked.purchase_id}):
         return int(repaid[0][0])
-    user, _, ucredits, paid_pusd = known[0]
+    user, _, ucredits, paid_pusd, _ = known[0]
     taken: int = min(ucredits, balance_of(tx, wallet(user)))
     tx.insert(
         "repayments",
@@ -207,6 +212,7 @@ def repay(tx: Transaction, asked: Repayment, now: datetime) -> int:
     subject = f"purchase/{asked.purchase_id}"
     post(tx, "credit", wallet(user), SALES, taken, "repayment", subject, now, user=user)
     post(tx, "usd", INCOME, f"payments:{asked.provider}", paid_pusd, "repaid", subject, now, user=user)
+    subscriptions.shorten(tx, user, asked.purchase_id, now)
     return taken
 
 

@@ -13,10 +13,14 @@ Currency = Literal["USD", "XTR"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
+    """`usd_cents` is what it is booked as in the profit report, however it is paid."""
+
     id: str
     credits: int
     usd_cents: int
     stars: int
+    days: int = 0
+    """Of the role FULL_ACCESS; 0 for credits alone."""
 
     @property
     def ucredits(self) -> int:
@@ -41,6 +45,7 @@ class Product:
 PRODUCTS: Mapping[str, Product] = {
     product.id: product
     for product in (
+        Product(id="full_access_monthly", credits=1_000, usd_cents=1_000, stars=500, days=30),
         Product(id="credits_100", credits=100, usd_cents=100, stars=50),
         Product(id="credits_500", credits=500, usd_cents=400, stars=200),
         Product(id="credits_1000", credits=1_000, usd_cents=700, stars=350),

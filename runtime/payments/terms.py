@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runtime.errors import BadInputError
+from runtime.payments import stars
 from runtime.validation import problems
 
 PROVIDERS_MAX = 20
@@ -59,6 +60,8 @@ def parse_providers(text: str) -> Sequence[ProviderTerms]:
     ids = [terms.id for terms in found]
     if len(set(ids)) < len(ids):
         raise _not_providers("an id is given twice")
+    if stars.PROVIDER in ids:
+        raise _not_providers(f"{stars.PROVIDER} is the id of payments with Telegram's Stars")
     return found
 
 

@@ -234,8 +234,8 @@ WHERE user_accounts.user_id = s.user_id
 
 -- name: account_lines
 SELECT u.user_id, u.is_admin, u.role, a.telegram_key, a.profile, coalesce(a.authorized, false),
-       coalesce(a.verified, false), coalesce(a.banned, false), coalesce(a.logins, 0)
-FROM users u LEFT JOIN user_accounts a ON a.user_id = u.user_id
+       coalesce(a.verified, false), coalesce(a.banned, false), coalesce(a.logins, 0), epoch_us(s.expires_at)
+FROM users u LEFT JOIN user_accounts a ON a.user_id = u.user_id LEFT JOIN subscriptions s ON s.user_id = u.user_id
 WHERE ($user_id::VARCHAR IS NULL OR u.user_id = $user_id)
   AND (NOT $admins OR (u.is_admin AND a.telegram_key IS NOT NULL AND NOT a.banned))
   AND u.user_id NOT IN (SELECT pseudonym FROM erasures)
@@ -294,8 +294,9 @@ INSERT INTO revoked_logins (login, user_id, expires_at) VALUES ($login, $user_id
 DELETE FROM revoked_logins WHERE expires_at < $before
 
 -- name: identity_of_login
-SELECT u.is_admin, u.role, u.user_id, a.profile, a.authorized, a.banned
+SELECT u.is_admin, u.role, u.user_id, a.profile, a.authorized, a.banned, epoch_us(s.expires_at)
 FROM users u JOIN user_accounts a ON a.user_id = u.user_id
+LEFT JOIN subscriptions s ON s.user_id = u.user_id
 WHERE u.user_id = $user_id AND a.telegram_key = $telegram_key AND a.logins = $generation
   AND NOT EXISTS (SELECT 1 FROM revoked_logins r WHERE r.login = $login)
   AND NOT EXISTS (SELECT 1 FROM erasures e WHERE e.user_id = u.user_id)
@@ -346,10 +347,11 @@ WHERE revoked_at IS NULL AND (token_sha256 = $token OR (length($token) = 12 AND 
 -- A task's token is good only while its run is open.
 -- name: identity_of_token
 SELECT coalesce(u.is_admin, false), coalesce(u.role, 'DEMO'), t.user_id, t.kind, t.run, t.project, t.models,
-       t.budget_ucredits, t.requests_per_minute, epoch_us(t.expires_at), a.profile, coalesce(a.authorized, false),
-       coalesce(a.banned, false)
+       t.budget_ucredits, t.requests_per_minute, epoch_us(t.expires_at), epoch_us(s.expires_at), a.profile,
+       coalesce(a.authorized, false), coalesce(a.banned, false)
 FROM tokens t
 LEFT JOIN users u ON u.user_id = t.user_id
+LEFT JOIN subscriptions s ON s.user_id = t.user_id
 LEFT JOIN user_accounts a ON a.user_id = t.user_id
 LEFT JOIN runs r ON r.run = t.run
 LEFT JOIN run_ends e ON e.run = t.run
@@ -658,7 +660,8 @@ SELECT unnest($call::VARCHAR[]), unnest($escrow::VARCHAR[]), unnest($batch::VARC
 -- Wallets ------------------------------------------------------------------------------------------------------
 
 -- name: select_purchase
-SELECT user_id, product, ucredits::HUGEINT, paid_pusd::HUGEINT FROM purchases WHERE purchase = $key
+SELECT p.user_id, p.product, p.ucredits::HUGEINT, p.paid_pusd::HUGEINT, coalesce(s.days, 0)
+FROM purchases p LEFT JOIN subscription_periods s ON s.purchase = p.purchase WHERE p.purchase = $key
 
 -- name: purchases_of_user
 SELECT purchase FROM purchases WHERE user_id = $user_id LIMIT 1
@@ -672,7 +675,7 @@ SELECT unnest($purchase::VARCHAR[]), unnest($provider::VARCHAR[]), unnest($exter
        unnest($made_at::TIMESTAMPTZ[])
 
 -- name: select_order
-SELECT order_id, user_id, provider, product, ucredits::HUGEINT, amount_minor, currency, paid_pusd::HUGEINT, state,
+SELECT order_id, user_id, provider, product, ucredits::HUGEINT, amount_minor, currency, paid_pusd::HUGEINT, days, state,
        external_id, epoch_us(created_at), epoch_us(completed_at)
 FROM payment_orders WHERE order_id = $key
 
@@ -680,11 +683,12 @@ FROM payment_orders WHERE order_id = $key
 SELECT count(*) FROM payment_orders WHERE user_id = $user_id AND created_at > $since
 
 -- name: insert_payment_orders
-INSERT INTO payment_orders (order_id, user_id, provider, product, ucredits, amount_minor, currency, paid_pusd, state,
-                            external_id, created_at, completed_at)
+INSERT INTO payment_orders (order_id, user_id, provider, product, ucredits, amount_minor, currency, paid_pusd, days,
+                            state, external_id, created_at, completed_at)
 SELECT unnest($id::VARCHAR[]), unnest($user::VARCHAR[]), unnest($provider::VARCHAR[]), unnest($product::VARCHAR[]),
        unnest($ucredits::DECIMAL(38, 0)[]), unnest($amount_minor::BIGINT[]), unnest($currency::VARCHAR[]),
-       unnest($paid_pusd::DECIMAL(38, 0)[]), unnest($state::VARCHAR[]), unnest($external_id::VARCHAR[]),
+       unnest($paid_pusd::DECIMAL(38, 0)[]), unnest($days::BIGINT[]), unnest($state::VARCHAR[]),
+       unnest($external_id::VARCHAR[]),
        unnest($created_at::TIMESTAMPTZ[]), unnest($completed_at::TIMESTAMPTZ[])
 
 -- name: update_payment_orders
@@ -700,6 +704,90 @@ SELECT taken_ucredits::HUGEINT FROM repayments WHERE purchase = $key
 INSERT INTO repayments (purchase, taken_ucredits, reason, made_at)
 SELECT unnest($purchase::VARCHAR[]), unnest($taken_ucredits::DECIMAL(38, 0)[]), unnest($reason::VARCHAR[]),
        unnest($made_at::TIMESTAMPTZ[])
+
+-- name: select_periods
+SELECT purchase, user_id, days, epoch_us(starts_at), epoch_us(ends_at) FROM subscription_periods
+WHERE user_id = $key ORDER BY starts_at, ends_at, purchase
+
+-- name: insert_subscription_periods
+INSERT INTO subscription_periods (purchase, user_id, days, starts_at, ends_at)
+SELECT unnest($purchase::VARCHAR[]), unnest($user::VARCHAR[]), unnest($days::BIGINT[]),
+       unnest($starts_at::TIMESTAMPTZ[]), unnest($ends_at::TIMESTAMPTZ[])
+
+-- name: update_subscription_periods
+UPDATE subscription_periods SET starts_at = s.starts_at, ends_at = s.ends_at
+FROM (SELECT unnest($purchase::VARCHAR[]) AS purchase, unnest($starts_at::TIMESTAMPTZ[]) AS starts_at,
+             unnest($ends_at::TIMESTAMPTZ[]) AS ends_at) s
+WHERE subscription_periods.purchase = s.purchase
+
+-- name: select_subscription
+SELECT epoch_us(expires_at) FROM subscriptions WHERE user_id = $user_id
+
+-- Whose subscription has ended, or ends soon, and who was not told that. Who is more than DEMO without it loses nothing.
+-- name: subscription_ends
+SELECT s.user_id, epoch_us(s.expires_at), s.expires_at <= $now AS has_ended
+FROM subscriptions s
+JOIN users u ON u.user_id = s.user_id AND u.role = 'DEMO'
+ANTI JOIN subscription_events e
+       ON e.user_id = s.user_id AND e.expires_at = s.expires_at
+      AND e.event = CASE WHEN s.expires_at <= $now THEN 'ended' ELSE 'ending' END
+WHERE s.expires_at <= $soon
+  AND NOT EXISTS (SELECT 1 FROM erasures g WHERE g.user_id = s.user_id OR g.pseudonym = s.user_id)
+ORDER BY s.expires_at, s.user_id LIMIT 1000
+
+-- name: add_subscription_event
+INSERT INTO subscription_events (user_id, expires_at, event, made_at)
+VALUES ($user_id, $expires_at, $event, $made_at)
+
+-- name: select_star_payment
+SELECT p.charge_id, p.provider_charge_id, p.user_id, p.product, p.stars, p.currency, epoch_us(p.paid_at),
+       p.ucredits::HUGEINT, p.days, p.failure, epoch_us(p.booked_at), r.taken_ucredits::HUGEINT, r.taken_us, r.reason,
+       r.made_by, epoch_us(r.made_at), epoch_us(r.told_at)
+FROM star_payments p LEFT JOIN star_refunds r ON r.charge_id = p.charge_id WHERE p.charge_id = $key
+
+-- name: star_payments_of_user
+SELECT p.charge_id, p.provider_charge_id, p.user_id, p.product, p.stars, p.currency, epoch_us(p.paid_at),
+       p.ucredits::HUGEINT, p.days, p.failure, epoch_us(p.booked_at), r.taken_ucredits::HUGEINT, r.taken_us, r.reason,
+       r.made_by, epoch_us(r.made_at), epoch_us(r.told_at)
+FROM star_payments p LEFT JOIN star_refunds r ON r.charge_id = p.charge_id WHERE p.user_id = $user_id
+ORDER BY p.booked_at, p.charge_id
+
+-- name: untold_star_refunds
+SELECT p.charge_id, p.provider_charge_id, p.user_id, p.product, p.stars, p.currency, epoch_us(p.paid_at),
+       p.ucredits::HUGEINT, p.days, p.failure, epoch_us(p.booked_at), r.taken_ucredits::HUGEINT, r.taken_us, r.reason,
+       r.made_by, epoch_us(r.made_at), epoch_us(r.told_at)
+FROM star_refunds r JOIN star_payments p ON p.charge_id = r.charge_id WHERE r.told_at IS NULL
+ORDER BY r.made_at, r.charge_id
+
+-- name: insert_star_payments
+INSERT INTO star_payments (charge_id, provider_charge_id, user_id, product, stars, currency, ucredits, days, failure,
+                           paid_at, booked_at)
+SELECT unnest($charge_id::VARCHAR[]), unnest($provider_charge_id::VARCHAR[]), unnest($user::VARCHAR[]),
+       unnest($product::VARCHAR[]), unnest($stars::BIGINT[]), unnest($currency::VARCHAR[]),
+       unnest($ucredits::DECIMAL(38, 0)[]), unnest($days::BIGINT[]), unnest($failure::VARCHAR[]),
+       unnest($paid_at::TIMESTAMPTZ[]), unnest($booked_at::TIMESTAMPTZ[])
+
+-- name: insert_star_refunds
+INSERT INTO star_refunds (charge_id, taken_ucredits, taken_us, reason, made_by, made_at)
+SELECT unnest($charge_id::VARCHAR[]), unnest($taken_ucredits::DECIMAL(38, 0)[]), unnest($taken_us::BIGINT[]),
+       unnest($reason::VARCHAR[]), unnest($made_by::VARCHAR[]), unnest($made_at::TIMESTAMPTZ[])
+
+-- name: mark_star_refund_told
+UPDATE star_refunds SET told_at = $told_at WHERE charge_id = $charge_id AND told_at IS NULL
+
+-- What a payer sees: payments with Stars, and orders at the other providers.
+-- name: payments_of_user
+SELECT * FROM (
+    SELECT 'telegram' AS provider, v.telegram_payment_charge_id AS external_id, v.product_id, p.ucredits::HUGEINT,
+           p.days, p.stars, v.currency, v.status, p.failure, epoch_us(v.created_at) AS at_us, epoch_us(v.expires_at)
+    FROM payments v JOIN star_payments p ON p.charge_id = v.telegram_payment_charge_id WHERE p.user_id = $user_id
+    UNION ALL
+    SELECT o.provider, o.external_id, o.product, o.ucredits::HUGEINT, o.days, o.amount_minor, o.currency, o.state, '',
+           epoch_us(o.created_at), epoch_us(s.ends_at)
+    FROM payment_orders o LEFT JOIN subscription_periods s ON s.purchase = o.provider || '/' || o.external_id
+    WHERE o.user_id = $user_id
+)
+ORDER BY at_us DESC, external_id LIMIT 200
 
 -- name: select_adjustment
 SELECT user_id, amount_ucredits::HUGEINT, reason FROM adjustments WHERE adjustment = $key
@@ -785,6 +873,8 @@ UNION SELECT user_id FROM purchases WHERE 'purchase/' || purchase || '/purchase'
 UNION SELECT user_id FROM adjustments WHERE 'adjustment/' || adjustment || '/adjustment' = $subject
 UNION SELECT user_id FROM tokens WHERE 'token:' || token_sha256 = $subject
 UNION SELECT user_id FROM payment_orders WHERE order_id = $subject
+UNION SELECT user_id FROM star_payments WHERE charge_id = $subject
+UNION SELECT user_id FROM subscription_periods WHERE purchase = $subject
 LIMIT 1
 
 -- name: stops
@@ -793,8 +883,9 @@ SELECT user_id, reason, epoch_us(since) FROM stops WHERE lifted_at IS NULL ORDER
 -- Persons ------------------------------------------------------------------------------------------------------
 
 -- name: select_person
-SELECT u.user_id, u.is_admin, u.role, u.email, epoch_us(u.created_at), epoch_us(e.asked_at)
-FROM users u LEFT JOIN erasures e ON e.user_id = u.user_id WHERE u.user_id = $user_id
+SELECT u.user_id, u.is_admin, u.role, u.email, epoch_us(u.created_at), epoch_us(e.asked_at), epoch_us(s.expires_at)
+FROM users u LEFT JOIN erasures e ON e.user_id = u.user_id LEFT JOIN subscriptions s ON s.user_id = u.user_id
+WHERE u.user_id = $user_id
 
 -- name: set_email
 UPDATE users SET email = $email WHERE user_id = $user_id
@@ -809,14 +900,15 @@ FROM calls WHERE user_id = $user_id AND call > $after
 ORDER BY call LIMIT $limit
 
 -- name: orders_of_user
-SELECT order_id, user_id, provider, product, ucredits::HUGEINT, amount_minor, currency, paid_pusd::HUGEINT, state,
+SELECT order_id, user_id, provider, product, ucredits::HUGEINT, amount_minor, currency, paid_pusd::HUGEINT, days, state,
        external_id, epoch_us(created_at), epoch_us(completed_at)
 FROM payment_orders WHERE user_id = $user_id ORDER BY created_at, order_id
 
 -- name: all_purchases_of_user
 SELECT p.provider, p.external_id, p.user_id, p.product, p.ucredits::HUGEINT, p.paid_pusd::HUGEINT, p.currency,
-       p.amount_minor, epoch_us(p.made_at), r.taken_ucredits::HUGEINT
+       p.amount_minor, coalesce(s.days, 0), epoch_us(p.made_at), r.taken_ucredits::HUGEINT
 FROM purchases p LEFT JOIN repayments r ON r.purchase = p.purchase
+LEFT JOIN subscription_periods s ON s.purchase = p.purchase
 WHERE p.user_id = $user_id ORDER BY p.made_at, p.purchase
 
 -- name: all_notices
@@ -909,6 +1001,25 @@ UPDATE call_refunds SET user_id = $pseudonym, reason = '(erased)' WHERE user_id 
 
 -- name: erase_makers_of_call_refunds
 UPDATE call_refunds SET made_by = $pseudonym WHERE made_by = $user
+
+-- name: erase_reasons_of_star_refunds
+UPDATE star_refunds SET reason = '(erased)' WHERE charge_id IN (SELECT charge_id FROM star_payments WHERE user_id = $user)
+
+-- name: erase_makers_of_star_refunds
+UPDATE star_refunds SET made_by = $pseudonym WHERE made_by = $user
+
+-- What was paid for nothing that we sell may hold words of whoever made the invoice.
+-- name: erase_star_payments
+UPDATE star_payments
+SET user_id = $pseudonym, product = CASE WHEN failure <> '' THEN '(erased)' ELSE product END,
+    failure = CASE WHEN failure <> '' THEN '(erased)' ELSE '' END
+WHERE user_id = $user
+
+-- name: erase_periods
+UPDATE subscription_periods SET user_id = $pseudonym WHERE user_id = $user
+
+-- name: erase_subscription_events
+UPDATE subscription_events SET user_id = $pseudonym WHERE user_id = $user
 
 -- name: erase_stops
 UPDATE stops SET user_id = $pseudonym, reason = '(erased)' WHERE user_id = $user
@@ -1114,6 +1225,35 @@ UNION ALL
 SELECT o.order_id, 'is refunded, but nothing was repaid'
 FROM payment_orders o ANTI JOIN repayments r ON r.purchase = o.provider || '/' || o.external_id
 WHERE o.state = 'refunded'
+UNION ALL
+SELECT s.charge_id, 'is not booked as it was paid'
+FROM star_payments s
+LEFT JOIN purchases p ON p.purchase = 'telegram/' || s.charge_id
+LEFT JOIN subscription_periods d ON d.purchase = p.purchase
+WHERE s.failure = '' AND ((p.user_id, p.product, p.ucredits, p.currency, p.amount_minor, coalesce(d.days, 0))
+                          IS DISTINCT FROM (s.user_id, s.product, s.ucredits, s.currency, s.stars, s.days))
+   OR s.failure <> '' AND (s.ucredits <> 0 OR s.days <> 0)
+UNION ALL
+SELECT r.charge_id, 'is refunded, but was not repaid so'
+FROM star_refunds r
+LEFT JOIN star_payments s ON s.charge_id = r.charge_id
+LEFT JOIN repayments b ON b.purchase = 'telegram/' || r.charge_id
+WHERE s.charge_id IS NULL OR (s.failure = '' AND b.taken_ucredits IS DISTINCT FROM r.taken_ucredits)
+UNION ALL
+SELECT p.purchase, 'is a payment with Stars that is not there'
+FROM purchases p ANTI JOIN star_payments s ON 'telegram/' || s.charge_id = p.purchase WHERE p.provider = 'telegram'
+UNION ALL
+SELECT d.purchase, 'its days are not what was bought and paid back'
+FROM subscription_periods d
+LEFT JOIN purchases p ON p.purchase = d.purchase AND p.user_id = d.user_id
+LEFT JOIN repayments b ON b.purchase = d.purchase
+WHERE p.purchase IS NULL OR d.days <= 0 OR d.ends_at < d.starts_at
+   OR epoch_us(d.ends_at) - epoch_us(d.starts_at) > d.days * 86400000000
+   OR (b.purchase IS NULL AND epoch_us(d.ends_at) - epoch_us(d.starts_at) <> d.days * 86400000000)
+UNION ALL
+SELECT o.order_id, 'is completed, but its days are not there'
+FROM payment_orders o LEFT JOIN subscription_periods d ON d.purchase = o.provider || '/' || o.external_id
+WHERE o.state IN ('completed', 'refunded') AND o.days <> coalesce(d.days, 0)
 UNION ALL
 SELECT c.call, 'its escrow is not there' FROM escrow_calls c ANTI JOIN escrows e ON e.escrow = c.escrow
 UNION ALL

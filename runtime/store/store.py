@@ -51,6 +51,7 @@ class Store:
             caps=settings.caps,
             referral_ucredits=settings.referral_bonus * UCREDITS_PER_CREDIT,
             more_credits=more_credits(settings.payments_enabled),
+            payments_enabled=settings.payments_enabled,
             clock=clock,
             account_rules=settings.account_rules(secrets),
         )

@@ -18,7 +18,7 @@ from runtime.accounts.port import (
     NewInvite,
     TelegramIdentity,
 )
-from runtime.accounts.roles import Role, Standing, effective_role, higher
+from runtime.accounts.roles import Role, higher
 from runtime.accounts.rules import AccountRules, same_code
 from runtime.errors import ForbiddenError, MasterbuilderError
 from runtime.ids import LOCAL_ADMIN, UserId
@@ -33,6 +33,7 @@ from runtime.ledger.accounts import (
     wrong_code,
 )
 from runtime.ledger.port import Balance, Identity
+from runtime.ledger.roles import effective_role, is_running
 
 
 class MemoryAccounts(ABC):
@@ -207,6 +208,9 @@ class MemoryAccounts(ABC):
         user, expires_at = self._links.pop(link_sha256, (None, self._clock()))
         return self._seen(user) if user is not None and expires_at > self._clock() else None
 
+    def _subscribed_until(self, user: UserId) -> datetime | None:
+        raise NotImplementedError
+
     def _refusal(self, user: UserId) -> str:
         row = self._standing_of(user)
         return BANNED if row.banned else "Not on the list." if self._rules.is_refused(row.telegram_id) else ""
@@ -218,8 +222,9 @@ class MemoryAccounts(ABC):
         )  # fmt: skip
 
     def _seen(self, user: UserId) -> Account:
-        standing = Standing(role=self._roles[user], is_admin=self._admins[user])
-        return replace(self._standing_of(user), role=effective_role(standing, self._clock()))
+        row, ends_at, now = self._standing_of(user), self._subscribed_until(user), self._clock()
+        role = effective_role(self._roles[user], ends_at, now)
+        return replace(row, role=role, authorized=row.authorized or is_running(ends_at, now))
 
     def _as_now(self, invite: Invite) -> Invite:
         if invite.state != "revoked" and invite.expires_at is not None and invite.expires_at <= self._clock():

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runtime.accounts.roles import Standing, effective_role
 from runtime.accounts.rules import NO_RULES, AccountRules
 from runtime.entity.journal import BeginRun
 from runtime.errors import (
@@ -23,7 +22,7 @@ from runtime.errors import (
     NotFoundError,
 )
 from runtime.ids import LOCAL_ADMIN, BlobId, CallId, ProjectId, RunId, UserId
-from runtime.ledger import orders
+from runtime.ledger import orders, stars
 from runtime.ledger.caps import NO_CAPS, Caps, cap_of, day_subjects, spent_on, user_cap
 from runtime.ledger.escrows import SHARE, Charge, charge_of
 from runtime.ledger.money import Price, Tariff
@@ -57,6 +56,7 @@ from runtime.ledger.port import (
     Papers,
     Payer,
     Payment,
+    PaymentLine,
     Person,
     Purchase,
     Receipt,
@@ -68,13 +68,21 @@ from runtime.ledger.port import (
     Settlement,
     Spending,
     Spent,
+    StarPayment,
+    StarsCheckout,
+    StarsPayment,
+    StarsRefund,
     StoppedAccount,
+    Subscription,
     TokenRow,
     UserCall,
 )
 from runtime.ledger.records import CHARGED, INTERRUPTED
+from runtime.ledger.roles import effective_role, is_running, subscription
+from runtime.ledger.subscriptions import Periods, extended, shortened, until
 from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_token, identity_of
 from runtime.ledger.wallets import check_amount, check_reason
+from runtime.payments.stars import PROVIDER
 from runtime.testing.memory_accounts import MemoryAccounts
 
 
@@ -131,6 +139,7 @@ class MemoryLedger(MemoryAccounts):
         caps: Caps = NO_CAPS,
         referral_ucredits: int = 0,
         account_rules: AccountRules = NO_RULES,
+        payments_enabled: bool = True,
     ) -> None:
         super().__init__(account_rules)
         self._tariff = tariff
@@ -168,6 +177,9 @@ class MemoryLedger(MemoryAccounts):
         self._emails: dict[UserId, str] = {}
         self._bought_at: dict[str, datetime] = {}
         self._deletions: dict[UserId, Deletion] = {}
+        self._payments_enabled = payments_enabled
+        self._periods: dict[UserId, Periods] = {}
+        self._stars: dict[str, StarPayment] = {}
 
     async def open_wallet(self, user: UserId, is_admin: bool) -> Balance:
         self._check_not_erased(user)
@@ -213,6 +225,9 @@ class MemoryLedger(MemoryAccounts):
         self._bought_at[purchase.id] = self._clock()
         name = f"purchase/{purchase.id}/purchase"
         self._move(purchase.user, name, "purchase", purchase.ucredits, purchase.product, purchase.external_id)
+        if purchase.days:
+            before, now = self._periods.get(purchase.user, ()), self._clock()
+            self._periods[purchase.user] = extended(before, purchase.user, purchase.id, purchase.days, now)
         inviter = self._inviters.get(purchase.user)
         if is_first and inviter is not None and self._referral_ucredits:
             name = f"referral/{purchase.user}/referral"
@@ -229,6 +244,7 @@ class MemoryLedger(MemoryAccounts):
             if taken:
                 name = f"purchase/{made.id}/repayment"
                 self._move(made.user, name, "refund", -taken, repayment.reason, made.external_id)
+            self._periods[made.user] = shortened(self._periods.get(made.user, ()), made.id, self._clock())
         return self._repaid[repayment.purchase_id]
 
     async def open_order(self, order: NewOrder) -> Order:
@@ -272,6 +288,79 @@ class MemoryLedger(MemoryAccounts):
             self._orders[order] = replace(known, state="failed")
         return self._orders[order]
 
+    async def check_checkout(self, checkout: StarsCheckout) -> None:
+        if not self._payments_enabled:
+            raise stars.payments_are_off()
+        refusal = self._why_not_paid(checkout.product, checkout.stars, checkout.currency, checkout.user)
+        if refusal is not None:
+            raise refusal
+
+    async def fulfil(self, payment: StarsPayment) -> StarPayment:
+        stars.check_payment(payment)
+        charge_id = payment.telegram_charge_id
+        if charge_id in self._stars:
+            return stars.check_repeat(self._stars[charge_id], payment)
+        refusal = self._why_not_paid(payment.product, payment.stars, payment.currency, payment.user)
+        made = stars.booked(payment, refusal.message if refusal is not None else "", self._clock())
+        self._stars[charge_id] = made
+        if not made.failure:
+            await self.purchase(stars.purchase_of(made))
+        return made
+
+    async def refund_stars(self, charge_id: str, reason: str, made_by: UserId) -> StarsRefund:
+        check_reason(reason)
+        known = self._stars.get(charge_id)
+        if known is None:
+            raise stars.no_payment(charge_id)
+        if known.refund is None:
+            taken, before = 0, until(self._periods.get(known.paid.user, ()))
+            if not known.failure:
+                taken = await self.repay(Repayment(provider=PROVIDER, external_id=charge_id, reason=reason))
+            after = until(self._periods.get(known.paid.user, ()))
+            left = before - after if before is not None and after is not None else timedelta()
+            made = stars.refunded(known, reason, made_by, taken, left, self._clock())
+            known = self._stars[charge_id] = replace(known, refund=made)
+        assert known.refund is not None
+        return known.refund
+
+    async def untold_star_refunds(self) -> Sequence[StarsRefund]:
+        refunds = [payment.refund for payment in self._stars.values() if payment.refund is not None]
+        untold = [refund for refund in refunds if refund.told_at is None]
+        return sorted(untold, key=lambda refund: (refund.made_at, refund.telegram_charge_id))
+
+    async def star_refund_told(self, charge_id: str) -> None:
+        known = self._stars.get(charge_id)
+        if known is None or known.refund is None:
+            raise stars.no_refund(charge_id)
+        if known.refund.told_at is None:
+            self._stars[charge_id] = replace(known, refund=replace(known.refund, told_at=self._clock()))
+
+    async def payments_of(self, user: UserId) -> Sequence[PaymentLine]:
+        ends = {period.purchase: period.ends_at for period in self._periods.get(user, ())}
+        lines = [
+            PaymentLine(
+                provider=PROVIDER, external_id=charge_id, product=payment.paid.product, ucredits=payment.ucredits,
+                days=payment.days, amount_minor=payment.paid.stars, currency=payment.paid.currency,
+                status=payment.status, failure=payment.failure, at=payment.booked_at,
+                expires_at=ends.get(f"{PROVIDER}/{charge_id}"),
+            )
+            for charge_id, payment in self._stars.items()
+            if payment.paid.user == user
+        ]  # fmt: skip
+        lines += [
+            PaymentLine(
+                provider=order.provider, external_id=order.external_id, product=order.product, ucredits=order.ucredits,
+                days=order.days, amount_minor=order.amount_minor, currency=order.currency, status=order.state,
+                failure="", at=order.created_at, expires_at=ends.get(f"{order.provider}/{order.external_id}"),
+            )
+            for order in self._orders.values()
+            if order.user == user
+        ]  # fmt: skip
+        return sorted(lines, key=lambda line: (-line.at.timestamp(), line.external_id or ""))[:200]
+
+    async def subscription(self, user: UserId) -> Subscription | None:
+        return subscription(until(self._periods.get(user, ())), self._clock())
+
     async def refund_call(self, refund: CallRefund) -> int:
         if refund.call not in self._refunds:
             user, charge = self._charged(refund.call)
@@ -300,7 +389,7 @@ class MemoryLedger(MemoryAccounts):
         return mine[first : first + limit]
 
     async def spending(self, user: UserId) -> Spending:
-        cap = user_cap(self._caps, self._roles[user]) if user in self._roles else None
+        cap = user_cap(self._caps, self._role(user))
         return Spending(spent_ucredits=self._committed(spent_on(user, self._clock())), cap_ucredits=cap)
 
     async def notices(self, user: UserId) -> Sequence[Notice]:
@@ -320,10 +409,11 @@ class MemoryLedger(MemoryAccounts):
         return Person(
             user=user,
             is_admin=self._admins.get(user, False),
-            role=self._roles[user],
+            role=effective_role(self._roles[user], until(self._periods.get(user, ())), self._clock()),
             email=self._emails.get(user, ""),
             registered_at=self._registered[user],
             erasure_asked_at=asked.asked_at if asked else None,
+            subscription=await self.subscription(user),
         )
 
     async def set_email(self, user: UserId, email: str) -> None:
@@ -338,7 +428,8 @@ class MemoryLedger(MemoryAccounts):
             if each.user == user
         ]
         own = [order for order in self._orders.values() if order.user == user]
-        return Papers(orders=own, purchases=bought, notices=())
+        stars = [payment for payment in self._stars.values() if payment.paid.user == user]
+        return Papers(orders=own, purchases=bought, notices=(), stars=stars)
 
     async def calls_of(self, user: UserId, after: CallId | None, limit: int) -> Sequence[UserCall]:
         held = [UserCall(project=call.payer.project, row=self._row(call)) for call in self._calls.values()
@@ -523,11 +614,11 @@ class MemoryLedger(MemoryAccounts):
             return None
         if token.kind == "task" and (token.run not in self._runs or token.run in self._ended):
             return None
-        standing = Standing(role=self._roles.get(token.user, "DEMO"), is_admin=self._admins.get(token.user, False))
-        role = effective_role(standing, self._clock())
-        identity = identity_of(token, role=role, is_admin=standing.is_admin)
-        row = self._standing_of(token.user)
-        return replace(identity, refusal=self._refusal(token.user), authorized=row.authorized)
+        role, is_admin = self._roles.get(token.user, "DEMO"), self._admins.get(token.user, False)
+        ends_at = self._subscribed_until(token.user)
+        identity = identity_of(token, role=role, is_admin=is_admin, subscription_until=ends_at, now=self._clock())
+        may_chat = self._standing_of(token.user).authorized or is_running(ends_at, self._clock())
+        return replace(identity, refusal=self._refusal(token.user), authorized=may_chat)
 
     async def replace_keys(self, keys: Sequence[SealedKey]) -> None:
         for place, key in self._keys.items():
@@ -663,7 +754,7 @@ class MemoryLedger(MemoryAccounts):
         return max(0, min([self._balance(payer.user).free_ucredits, *left]))
 
     def _day_caps(self, payer: Payer, at: datetime) -> dict[str, int]:
-        role = self._roles.get(payer.user)
+        role = self._role(payer.user)
         found = {}
         for scope, subject in day_subjects(payer, at).items():
             cap = cap_of(self._caps, scope, payer.provider, role)
@@ -684,6 +775,21 @@ class MemoryLedger(MemoryAccounts):
         booked = [(booked.payer, booked.charge.charge_ucredits, booked.at) for booked in self._booked.values()]
         escrows = [(escrow.draw.payer, escrow.left_ucredits, escrow.at) for escrow in self._escrows.values()]
         return calls + booked + (escrows if with_escrows else [])
+
+    def _role(self, user: UserId) -> Role | None:
+        stored = self._roles.get(user)
+        return effective_role(stored, until(self._periods.get(user, ())), self._clock()) if stored else None
+
+    def _subscribed_until(self, user: UserId) -> datetime | None:
+        return until(self._periods.get(user, ()))
+
+    def _why_not_paid(self, product: str, amount: int, currency: str, user: UserId) -> MasterbuilderError | None:
+        refusal = stars.refusal_of(product, amount, currency)
+        if refusal is None and user not in self._roles:
+            return stars.unknown_payer()
+        if refusal is None and user in self._deletions:
+            return ConflictError("You asked to be erased here.")
+        return refusal
 
     def _check_known(self, user: UserId) -> None:
         if user not in self._roles:

@@ -32,6 +32,7 @@ from runtime.ledger.port import (
     Repayment,
     Return,
     Settlement,
+    StarsPayment,
     TokenTerms,
 )
 from runtime.ledger.records import PriceRow
@@ -80,6 +81,13 @@ def an_escrow_call(call: str) -> EscrowCall:
     return EscrowCall(escrow=EscrowId("e1"), hold=a_hold(call), meter=a_meter(call), held_at=NOON)
 
 
+def stars_payment(charge: str, stars: int = 500) -> StarsPayment:
+    return StarsPayment(
+        telegram_charge_id=charge, provider_charge_id="", user=USER, product="full_access_monthly", stars=stars,
+        currency="XTR", at=NOON,
+    )  # fmt: skip
+
+
 async def sql(store: Store, *statements: str) -> list[tuple[object, ...]]:
     """Past every rule, as an intruder or a bug would."""
     return await store.books._database.read(
@@ -118,6 +126,9 @@ async def a_busy_ledger(store: Store) -> None:
         )
     )  # fmt: skip
     await books.repay(Repayment(provider="shop", external_id="x1", reason="why"))
+    for charge, stars in (("kept", 500), ("back", 500), ("odd", 1)):
+        await books.fulfil(stars_payment(charge, stars))
+    await books.refund_stars("back", "why", USER)
     assert await store.books.mismatches() == []
 
 
@@ -224,6 +235,16 @@ async def test_notice__that_a_door_told_is_not_waiting_to_be_told_any_more(store
         ("DELETE FROM call_refunds", "settled"),
         ("UPDATE call_refunds SET amount_ucredits = 1", "settled"),
         ("DELETE FROM purchases", "purchase/shop/x1/purchase"),
+        ("DELETE FROM purchases", "kept"),
+        ("DELETE FROM star_payments WHERE charge_id = 'kept'", "telegram/kept"),
+        ("UPDATE star_payments SET stars = 501 WHERE charge_id = 'kept'", "kept"),
+        ("UPDATE star_payments SET ucredits = 1 WHERE charge_id = 'odd'", "odd"),
+        ("UPDATE star_refunds SET taken_ucredits = 1", "back"),
+        ("DELETE FROM repayments WHERE purchase = 'telegram/back'", "back"),
+        ("DELETE FROM subscription_periods WHERE purchase = 'telegram/kept'", "kept"),
+        ("UPDATE subscription_periods SET ends_at = ends_at + INTERVAL 1 SECOND", "telegram/kept"),
+        ("UPDATE subscription_periods SET ends_at = starts_at + INTERVAL 31 DAY", "telegram/back"),
+        ("UPDATE subscription_periods SET user_id = 'thief'", "telegram/kept"),
         ("UPDATE repayments SET taken_ucredits = 1", "purchase/shop/x1/repayment"),
         ("UPDATE adjustments SET amount_ucredits = 2 * amount_ucredits", "adjustment/a1/adjustment"),
         ("DELETE FROM transfers WHERE transfer_id = 'settled/refund'", "settled"),

@@ -23,14 +23,20 @@ TERMS = parse_providers(json.dumps([SHOP]))
 
 def test_products__cost_what_the_specification_says() -> None:
     """Source: spec/assistant.md §15."""
-    told = {each.id: (each.amount_minor("XTR"), each.ucredits // 10**6) for each in PRODUCTS.values()}
-    assert told == {"credits_100": (50, 100), "credits_500": (200, 500), "credits_1000": (350, 1_000)}
+    told = {each.id: (each.amount_minor("XTR"), each.ucredits // 10**6, each.days) for each in PRODUCTS.values()}
+    assert told == {
+        "full_access_monthly": (500, 1_000, 30),
+        "credits_100": (50, 100, 0),
+        "credits_500": (200, 500, 0),
+        "credits_1000": (350, 1_000, 0),
+    }
+    assert {each.usd_cents - 2 * each.stars for each in PRODUCTS.values()} == {0}, "a Star is sold for two cents"
     assert [each.amount_minor("USD") * 10**10 for each in PRODUCTS.values()] == [
         each.worth_pusd for each in PRODUCTS.values()
     ]
     assert product_of("credits_500").id == "credits_500"
     with pytest.raises(NotFoundError, match="credits_100"):
-        product_of("full_access_monthly")
+        product_of("full_access_yearly")
 
 
 def test_who_needs_more__is_sent_to_the_operator_while_payments_are_off() -> None:
