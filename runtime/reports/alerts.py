@@ -25,6 +25,8 @@ SPEND_TIMES = 3
 SPEND_DAYS = 7
 FAILED_PROJECTS = 3
 INDEX_LAG_S = 600
+REFUND_UNTOLD = timedelta(minutes=10)
+"""How long the bot may take to have Telegram give Stars back."""
 KEYS_MIN = 2
 """Usable keys of a provider."""
 KEYS_USED_PERCENT = 90
@@ -169,6 +171,8 @@ def _read(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[Reading]
     ((failed,),) = connection.execute(sql("failed_projects"), hour).fetchall()
     stops = connection.execute(sql("stops")).fetchall()
     lags = connection.execute(sql("index_lags"), {"now": now}).fetchall()
+    failed_payments = connection.execute(sql("failed_star_payments")).fetchall()
+    late_refunds = connection.execute(sql("late_star_refunds"), {"before": now - REFUND_UNTOLD}).fetchall()
     return [
         _spend(spent_pusd, before_pusd),
         Reading(
@@ -194,6 +198,25 @@ def _read(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[Reading]
                 text=f"The index of the project {project} is {lag_s // 60} minutes behind: builds get less context.",
             )
             for project, lag_s in lags
+        ),
+        *(
+            Reading(
+                condition=f"payment-failed:{charge}",
+                value=1,
+                threshold=1,
+                text=f"{stars} Stars were taken for {charge} and nothing could be credited: "
+                f"`masterbuilder credits refund-stars {charge}` gives them back.",
+            )
+            for charge, stars in failed_payments
+        ),
+        *(
+            Reading(
+                condition=f"refund-untold:{charge}",
+                value=1,
+                threshold=1,
+                text=f"{stars} Stars of {charge} are to go back and Telegram has not confirmed it: is the bot running?",
+            )
+            for charge, stars in late_refunds
         ),
         *(
             Reading(condition=f"account-stopped:{user}", value=1, threshold=1, text=f"{user} is stopped: {reason}")

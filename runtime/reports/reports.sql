@@ -336,6 +336,15 @@ GROUP BY provider, model ORDER BY provider, model
 SELECT count(DISTINCT project) FROM project_statuses
 WHERE status = 'failed' AND made_at > $hour_ago AND made_at <= $now
 
+-- Stars that were taken for nothing, and not given back.
+-- name: failed_star_payments
+SELECT p.charge_id, p.stars FROM star_payments p ANTI JOIN star_refunds r ON r.charge_id = p.charge_id
+WHERE p.failure <> '' ORDER BY p.booked_at, p.charge_id LIMIT 100
+
+-- name: late_star_refunds
+SELECT p.charge_id, p.stars FROM star_refunds r JOIN star_payments p ON p.charge_id = r.charge_id
+WHERE r.told_at IS NULL AND r.made_at <= $before ORDER BY r.made_at, r.charge_id LIMIT 100
+
 -- Projects that are not over, and for how long the oldest commit waits that their index did not come to.
 -- name: index_lags
 WITH commits AS (

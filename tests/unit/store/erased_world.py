@@ -28,7 +28,9 @@ from runtime.ledger.port import (
     Purchase,
     Repayment,
     Return,
+    Role,
     Settlement,
+    StarsPayment,
 )
 from runtime.project.facts import project_facts
 from runtime.reports.port import Asked, Feedback
@@ -93,6 +95,8 @@ class World:
             await books.add_token(NewToken(token_sha256=name * 64, user=user, kind="user", label=WORDS))
         await self._pays(ANN, "x1", WORDS)
         await self._pays(BOB, "x2", "for Bob")
+        await self._pays_with_stars(ANN, "a", WORDS, "FULL_ACCESS")
+        await self._pays_with_stars(BOB, "b", "for Bob", "DEMO")
         await books.adjust(Adjustment(id="g1", user=ANN, amount_ucredits=CREDIT, reason=WORDS, made_by=BOB))
         await books.adjust(Adjustment(id="g2", user=BOB, amount_ucredits=CREDIT, reason="for Bob", made_by=ANN))
         await self._calls(ANN, "gw-a")
@@ -125,6 +129,23 @@ class World:
         )  # fmt: skip
         await self.store.books.purchase(back)
         await self.store.books.repay(Repayment(provider="shop", external_id=back.external_id, reason=reason))
+
+    async def _pays_with_stars(self, user: UserId, name: str, reason: str, role: Role) -> None:
+        """A month, one that is paid back, and something that nobody sells. It ends soon, which is told."""
+        books, now = self.store.books, self.now
+        for charge, product, stars in (("month", "full_access_monthly", 500), ("back", "full_access_monthly", 500),
+                                       ("odd", f"?{reason}", 7)):  # fmt: skip
+            payment = StarsPayment(
+                telegram_charge_id=f"ch-{name}-{charge}", provider_charge_id="", user=user, product=product,
+                stars=stars, currency="XTR", at=now,
+            )  # fmt: skip
+            await books.fulfil(payment)
+        await books.refund_stars(f"ch-{name}-back", reason, user)
+        await books.set_role(user, "DEMO")
+        self.now += timedelta(days=28)
+        await books.note_subscriptions()
+        self.now = now
+        await books.set_role(user, role)
 
     async def _calls(self, user: UserId, name: str) -> None:
         await self.store.books.hold(a_hold(f"{name}-1", user))

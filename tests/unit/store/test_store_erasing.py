@@ -24,6 +24,7 @@ from runtime.ledger.port import (
     Payment,
     Repayment,
     Settlement,
+    StarsPayment,
 )
 from runtime.ledger.settling import settle_orphans
 from runtime.ledger.spool import Spool
@@ -75,8 +76,8 @@ async def test_world__has_ann_in_every_table_that_names_people(world: World) -> 
     people = {
         "accounts", "adjustments", "alerts", "call_holds", "call_refunds", "entities", "entries", "escrow_grants",
         "notices",
-        "payment_orders", "project_feedback", "project_statuses", "purchases", "runs", "stops", "tokens", "transfers",
-        "users",
+        "payment_orders", "project_feedback", "project_statuses", "purchases", "runs", "star_payments", "star_refunds",
+        "stops", "subscription_events", "subscription_periods", "tokens", "transfers", "users",
     }  # fmt: skip
     assert named == people
 
@@ -288,6 +289,26 @@ async def test_pseudonym__takes_and_spends_nothing(world: World) -> None:
     assert await books.repay(Repayment(provider="shop", external_id="x1", reason="chargeback")) == 0
     await books.purchase(replace((await books.papers(BOB)).purchases[0].purchase, external_id="x3"))
     assert (await books.balance(pseudonym)).balance_ucredits == 0
+
+
+async def test_stars_that_somebody_paid_who_was_erased__are_on_record_under_the_pseudonym(world: World) -> None:
+    """They bought nothing, and the operator is to see it; the name comes back nowhere. Nobody is told of an end."""
+    books = world.store.books
+    pseudonym = await erased(world)
+    late = StarsPayment(
+        telegram_charge_id="ch-late", provider_charge_id="", user=ANN, product="credits_100", stars=50, currency="XTR",
+        at=world.now,
+    )  # fmt: skip
+    for _ in range(2):
+        booked = await books.fulfil(late)
+        assert (booked.status, booked.paid.user) == ("failed", pseudonym)
+    assert await world.naming(ANN) == []
+    assert "payment-failed:ch-late" in {each.condition for each in (await world.store.reports.watch()).raised}
+    assert (await books.refund_stars("ch-late", "nobody's", BOB)).stars == 50
+    world.now += timedelta(days=100)
+    await books.note_subscriptions()
+    assert await books.notices(pseudonym) == []
+    assert {each.kind for each in await books.notices(BOB)} >= {"subscription_ended"}
 
 
 async def test_spool_of_a_dead_process__is_booked_under_the_pseudonym(world: World, tmp_path: Path) -> None:
