@@ -110,6 +110,8 @@ async def _me(system: System, user: Identity) -> dict[str, Any]:
         "is_admin": user.is_admin,
         "role": user.role,
         "email": person.email if person else "",
+        "subscription_tier": person.subscription_tier if person else None,
+        "expires_at": person.subscription.expires_at.isoformat() if person and person.subscription else None,
         "registered_at": person.registered_at.isoformat() if person else None,
         "purge_after_days": chosen or system.settings.project_purge_days,
         **balance_json(balance),

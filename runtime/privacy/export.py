@@ -1,6 +1,6 @@
 """Everything that is kept of one person, as a ZIP that any program opens: JSON files and a README.txt.
 
-    profile.json       role, e-mail, when registered        projects/<id>/project.json       brief to package
+    profile.json       role, subscription, e-mail           projects/<id>/project.json       brief to package
     statement.json     what changed the wallet              projects/<id>/conversation.json  what was said, and when
     calls.json         every model call                     projects/<id>/receipt.json       what it cost
     purchases.json     orders and payments                  session.json                     what the service was asked
@@ -33,7 +33,7 @@ from runtime.ids import (
     repositories_entity,
     user_entity,
 )
-from runtime.ledger.port import Bought, Ledger, TokenRow, UserCall
+from runtime.ledger.port import Bought, Ledger, Person, StarPayment, TokenRow, UserCall
 from runtime.ledger.receipt import receipt_json
 from runtime.project.state import State
 from runtime.repositories.state import RepositoriesState
@@ -42,10 +42,10 @@ PAGE = 1_000
 EVENTS_PAGE = 1_000
 README = """What Masterbuilder keeps of {user}, as it was on {at}.
 
-profile.json     who you are here: role, e-mail, when you registered
+profile.json     who you are here: role, subscription, e-mail, when you registered
 statement.json   everything that changed your wallet, newest first
 calls.json       every model call that was made on your wallet
-purchases.json   your orders and payments
+purchases.json   your orders and payments, those with Stars too
 tokens.json      your access tokens: labels and terms; the tokens themselves are kept nowhere
 notices.json     what you were told
 ratings.json     what you said of projects
@@ -71,11 +71,12 @@ async def export(user: UserId, ledger: Ledger, journal: Journal, at: datetime) -
     yield archive.add("README.txt", README.format(user=user, at=at.isoformat(timespec="seconds")))
     balance = await ledger.balance(user)
     held = {"balance_ucredits": balance.balance_ucredits, "held_ucredits": balance.held_ucredits}
-    yield archive.add_json("profile.json", {**asdict(person), **held})
+    yield archive.add_json("profile.json", {**_profile(person), **held})
     papers = await ledger.papers(user)
     bought = {
         "orders": [asdict(order) for order in papers.orders],
         "purchases": [_purchase(each) for each in papers.purchases],
+        "stars": [_stars(each) for each in papers.stars],
     }
     yield archive.add_json("purchases.json", bought)
     yield archive.add_json("notices.json", [asdict(notice) for notice in papers.notices])
@@ -179,6 +180,29 @@ def conversation(event: EventRecord) -> list[dict[str, Any]]:
 
 def _said(event: EventRecord) -> dict[str, Any]:
     return {"type": event.type, "at": event.at.isoformat(), **event.data}
+
+
+def _profile(person: Person) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(person).items() if name != "subscription"}
+    ends_at = person.subscription.expires_at if person.subscription is not None else None
+    return {**told, "subscription_tier": person.subscription_tier, "expires_at": ends_at}
+
+
+def _stars(payment: StarPayment) -> dict[str, Any]:
+    refund = payment.refund and {
+        "reason": payment.refund.reason,
+        "at": payment.refund.made_at,
+        "taken_ucredits": payment.refund.taken_ucredits,
+        "taken_s": payment.refund.taken.total_seconds(),
+    }
+    return {
+        **asdict(payment.paid),
+        "status": payment.status,
+        "ucredits": payment.ucredits,
+        "days": payment.days,
+        "failure": payment.failure,
+        "refund": refund,
+    }
 
 
 def _purchase(bought: Bought) -> dict[str, Any]:
