@@ -134,6 +134,13 @@ def test_faults__name_what_is_missing_unused_and_unsure(texts: Catalog) -> None:
     assert faults(kept, texts) == ["'<b>Hi</b> {name}' is fuzzy"]
 
 
+def test_faults__name_what_was_set_aside(tmp_path: Path) -> None:
+    write(catalogue(), "pl", tmp_path)
+    with (tmp_path / "pl.po").open("a") as file:
+        file.write('\n#~ msgid "Old"\n#~ msgstr "Stary"\n')
+    assert "'Old' is not used" in faults(read("pl", tmp_path), catalogue())
+
+
 def test_faults__name_a_source_text_that_cannot_be_filled(tmp_path: Path) -> None:
     texts = template(code(tmp_path, "say('{a')"))
     made = Catalog(locale="pl")
