@@ -1,0 +1,1 @@
+"""Telegram: what a chat's texts become there."""
