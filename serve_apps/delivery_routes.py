@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from runtime.errors import ConflictError, ExpiredError, ForbiddenError, NotFoundError
 from runtime.ids import ProjectId, project_entity
+from runtime.project.delivery import file_stem
 from runtime.project.links import Link, check_link, make_link
 from runtime.project.messages import Describe, PackageView, ProjectView
 from runtime.project.stopping import pack_what_exists
@@ -74,7 +75,7 @@ async def project_repository(project: str, system: TheSystem, user: User) -> Res
             f"There is no repository yet: the project is {view.status.value}.",
             _NO_COMMIT_YET,
         )
-    headers = {"content-disposition": f'attachment; filename="{_file_name(view)}.bundle"'}
+    headers = {"content-disposition": f'attachment; filename="{file_stem(view.title)}.bundle"'}
     bundle = await system.ledger.get_blob(view.bundle)
     return Response(bundle, media_type="application/x-git-bundle", headers=headers)
 
@@ -112,12 +113,8 @@ async def _unfinished(system: System, view: ProjectView) -> Response:
 def _zip(view: ProjectView, data: bytes, sha256: str, mark: str) -> Response:
     headers = {
         "x-sha256": sha256,
-        "content-disposition": f'attachment; filename="{_file_name(view)}{mark}.zip"',
+        "content-disposition": f'attachment; filename="{file_stem(view.title)}{mark}.zip"',
         "cache-control": "private, no-store",
         "referrer-policy": "no-referrer",
     }
     return Response(data, media_type="application/zip", headers=headers)
-
-
-def _file_name(view: ProjectView) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", view.title.lower()).strip("-")[:60] or "project"

@@ -1,5 +1,6 @@
 """How a finished project is announced, and which way its package goes."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,11 @@ class Delivery:
 def goes_by_link(size_bytes: int) -> bool:
     """Whether a door that uploads files must send a download link instead."""
     return size_bytes > UPLOAD_BYTES_MAX
+
+
+def file_stem(title: str) -> str:
+    """What a project's files are called, without an ending."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60] or "project"
 
 
 def delivery_text(delivery: Delivery) -> str:

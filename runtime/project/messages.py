@@ -337,6 +337,8 @@ class ProjectView:
     """Topics that neither an answer nor an assumption covers yet."""
     language: str = ""
     """Of the person, as BCP 47 names it; empty while it is not known."""
+    run_commands: Sequence[str] = ()
+    """What installs and starts the product; empty before there is a plan."""
     requirements: int = 0
     """Of the plan; 0 before it. Those in `gaps` are among them."""
     screenshots: Mapping[str, BlobId] = field(default_factory=dict)

@@ -396,9 +396,14 @@ class State:
             asked=self.asked,
             topics_left=sum(topic not in self.answers and topic not in self.assumptions for topic in TOPICS),
             language=self.language,
+            run_commands=self._run_commands(),
             requirements=len({each for item in self.todo.items for each in item.requirements}) if self.todo else 0,
             screenshots={path: BlobId(blob) for path, blob in self.proved.get("screenshots", {}).items()},
         )
+
+    def _run_commands(self) -> Sequence[str]:
+        commands = self.stack.commands if self.stack else None
+        return [command for command in (commands.install, commands.run) if command] if commands else ()
 
     @property
     def todo_markdown(self) -> str | None:
