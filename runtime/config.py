@@ -71,6 +71,17 @@ class Settings(BaseModel):
     payment_providers_json: str = ""
     """Who takes the money: see runtime/payments/terms.py."""
 
+    telegram_mode: Literal["polling", "webhook"] = "polling"
+    """How updates come: fetched, which needs no public address, or sent to `<WEBHOOK_URL>/telegram/<WEBHOOK_PATH>`."""
+    telegram_dry_run: bool = False
+    """The bot starts, and makes no call."""
+    telegram_api_url: str = "https://api.telegram.org"
+    """Elsewhere for whoever tests, or has a Bot API server of their own."""
+    webhook_url: str = ""
+    webhook_path: str = Field(default="webhook", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    public_url: str = ""
+    """Where users reach the HTTP door, as their download links say; empty: where it listens."""
+
     admin_user_ids: str = ""
     """Telegram ids that are registered as administrators: `[1, 2]` or `1, 2`, here and in the next three."""
     full_telegram_ids: str = ""
@@ -268,6 +279,11 @@ def _check_providers(settings: Settings) -> None:
 
         full_name(settings.embedder)
     _ = settings.caps
+    if settings.telegram_mode == "webhook" and not settings.webhook_url.startswith(("https://", "http://127.0.0.1:")):
+        raise BadInputError(
+            "TELEGRAM_MODE=webhook needs a WEBHOOK_URL that begins with https://.",
+            "Set it to where Telegram can reach this service, or use TELEGRAM_MODE=polling.",
+        )
     for name in ("admin_user_ids", "full_telegram_ids", "demo_telegram_ids", "allowed_user_ids"):
         telegram_ids(getattr(settings, name), name.upper())
     Access.parse(settings.provider_policy_json, services({MORE_SERVICES: settings.openai_compatible_json}))
@@ -303,9 +319,17 @@ class Secrets:
     """BOT_SERVICE_TOKEN. Whoever has it may register anybody."""
     telegram_bot_token: str = ""
     """TELEGRAM_BOT_TOKEN. Proves what Telegram says; empty for none."""
+    webhook_secret_token: str = ""
+    """WEBHOOK_SECRET_TOKEN; empty for one of our own."""
 
     def __repr__(self) -> str:
         return "Secrets(...)"
+
+    @property
+    def webhook_secret(self) -> str:
+        """What Telegram sends with each update: WEBHOOK_SECRET_TOKEN, or one that is made from another key."""
+        made = hmac.new(self.data_encryption_key, b"telegram webhook", hashlib.sha256).hexdigest()
+        return self.webhook_secret_token or made
 
     @property
     def link_key(self) -> bytes:

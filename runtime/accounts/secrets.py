@@ -15,11 +15,13 @@ ACCOUNT_SECRETS = {
     "jwt_secret_previous": "JWT_SECRET_KEY_PREVIOUS",
     "bot_service_token": "BOT_SERVICE_TOKEN",
     "telegram_bot_token": "TELEGRAM_BOT_TOKEN",
+    "webhook_secret_token": "WEBHOOK_SECRET_TOKEN",
 }
 """Their names in `secrets.json`, and the variables that win over it."""
 _BYTES_MIN = {"unlock_code": 8, "bootstrap_code": 8, "jwt_secret": 32, "jwt_secret_previous": 32,
-              "bot_service_token": 32}  # fmt: skip
-_MAY_BE_MISSING = {"jwt_secret_previous", "telegram_bot_token"}
+              "bot_service_token": 32,
+              "webhook_secret_token": 16}  # fmt: skip
+_MAY_BE_MISSING = {"jwt_secret_previous", "telegram_bot_token", "webhook_secret_token"}
 _PLACEHOLDER = re.compile(r"change[ _-]?(me|it|this)|placeholder|example|your[ _-]|secret[ _-]?key|(demo|admin)20\d\d",
                           re.IGNORECASE)  # fmt: skip
 _CHARACTERS_MIN = 4

@@ -1,1 +1,1 @@
-"""Telegram: what a chat's texts become there."""
+"""The conversation on Telegram: what is received, what is answered, and what must not be lost on the way."""

@@ -1,0 +1,119 @@
+"""Where updates come in, from a webhook or from polling: whose they are, in which order, and onto disk."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from runtime.accounts.port import TelegramIdentity
+from runtime.entity.port import Entities
+from runtime.errors import ConflictError, ForbiddenError
+from runtime.ledger.port import Ledger
+from runtime.telegram.chat import Receive, chat_entity
+from runtime.telegram.updates import Update, User, parse_update, plain_update
+
+GAP_S_MAX = 1.0
+"""How long an update waits for one that Telegram numbered before it and that has not come."""
+AHEAD_MAX = 1_000
+
+log = logging.getLogger(__name__)
+
+
+class Reception:
+    """One for each door. When `take` returns, the update is on disk, or was before."""
+
+    def __init__(self, ledger: Ledger, entities: Entities) -> None:
+        self._ledger = ledger
+        self._entities = entities
+        self._order = Order()
+        self._last: dict[int, asyncio.Future[None]] = {}
+        """The end of the newest update's turn in each chat that has one."""
+
+    async def take(self, data: Any) -> bool:
+        """Whether it was news. Raises BadInputError for what is none of Telegram's, UnavailableError: send it again."""
+        update = parse_update(data)
+        sender, chat = update.sender, update.chat
+        try:
+            await self._order.wait(update.update_id)
+            if sender is None or sender.is_bot or chat is None:
+                return False
+            async with self._turn(chat.id, update.update_id):
+                return await self._take(update, sender, chat.id)
+        finally:
+            self._order.passed(update.update_id)
+
+    async def _take(self, update: Update, sender: User, chat: int) -> bool:
+        identity = TelegramIdentity(
+            telegram_id=sender.id,
+            username=sender.username,
+            first_name=sender.first_name,
+            last_name=sender.last_name,
+            language_code=sender.language_code,
+        )
+        try:
+            account = await self._ledger.register(identity)
+        except (ForbiddenError, ConflictError) as error:
+            log.info("an update was not taken: %s", error.message)
+            return False
+        receive = Receive(owner=account.user, update_id=update.update_id, update=plain_update(update))
+        is_news: bool = await self._entities.ask(chat_entity(chat), receive)
+        return is_news
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, chat: int, number: int) -> AsyncIterator[None]:
+        """One update of a chat at a time, in the order of their coming. Whoever has a place in it holds up no other."""
+        before, mine = self._last.get(chat), asyncio.get_running_loop().create_future()
+        self._last[chat] = mine
+        self._order.passed(number)
+        try:
+            if before is not None:
+                await asyncio.wait([before])
+            yield
+        finally:
+            mine.set_result(None)
+            if self._last[chat] is mine:
+                del self._last[chat]
+
+
+class Order:
+    """Updates that overtook another on the net wait for it, a moment: Telegram numbers them one by one.
+
+    A gap that stays is none of ours to fill: who waited long enough goes on.
+    """
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+        """The smallest number that did not pass yet, of those since the first."""
+        self._passed: set[int] = set()
+        self._moved = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def wait(self, number: int) -> None:
+        if self._next is None or abs(number - self._next) > AHEAD_MAX:
+            self._next, self._passed = number, set()
+        deadline = time.monotonic() + GAP_S_MAX
+        while self._next is not None and number > self._next and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline - time.monotonic()), self._moved:
+                    await self._moved.wait()
+        if self._next is not None and number > self._next:
+            self._next = number
+            self._passed = {each for each in self._passed if each >= number}
+
+    def passed(self, number: int) -> None:
+        """Whoever waits for it goes on."""
+        if self._next is None or number < self._next or number in self._passed:
+            return
+        self._passed.add(number)
+        while self._next in self._passed:
+            self._passed.discard(self._next)
+            self._next += 1
+        task = asyncio.ensure_future(self._tell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()

@@ -1,0 +1,148 @@
+"""What one chat remembers, as a pure fold of its events."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from runtime.entity.journal import EventRecord
+from runtime.ids import ProjectId, UserId
+from runtime.telegram.calls import Call
+
+DONE_KEPT = 200
+"""Numbers of updates that were answered: Telegram repeats what it is not sure of, seldom after many others."""
+MARKS_KEPT = 50
+ANNOUNCED_KEPT = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the next text of a person is: `description`, `change`, `reject`, `feedback`, `offer` (a text that was not
+    asked for and may become a description or a change)."""
+
+    what: str
+    project: ProjectId = ProjectId("")
+    about: str = ""
+    """As `ProjectView.asks` names it; of an offer, the text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """A project whose progress is told here. `seq` is the last event that was told or needed no word."""
+
+    owner: UserId
+    seq: int = 0
+    thread: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatState:
+    inbox: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Update number -> the update and who sent it, until it is answered. In the order of their coming."""
+    done: tuple[int, ...] = ()
+    outbox: Mapping[int, Call] = field(default_factory=dict)
+    """By the order in which they are to be sent."""
+    numbered: int = 0
+    """Calls that were ever put into the outbox."""
+    expects: Mapping[UserId, Expected] = field(default_factory=dict)
+    follows: Mapping[ProjectId, Followed] = field(default_factory=dict)
+    marks: Mapping[str, int] = field(default_factory=dict)
+    """What a message is known as -> its number at Telegram."""
+    announced: tuple[str, ...] = ()
+    """Keys of what was announced here, so that it is said once."""
+    blocked: bool = False
+    """Nothing arrives: the person blocked the bot."""
+
+    @property
+    def open(self) -> bool:
+        return bool(self.inbox) or (not self.blocked and bool(self.outbox or self.follows))
+
+    def has(self, update_id: int) -> bool:
+        return update_id in self.inbox or update_id in self.done
+
+    def after(self, event: EventRecord) -> "ChatState":
+        data = event.data
+        match event.type:
+            case "chat.received":
+                received = {"update": data["update"], "user": data["user"]}
+                return replace(self, inbox={**self.inbox, data["update_id"]: received})
+            case "chat.handled":
+                number = data["update_id"]
+                seen = replace(
+                    self,
+                    inbox={each: received for each, received in self.inbox.items() if each != number},
+                    done=(*self.done, number)[-DONE_KEPT:],
+                )
+                return seen._with_calls(data["calls"])._expecting(data)._following(data)
+            case "chat.told":
+                told = self._with_calls(data["calls"])
+                return told._following(data)
+            case "chat.announced":
+                said = (*self.announced, data["key"])[-ANNOUNCED_KEPT:]
+                return replace(self, announced=said)._with_calls(data["calls"])
+            case "chat.sent":
+                marks = self.marks
+                if data.get("mark"):
+                    marks = dict([*self.marks.items(), (data["mark"], data["message"])][-MARKS_KEPT:])
+                return replace(self, outbox=_without(self.outbox, data["n"]), marks=marks)
+            case "chat.dropped":
+                return replace(self, outbox=_without(self.outbox, data["n"]))
+            case "chat.blocked":
+                return replace(self, blocked=True, outbox={})
+            case "chat.unblocked":
+                return replace(self, blocked=False)
+            case _:
+                return self
+
+    def frozen(self) -> dict[str, Any]:
+        return {
+            "inbox": [[number, received] for number, received in self.inbox.items()],
+            "done": list(self.done),
+            "outbox": [[n, call.frozen()] for n, call in self.outbox.items()],
+            "numbered": self.numbered,
+            "expects": {user: asdict(expected) for user, expected in self.expects.items()},
+            "follows": {project: asdict(followed) for project, followed in self.follows.items()},
+            "marks": dict(self.marks),
+            "announced": list(self.announced),
+            "blocked": self.blocked,
+        }
+
+    @classmethod
+    def thawed(cls, data: Mapping[str, Any]) -> "ChatState":
+        return cls(
+            inbox=dict(data["inbox"]),
+            done=tuple(data["done"]),
+            outbox={n: Call.thawed(call) for n, call in data["outbox"]},
+            numbered=data["numbered"],
+            expects={UserId(user): Expected(**expected) for user, expected in data["expects"].items()},
+            follows={ProjectId(project): Followed(**followed) for project, followed in data["follows"].items()},
+            marks=data["marks"],
+            announced=tuple(data["announced"]),
+            blocked=data["blocked"],
+        )
+
+    def _with_calls(self, calls: list[Mapping[str, Any]]) -> "ChatState":
+        if self.blocked:
+            return self
+        added = {self.numbered + n: Call.thawed(call) for n, call in enumerate(calls)}
+        return replace(self, outbox={**self.outbox, **added}, numbered=self.numbered + len(calls))
+
+    def _expecting(self, data: Mapping[str, Any]) -> "ChatState":
+        expects = dict(self.expects)
+        for user, expected in data.get("expects", {}).items():
+            expects.pop(user, None)
+            if expected is not None:
+                expects[UserId(user)] = Expected(**expected)
+        return replace(self, expects=expects)
+
+    def _following(self, data: Mapping[str, Any]) -> "ChatState":
+        follows = dict(self.follows)
+        for project, followed in data.get("follows", {}).items():
+            if followed is None:
+                follows.pop(project, None)
+            else:
+                follows[ProjectId(project)] = Followed(**followed)
+        return replace(self, follows=follows)
+
+
+def _without(outbox: Mapping[int, Call], n: int) -> Mapping[int, Call]:
+    return {each: call for each, call in outbox.items() if each != n}
