@@ -21,6 +21,7 @@ from actors.implementers import ImplementersHandle
 from actors.key_pool import KeyPools
 from actors.ledger import LedgerHandle
 from actors.process import prepare_process
+from runtime.catalogue.catalogue import Catalogue
 from runtime.config import Secrets, Settings
 from runtime.entity.host import Factory, Host, Limits
 from runtime.entity.vitals import HostVitals
@@ -172,6 +173,23 @@ def _index(settings: Settings, ledger: LedgerHandle, here: Here, loop: asyncio.A
     }
 
 
+def _chats(
+    settings: Settings, ledger: LedgerHandle, entities: EntitiesHandle, catalogue: Callable[[], Catalogue]
+) -> Factory:
+    from actors.telegram import TelegramHandle
+    from runtime.telegram.chat import Chat
+    from runtime.telegram.desk import desk_of
+    from runtime.telegram.dialogue import Dialogue
+    from runtime.telegram.following import Telling
+
+    secrets = Secrets.load(settings.data_dir, os.environ)
+    api = TelegramHandle(settings)
+    desk = desk_of(settings, secrets, ledger, entities, ledger, ledger, KeyPools(settings), api, catalogue)
+    telling = Telling(entities, ledger, desk.speak, desk.link, ledger.get_blob)
+    dialogue = Dialogue(desk)
+    return lambda entity: Chat(entity, api, dialogue, telling)
+
+
 def _probes(entities: EntitiesHandle) -> dict[str, Factory]:
     from runtime.testing import probes
 
@@ -199,8 +217,10 @@ def _product(
         entities=entities,
         scratch_dir=scratch_dir,
     )
+    chat = _chats(settings, ledger, entities, lambda: workshop.calls.catalogue)
     return {
         "project": lambda entity: Project(entity, workshop),
+        "chat": chat,
         "library": lambda entity: Library(entity, ledger, entities),
         "repositories": lambda entity: Repositories(entity, entities, ForgeApi()),
         "user": lambda entity: UserSession(entity, settings, ledger, ledger, entities, workshop.implementers),

@@ -22,7 +22,7 @@ from runtime.errors import MasterbuilderError
 from runtime.ids import PARTITION_COUNT
 from runtime.routing.placement import Living, Move, Route, assign, has, overstayed, plan
 
-JOURNALED = ("project", "user", "library", "repositories")
+JOURNALED = ("project", "user", "chat", "library", "repositories")
 INDEX_HOST = "index-host-0"
 HOST = "host-"
 

@@ -1,7 +1,7 @@
 """Ray's dashboard as the supervisor uses it: deploys the Serve applications and asks how they are."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,11 @@ class _Applications(BaseModel):
     applications: dict[str, _Application] = {}
 
 
-def load_config(path: Path, host: str, port: int) -> dict[str, Any]:
-    """The Serve config as a JSON body, listening on `host:port`. Raises BadInputError naming the file."""
+def load_config(path: Path, host: str, port: int, without: Collection[str] = ()) -> dict[str, Any]:
+    """The Serve config as a JSON body, listening on `host:port`, without the applications of these names.
+
+    Raises BadInputError naming the file.
+    """
     try:
         config = ServeConfig.model_validate(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError, ValidationError) as error:
@@ -42,6 +45,7 @@ def load_config(path: Path, host: str, port: int) -> dict[str, Any]:
             f"{path} is not a Ray Serve configuration: {error}", "Restore it from the repository."
         ) from error
     config.http_options.update(host=host, port=port)
+    config.applications = [each for each in config.applications if each.get("name") not in without]
     return config.model_dump()
 
 

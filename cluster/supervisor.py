@@ -31,6 +31,7 @@ from runtime.implementer.scratch import remove_tree_now
 
 EXIT_ALREADY_RUNNING = 3
 
+TELEGRAM_APPLICATION = "telegram"
 _DASHBOARD_S_MAX = 90.0
 _RUNNING_S_MAX = 120.0
 _HEALTHY_S_MAX = 60.0
@@ -110,7 +111,9 @@ class Supervisor:
         if binary:
             environment |= haproxy.prepare(binary, self._settings, temp_dir)
             http_host = haproxy.LOOPBACK
-        config = load_config(self._config_file, http_host, self._settings.http_port)
+        has_bot = self._settings.telegram_dry_run or self._secrets.telegram_bot_token
+        without = () if has_bot else (TELEGRAM_APPLICATION,)
+        config = load_config(self._config_file, http_host, self._settings.http_port, without)
         self._head = await RayHead.start(self._instance, self._settings, temp_dir, environment)
         ended = asyncio.create_task(self._head.ended())
         serving = asyncio.create_task(self._serve(self._head, config, environment))

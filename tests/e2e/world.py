@@ -5,7 +5,7 @@ A crash is a host that is dropped where it stands: nothing of it runs on, and a 
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +20,8 @@ from runtime.catalogue.endpoints import Endpoint
 from runtime.catalogue.market import Market
 from runtime.catalogue.routes import Routes
 from runtime.config import Secrets, Settings
-from runtime.entity.host import Host
-from runtime.entity.journal import Append, EventRecord
+from runtime.entity.host import Factory, Host
+from runtime.entity.journal import Append, EventRecord, Journal
 from runtime.errors import MasterbuilderError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, CallId, EntityId, ProjectId, new_call_id, user_entity
 from runtime.implementer.blocks_door import ModelReply, NoReplyError
@@ -85,6 +85,8 @@ class World:
         self.ahead = timedelta()
         """How far the hosts' clock is ahead."""
         self.entities = Here(self)
+        self.more: Callable[[Journal], Mapping[str, Factory]] = lambda journal: {}
+        """Further kinds of entities, over the journal of a host."""
         self.host: Host
         self.calls: ModelCalls
 
@@ -127,7 +129,7 @@ class World:
             name="host-0",
             incarnation=str(incarnation),
             journal=journal,
-            factories={"project": lambda entity: Project(entity, workshop), "user": session},
+            factories={"project": lambda entity: Project(entity, workshop), "user": session, **self.more(journal)},
             now=lambda: datetime.now(UTC) + self.ahead,
         )
         await self.host.acquire_all()
