@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-stacks setup-tests demo test check format texts nightly bench eval-index chaos chaos-build chaos-ledger chaos-index clean
+.PHONY: help setup setup-stacks setup-tests demo test check format texts nightly bench eval-index chaos chaos-build chaos-ledger chaos-telegram chaos-index clean
 
 BIN := .venv/bin
 # Test files at a time: most of them wait more than they compute.
@@ -68,6 +68,9 @@ chaos-build: setup-tests ## make chaos-build SEED=1: one build of 20 tasks, and 
 
 chaos-ledger: setup-tests ## make chaos-ledger SEED=1: the ledger alone: 200 kill -9, 100 races on one wallet, 20 backups under load
 	@$(BIN)/python -m tests.chaos.ledger --seed $(or $(SEED),1) $(FLAGS)
+
+chaos-telegram: setup-tests ## make chaos-telegram SEED=1: 1,000 persons write to the bot at once, and what answers is killed thrice
+	@$(BIN)/python -m tests.chaos.telegram --seed $(or $(SEED),1) $(FLAGS)
 
 chaos-index: setup-tests ## make chaos-index SEED=1: 50 kill -9 of a process that updates an index, makes it anew and saves it
 	@$(BIN)/python -m tests.chaos.index --seed $(or $(SEED),1) $(FLAGS)

@@ -19,6 +19,8 @@ ACTORS = {
     "key-pool": "ray::KeyPool",
     "api": "ray::ServeReplica:api",
     "gateway": "ray::ServeReplica:gateway",
+    "telegram-door": "ray::ServeReplica:telegram",
+    "telegram-actor": "ray::Telegram",
 }
 """Kind -> how Ray titles its process. The first that fits counts."""
 HEAVY = {"gcs": "gcs_server", "raylet": "raylet", "supervisor": "cluster.supervisor"}
