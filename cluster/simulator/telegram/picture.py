@@ -19,6 +19,8 @@ _BUBBLE_MAX = 360
 _LINE, _FONT, _SMALL = 20, 15, 12
 _BUTTON = 34
 _PHOTO_HEIGHT = 150
+_BOLD = 1.12
+"""How much wider bold letters are."""
 LINES_MAX = 60
 """Of one message; what is longer ends in an ellipsis."""
 _STYLES = {
@@ -48,7 +50,7 @@ class _Char:
     def width(self) -> float:
         if "m" in self.styles.split():
             return 13 * 0.62 * sum(2 if _is_wide(char) else 1 for char in self.text)
-        return _width_of(self.text, _FONT) * (1.06 if "b" in self.styles.split() else 1)
+        return _width_of(self.text, _FONT) * (_BOLD if "b" in self.styles.split() else 1)
 
 
 def draw(lines: Sequence[Line], *, title: str = "Masterbuilder") -> str:
@@ -110,7 +112,7 @@ def _bubble(line: Line, y: float, *, named: bool) -> tuple[list[str], float]:
     widths = [sum(char.width for char in row) for row in text_lines]
     widths += [_width_of(name, _FONT), _width_of(marks, _SMALL)]
     if line.kind == "document":
-        widths.append(56 + max(_width_of(_short(line.file_name), _FONT) * 1.06, 90))
+        widths.append(56 + max(_width_of(_short(line.file_name), _FONT) * _BOLD, 90))
     if line.kind == "photo":
         widths.append(260)
     if line.kind in ("voice", "sticker", "location"):
@@ -232,7 +234,7 @@ def _text(x: float, y: float, classes: str, text: str, *, anchor: str = "") -> s
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 32 else f"{name[:18]}…{name[-12:]}"
+    return name if len(name) <= 28 else f"{name[:15]}…{name[-12:]}"
 
 
 def _size(size_bytes: int) -> str:
@@ -263,7 +265,9 @@ def _share(char: str) -> float:
         return 0.0
     if _is_wide(char):
         return 1.3
-    return 0.7 if char.isupper() else 0.6
+    if char.isdigit():
+        return 0.65
+    return 0.72 if char.isupper() else 0.62
 
 
 def _is_wide(char: str) -> bool:

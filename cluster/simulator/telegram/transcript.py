@@ -36,8 +36,8 @@ class Pressed:
 
 
 def transcript(messages: Iterable[SeenMessage], presses: Iterable[Pressed] = ()) -> tuple[Line, ...]:
-    """Deleted messages are left out."""
-    said = [(message.created, _line(message)) for message in messages if not message.deleted]
+    """Of the messages that a person sees."""
+    said = [(message.created, _line(message)) for message in messages]
     done = [(press.at + 0.5, Line(who=press.who, from_bot=False, kind="press", text=press.label)) for press in presses]
     return tuple(line for _, line in sorted([*said, *done], key=lambda placed: placed[0]))
 

@@ -22,12 +22,16 @@ def buttons(*labels: str) -> InlineKeyboardMarkup:
 
 
 class Builder:
-    """A bot that interviews, quotes, and builds at once. `edits`: a question takes the place of the one before."""
+    """A bot that interviews, quotes, and builds at once.
 
-    def __init__(self, bot: Bot, *, edits: bool, silent_after: int = 99) -> None:
+    `edits`: a question takes the place of the one before. `marks`: one that was answered gets another button.
+    """
+
+    def __init__(self, bot: Bot, *, edits: bool = False, marks: bool = False, silent_after: int = 99) -> None:
         self.bot = bot
         self.answers: list[str] = []
         self._edits = edits
+        self._marks = marks
         self._silent_after = silent_after
         self._asked = 0
         self._question: int | None = None
@@ -66,6 +70,9 @@ class Builder:
             return
         question, keys = QUESTIONS[self._asked], buttons("Skip", "You decide")
         self._asked += 1
+        if self._marks and self._question:
+            marked = buttons("Skip", "You decide", "✓")
+            await self.bot.edit_message_reply_markup(chat_id, self._question, reply_markup=marked)
         if self._edits and self._question:
             await self.bot.edit_message_text(question, chat_id, self._question, reply_markup=keys)
         else:
@@ -100,7 +107,14 @@ async def test_journey__goes_from_start_to_the_zip(bot: Bot, control: StandInCli
 
 async def test_journey__does_not_mind_updates_that_come_twice(bot: Bot, control: StandInClient) -> None:
     await control.set_disorder(DisorderSetup(duplicate=0.5, seed=4))
-    async with serving(Builder(bot, edits=False)):
+    async with serving(Builder(bot)):
+        delivered = await Journey(idea="A shop", yes="✅ Build it").made_by(await Person.arrives(control, "Ada"))
+
+    assert delivered.questions == QUESTIONS
+
+
+async def test_journey__answers_a_question_once(bot: Bot, control: StandInClient) -> None:
+    async with serving(Builder(bot, marks=True)):
         delivered = await Journey(idea="A shop", yes="✅ Build it").made_by(await Person.arrives(control, "Ada"))
 
     assert delivered.questions == QUESTIONS
@@ -108,6 +122,6 @@ async def test_journey__does_not_mind_updates_that_come_twice(bot: Bot, control:
 
 async def test_journey__ends_when_the_bot_falls_silent(bot: Bot, control: StandInClient) -> None:
     journey = Journey(idea="A shop", yes="✅ Build it", step_s=0.3)
-    async with serving(Builder(bot, edits=False, silent_after=2)):
+    async with serving(Builder(bot, silent_after=2)):
         with pytest.raises(UnavailableError, match="Ada did not hear what was expected"):
             await journey.made_by(await Person.arrives(control, "Ada"))

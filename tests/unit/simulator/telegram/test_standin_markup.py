@@ -61,6 +61,7 @@ def test_html__that_is_wrong_is_refused(text: str, why: str) -> None:
     [
         ("*bold _both_* ||hid||", ("bold both hid", [("bold", 0, 9), ("italic", 5, 4), ("spoiler", 10, 3)])),
         ("~gone~", ("gone", [("strikethrough", 0, 4)])),
+        ("_it __both__ it_", ("it both it", [("italic", 0, 10), ("underline", 3, 4)])),
         ("__under__ _it_", ("under it", [("underline", 0, 5), ("italic", 6, 2)])),
         (r"1\. a\-b \\ \!", ("1. a-b \\ !", [])),
         ("`a.b*c`", ("a.b*c", [("code", 0, 5)])),
