@@ -106,6 +106,8 @@ class People:
         """The message with the button, and the query's id; empty where the button was one of the keyboard, whose text
         is sent. Without `message_id` the newest message that has such a button. Raises TelegramRefusal where there is
         none, or it is no button that tells the bot something."""
+        if chat.shut_out:
+            raise bad_request("the bot is not in this chat")
         candidates = [chat.message(message_id, "message not found")] if message_id else [*chat.messages.values()][::-1]
         for message in candidates:
             if message.deleted or not message.sender.is_bot:
@@ -123,6 +125,8 @@ class People:
     async def pay(
         self, chat: Chat, person: Account, *, message_id: int | None, link: str = "", amount: int | None = None
     ) -> Paid:
+        if chat.shut_out:
+            raise bad_request("the bot is not in this chat")
         if message_id is None and not link:
             invoices = [message.id for message in chat.messages.values() if "invoice" in message.content]
             message_id = invoices[-1] if invoices else None

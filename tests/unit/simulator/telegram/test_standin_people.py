@@ -106,6 +106,18 @@ async def test_press__needs_such_a_button(bot: Bot, control: StandInClient, ada:
         await control.press(ada, ada, text="Yes")
 
 
+async def test_person__that_blocked_the_bot_presses_and_pays_nothing(
+    bot: Bot, control: StandInClient, ada: int
+) -> None:
+    await bot.send_message(ada, "Shall I?", reply_markup=YES)
+    await control.block(ada, ada)
+
+    with pytest.raises(BadInputError, match="the bot is not in this chat"):
+        await control.press(ada, ada, text="Yes")
+    with pytest.raises(BadInputError, match="the bot is not in this chat"):
+        await control.pay(ada, ada)
+
+
 async def test_group__tells_the_bot_what_concerns_it_alone(bot: Bot, control: StandInClient, ada: int) -> None:
     bob = await control.add_person("Bob")
     group = await control.add_group("Builders", [ada])
