@@ -237,11 +237,11 @@ class World:
         """By id or, for a person, by `@name`. Raises TelegramRefusal."""
         if id in (None, ""):
             raise bad_request("chat_id is empty")
-        if isinstance(id, str) and not re.fullmatch(r"-?\d+", id):
+        if re.fullmatch(r"-?\d+", str(id), re.ASCII):
+            chat = self.chats.get(int(str(id)))
+        else:
             found = (chat for chat in self.chats.values() if chat.person and f"@{chat.person.username}" == id)
             chat = next(found, None)
-        else:
-            chat = self.chats.get(int(id))
         if chat is None:
             raise bad_request("chat not found")
         return chat

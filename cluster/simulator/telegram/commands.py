@@ -20,9 +20,7 @@ class Commands:
         self._lists: dict[tuple[str, str], list[dict[str, str]]] = {}
 
     def set(self, asked: Parameters) -> bool:
-        commands = asked.json("commands")
-        if not isinstance(commands, list):
-            raise bad_request("can't parse commands: expected an Array")
+        commands = asked.mappings("commands")
         if len(commands) > COMMANDS_MAX:
             raise bad_request("BOT_COMMANDS_TOO_MUCH")
         for command in commands:
@@ -52,8 +50,8 @@ class Commands:
 
 
 def _key(asked: Parameters) -> tuple[str, str]:
-    scope = asked.json("scope") or {"type": "default"}
-    if not isinstance(scope, dict) or scope.get("type") not in _SCOPES:
+    scope = asked.mapping("scope") or {"type": "default"}
+    if scope.get("type") not in _SCOPES:
         raise bad_request("unsupported bot command scope specified")
     if any(name not in scope for name in _SCOPES[scope["type"]]):
         raise bad_request("can't parse BotCommandScope: field is missing")

@@ -15,13 +15,14 @@ _OTHERS = ("keyboard", "remove_keyboard", "force_reply")
 
 def check_markup(markup: Any) -> dict[str, Any] | None:
     """The markup, None for none. Raises TelegramRefusal as Telegram would."""
-    if markup is None or markup == {}:
+    if markup in (None, "", [], {}):
         return None
     if not isinstance(markup, dict):
         raise bad_request("object expected as reply markup")
     if "inline_keyboard" not in markup:
         if not any(name in markup for name in _OTHERS):
             raise bad_request("unsupported reply markup type specified")
+        _check_keys(markup.get("keyboard", []))
         return markup
     rows = markup["inline_keyboard"]
     if not isinstance(rows, list) or any(not isinstance(row, list) for row in rows):
@@ -37,6 +38,14 @@ def check_markup(markup: Any) -> dict[str, Any] | None:
 def buttons_of(markup: Any) -> list[dict[str, Any]]:
     """The inline buttons of a checked markup, row by row."""
     return [button for row in (markup or {}).get("inline_keyboard", ()) for button in row]
+
+
+def _check_keys(rows: Any) -> None:
+    if not isinstance(rows, list) or any(not isinstance(row, list) for row in rows):
+        raise bad_request('field "keyboard" must be of type Array')
+    for key in (key for row in rows for key in row):
+        if not (isinstance(key, str) or (isinstance(key, dict) and isinstance(key.get("text"), str))):
+            raise bad_request("can't parse keyboard button: KeyboardButton must be a String or an Object")
 
 
 def _check_button(button: Any, *, first: bool) -> None:

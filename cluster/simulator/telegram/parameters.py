@@ -24,9 +24,13 @@ class Upload:
 
 
 class Parameters:
-    """Values are text, or what JSON made of them; a list or an object may also come as text that is JSON."""
+    """Values are text, or what JSON made of them; a list or an object may also come as text that is JSON.
+
+    Raises TelegramRefusal for text that UTF-8 cannot hold.
+    """
 
     def __init__(self, values: Mapping[str, Any], uploads: Mapping[str, Upload] | None = None) -> None:
+        _check_utf8(values)
         self.values = {name: value for name, value in values.items() if value is not None}
         self.uploads = dict(uploads or {})
 
@@ -43,7 +47,7 @@ class Parameters:
                 raise bad_request(f"{name} is empty")
             return default
         try:
-            return int(value)
+            return int(str(value))
         except (TypeError, ValueError):
             raise bad_request(f"invalid {name} specified") from None
 
@@ -58,9 +62,29 @@ class Parameters:
         if not value:
             return None
         try:
-            return json.loads(value)
+            read = json.loads(value)
         except JSONDecodeError:
             raise bad_request(f"can't parse {name.replace('_', ' ')} JSON object") from None
+        _check_utf8(read)
+        return read
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Empty where there is none. Raises TelegramRefusal where it is no object."""
+        value = self.json(name)
+        if value in (None, "", [], {}):
+            return {}
+        if not isinstance(value, dict):
+            raise bad_request(f"can't parse {name.replace('_', ' ')}: expected an Object")
+        return value
+
+    def mappings(self, name: str) -> list[dict[str, Any]]:
+        """Empty where there is none. Raises TelegramRefusal where it is no list of objects."""
+        value = self.json(name)
+        if value in (None, "", {}):
+            return []
+        if not isinstance(value, list) or any(not isinstance(one, dict) for one in value):
+            raise bad_request(f"can't parse {name.replace('_', ' ')}: expected an Array of Objects")
+        return value
 
     def upload(self, name: str) -> Upload | None:
         """The file that this parameter is, or that it names with `attach://`."""
@@ -73,6 +97,13 @@ class Parameters:
         """As the log of calls has them: a file is its name and size."""
         files = {name: {"name": file.name, "size_bytes": len(file.content)} for name, file in self.uploads.items()}
         return {**self.values, **files}
+
+
+def _check_utf8(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise bad_request("strings must be encoded in UTF-8") from None
 
 
 async def read_parameters(request: web.Request) -> Parameters:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from cluster.simulator.telegram.chats import Account, Chat, World
+from cluster.simulator.telegram.keyboard import buttons_of, check_markup
 from cluster.simulator.telegram.parameters import Parameters
 from cluster.simulator.telegram.refusal import QUERY_TOO_OLD, bad_request
 from cluster.simulator.telegram.seen import Paid
@@ -66,8 +67,8 @@ class Payments:
 
     def send_invoice(self, asked: Parameters) -> dict[str, Any]:
         invoice = _read_invoice(asked)
-        markup = asked.json("reply_markup")
-        if markup and not (markup.get("inline_keyboard") or [[{}]])[0][0].get("pay"):
+        markup = check_markup(asked.json("reply_markup"))
+        if markup and not any(button.get("pay") for button in buttons_of(markup)):
             raise bad_request("REPLY_MARKUP_BUY_EMPTY")
         if not markup:
             text = _PAY_BUTTON.format(amount=invoice.total_amount, currency=invoice.currency)
@@ -152,7 +153,7 @@ def _told(invoice: Invoice, amount: int) -> dict[str, Any]:
 
 def _read_invoice(asked: Parameters) -> Invoice:
     title, description, payload = asked.text("title"), asked.text("description"), asked.text("payload")
-    currency, prices = asked.text("currency"), asked.json("prices")
+    currency, prices = asked.text("currency"), asked.mappings("prices")
     if not 1 <= len(title) <= _TITLE_MAX:
         raise bad_request("INVOICE_TITLE_INVALID")
     if not 1 <= len(description) <= _DESCRIPTION_MAX:
@@ -165,7 +166,7 @@ def _read_invoice(asked: Parameters) -> Invoice:
         raise bad_request("STARS_PROVIDER_TOKEN_NOT_EMPTY")
     if currency != STARS and not asked.text("provider_token"):
         raise bad_request("PAYMENT_PROVIDER_INVALID")
-    if not isinstance(prices, list) or not prices or (currency == STARS and len(prices) != 1):
+    if not prices or (currency == STARS and len(prices) != 1):
         raise bad_request("STARS_INVOICE_INVALID" if currency == STARS else "INVOICE_PRICES_EMPTY")
     total = sum(_amount(price) for price in prices)
     if not 1 <= total <= _AMOUNT_MAX:
@@ -173,8 +174,8 @@ def _read_invoice(asked: Parameters) -> Invoice:
     return Invoice(title=title, description=description, payload=payload, currency=currency, total_amount=total)
 
 
-def _amount(price: Any) -> int:
-    amount = price.get("amount") if isinstance(price, Mapping) else None
+def _amount(price: Mapping[str, Any]) -> int:
+    amount = price.get("amount")
     if not isinstance(amount, int) or isinstance(amount, bool) or not price.get("label"):
         raise bad_request("can't parse labeled price")
     return amount

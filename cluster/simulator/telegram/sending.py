@@ -1,6 +1,6 @@
 """What the bot sends, edits and takes back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.simulator.telegram.chats import Chat, Message, World
@@ -15,6 +15,7 @@ TEXT_UNITS_MAX = 4096
 CAPTION_UNITS_MAX = 1024
 PHOTO_BYTES_MAX = 10 << 20
 PHOTO_SIDES_MAX = 10_000
+_PLACE = ("offset", "length")
 _ACTIONS = frozenset({
     "typing", "upload_photo", "record_video", "upload_video", "record_voice", "upload_voice", "upload_document",
     "choose_sticker", "find_location", "record_video_note", "upload_video_note",
@@ -112,10 +113,10 @@ class Sending:
     def set_message_reaction(self, asked: Parameters) -> bool:
         chat = self._world.writable(asked.values.get("chat_id"))
         message = chat.message(asked.integer("message_id"), "message to react not found")
-        reactions = asked.json("reaction") or []
-        if not isinstance(reactions, list) or len(reactions) > 1:
+        reactions = asked.mappings("reaction")
+        if len(reactions) > 1:
             raise bad_request("REACTIONS_TOO_MANY")
-        if any(not isinstance(one, dict) or one.get("type") != "emoji" or not one.get("emoji") for one in reactions):
+        if any(one.get("type") != "emoji" or not one.get("emoji") for one in reactions):
             raise bad_request("REACTION_INVALID")
         message.reactions = tuple(str(one["emoji"]) for one in reactions)
         self._world.changed(message)
@@ -189,7 +190,7 @@ def photo_size(file: StoredFile) -> dict[str, Any]:
 def _marked(asked: Parameters, name: str, entities: str) -> Marked:
     """With what Telegram finds by itself where nothing marks it otherwise."""
     marked = parse(asked.text(name), asked.text("parse_mode"))
-    given = asked.json(entities)
+    given = asked.mappings(entities)
     if given and not asked.text("parse_mode"):
         _check_entities(given, marked.text)
         marked = Marked(marked.text, tuple(given))
@@ -202,10 +203,8 @@ def _marked(asked: Parameters, name: str, entities: str) -> Marked:
     return Marked(marked.text, tuple(sorted((*marked.entities, *found), key=lambda one: one["offset"])))
 
 
-def _check_entities(given: Any, text: str) -> None:
-    if not isinstance(given, list) or any(
-        not isinstance(one, dict) or not {"type", "offset", "length"} <= one.keys() for one in given
-    ):
+def _check_entities(given: Sequence[Mapping[str, Any]], text: str) -> None:
+    if any("type" not in one or not all(isinstance(one.get(name), int) for name in _PLACE) for one in given):
         raise bad_request("can't parse entities: expected an Array of MessageEntity")
     if any(one["offset"] < 0 or one["offset"] + one["length"] > utf16_length(text) for one in given):
         raise bad_request("entity beginning or end is outside of the text")
@@ -244,11 +243,11 @@ def _thread(chat: Chat, asked: Parameters) -> int | None:
 
 
 def _reply(chat: Chat, asked: Parameters) -> int | None:
-    told = asked.json("reply_parameters") or {}
-    reply_to = told.get("message_id") or asked.integer("reply_to_message_id", 0)
+    told = asked.mapping("reply_parameters")
+    reply_to = Parameters(told).integer("message_id", 0) or asked.integer("reply_to_message_id", 0)
     if not reply_to:
         return None
-    message = chat.messages.get(int(reply_to))
+    message = chat.messages.get(reply_to)
     if message is None or message.deleted:
         if told.get("allow_sending_without_reply") or asked.boolean("allow_sending_without_reply"):
             return None
