@@ -28,7 +28,8 @@ def is_zip(message: SeenMessage) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """`questions` as they were asked, `scope` what was agreed to."""
+    """`questions` as they were asked, `scope` what was agreed to. Without name and content where the message that
+    delivers has no file but, say, a link."""
 
     file_name: str
     content: bytes = field(repr=False)
@@ -93,10 +94,9 @@ class Journey:
     async def _delivered(
         self, person: Person, message: SeenMessage, questions: tuple[str, ...], scope: str
     ) -> Delivered:
-        assert message.file is not None, "what delivers has a file"
         return Delivered(
-            file_name=message.file.name,
-            content=await person.downloads(message),
+            file_name=message.file.name if message.file else "",
+            content=await person.downloads(message) if message.file else b"",
             message=message,
             questions=questions,
             scope=scope,

@@ -113,6 +113,14 @@ async def test_journey__does_not_mind_updates_that_come_twice(bot: Bot, control:
     assert delivered.questions == QUESTIONS
 
 
+async def test_journey__may_end_with_a_link(bot: Bot, control: StandInClient) -> None:
+    journey = Journey(idea="A shop", yes="✅ Build it", delivers=lambda message: message.text == "Building")
+    async with serving(Builder(bot)):
+        delivered = await journey.made_by(await Person.arrives(control, "Ada"))
+
+    assert (delivered.file_name, delivered.content, delivered.message.text) == ("", b"", "Building")
+
+
 async def test_journey__answers_a_question_once(bot: Bot, control: StandInClient) -> None:
     async with serving(Builder(bot, marks=True)):
         delivered = await Journey(idea="A shop", yes="✅ Build it").made_by(await Person.arrives(control, "Ada"))

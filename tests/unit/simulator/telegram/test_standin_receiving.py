@@ -1,16 +1,17 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
-from telegram import Update
+from telegram import InlineKeyboardButton, InlineKeyboardMarkup, Update
 from telegram.error import BadRequest, Conflict
 from telegram.ext import Application, ApplicationBuilder, CallbackQueryHandler, CommandHandler, ExtBot
 
 from cluster.simulator.telegram.client import StandInClient
 from cluster.simulator.telegram.disorder import DisorderSetup
+from cluster.simulator.telegram.person import Person
 from cluster.simulator.telegram.server import TelegramStandIn
 from cluster.simulator.telegram.webhook import SECRET_HEADER
 
@@ -29,6 +30,7 @@ class Receiver:
         self.gate = asyncio.Event()
         self.gate.set()
         self.under_way = self.most_under_way = 0
+        self.hands_to: Callable[[dict[str, Any]], Awaitable[None]] = _nowhere
 
     @property
     def ids(self) -> list[int]:
@@ -39,14 +41,20 @@ class Receiver:
         return [update["message"]["text"] for update in self.got]
 
     async def take(self, request: web.Request) -> web.Response:
-        self.got.append(await request.json())
+        told = await request.json()
+        self.got.append(told)
         self.secrets.append(request.headers.get(SECRET_HEADER))
         assert request.headers["Content-Type"] == "application/json"
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         await self.gate.wait()
+        await self.hands_to(told)
         self.under_way -= 1
         return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
+
+
+async def _nowhere(_: dict[str, Any]) -> None:
+    pass
 
 
 @asynccontextmanager
@@ -250,34 +258,44 @@ async def test_update__that_is_forged_or_repeated_is_delivered_as_it_is(
     assert hook.got[2:] == [{"update_id": forged, "message": {"text": 7}}, {"update_id": 5, "nonsense": None}]
 
 
-async def test_application__hears_commands_and_buttons_by_polling(
-    telegram: TelegramStandIn, control: StandInClient
-) -> None:
+def application(telegram: TelegramStandIn) -> Application[Any, Any, Any, Any, Any, Any]:
+    """Asks, and does what is pressed."""
+
     async def start(update: Update, _: Any) -> None:
-        keyboard = {"inline_keyboard": [[{"text": "Yes", "callback_data": "y"}]]}
-        await update.effective_message.reply_text("Shall I?", api_kwargs={"reply_markup": keyboard})  # type: ignore[union-attr]
+        keyboard = InlineKeyboardMarkup([[InlineKeyboardButton("Yes", callback_data="y")]])
+        await update.effective_message.reply_text("Shall I?", reply_markup=keyboard)  # type: ignore[union-attr]
 
     async def pressed(update: Update, _: Any) -> None:
         await update.callback_query.answer("Good", show_alert=True)  # type: ignore[union-attr]
         await update.callback_query.edit_message_text("Done")  # type: ignore[union-attr]
 
     builder = ApplicationBuilder().token(telegram.token).base_url(telegram.base_url)
-    application: Application[Any, Any, Any, Any, Any, Any] = builder.base_file_url(telegram.base_file_url).build()
-    application.add_handler(CommandHandler("start", start))
-    application.add_handler(CallbackQueryHandler(pressed))
-    ada = await control.add_person("Ada")
-    async with application:
-        await application.updater.start_polling(poll_interval=0)  # type: ignore[union-attr]
-        await application.start()
-        said = await control.say(ada, ada, "/start")
-        asked = await control.messages(ada, after=said.revision, wait_s=3)
-        press = await control.press(ada, ada, text="Yes")
-        answer = await control.answered(press.callback_id, wait_s=3)
-        await control.messages(ada, after=press.at, wait_s=3)
-        await application.updater.stop()  # type: ignore[union-attr]
-        await application.stop()
+    built: Application[Any, Any, Any, Any, Any, Any] = builder.base_file_url(telegram.base_file_url).build()
+    built.add_handler(CommandHandler("start", start))
+    built.add_handler(CallbackQueryHandler(pressed))
+    return built
 
-    assert asked.messages[-1].labels == ("Yes",)
-    assert answer is not None
+
+async def talk(control: StandInClient) -> None:
+    ada = await Person.arrives(control, "Ada")
+    await ada.says("/start")
+    assert (await ada.hears("Shall I?")).labels == ("Yes",)
+    answer = await ada.is_told(await ada.presses("Yes"))
     assert (answer.text, answer.alert) == ("Good", True)
-    assert (await control.messages(ada)).messages[-1].text == "Done"
+    assert (await ada.hears("Done")).edited
+
+
+async def test_application__serves_many_people_by_polling(telegram: TelegramStandIn, control: StandInClient) -> None:
+    async with application(telegram) as served:
+        await served.updater.start_polling(poll_interval=0)  # type: ignore[union-attr]
+        await served.start()
+        await asyncio.gather(*(talk(control) for _ in range(10)))
+        await served.updater.stop()  # type: ignore[union-attr]
+        await served.stop()
+
+
+async def test_application__serves_many_people_by_webhook(telegram: TelegramStandIn, control: StandInClient) -> None:
+    async with application(telegram) as served, receiver() as hook:
+        hook.hands_to = lambda told: served.process_update(Update.de_json(told, served.bot))
+        await served.bot.set_webhook(hook.url)
+        await asyncio.gather(*(talk(control) for _ in range(10)))
