@@ -137,11 +137,15 @@ class _Html(_Parser):
         if tag == "span" and attributes.get("class") != "tg-spoiler":
             raise cannot_parse(f'Tag "span" must have class "tg-spoiler" at byte offset {self._byte()}')
         if tag == "a":
-            return kind, {"url": attributes.get("href", "")}
+            if not attributes.get("href"):
+                raise cannot_parse(f'Tag "a" must have an attribute "href" at byte offset {self._byte()}')
+            return kind, {"url": attributes["href"]}
         if tag == "tg-emoji":
             return kind, {"custom_emoji_id": attributes.get("emoji-id", "")}
         if tag == "tg-time":
-            return kind, {"unix_time": int(attributes.get("unix", "0"))}
+            if not re.fullmatch(r"\d{1,10}", attributes.get("unix", ""), re.ASCII):
+                raise cannot_parse(f'Tag "tg-time" must have an attribute "unix" at byte offset {self._byte()}')
+            return kind, {"unix_time": int(attributes["unix"])}
         if tag == "blockquote" and "expandable" in attributes:
             return "expandable_blockquote", {}
         language = attributes.get("class", "")
@@ -163,9 +167,8 @@ class _Html(_Parser):
             self._open.pop()
             self._place += consumed
             return
-        top.extra.pop("language", None) if tag == "code" else None
-        if tag == "a" and not top.extra["url"]:
-            top.extra["url"] = "".join(self._parts)[-(self._units - top.offset) :]
+        if tag == "code":
+            top.extra.pop("language", None)
         self._end(consumed)
 
 

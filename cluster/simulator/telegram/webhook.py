@@ -108,6 +108,16 @@ class Webhook:
         begun: set[int] = set()
         gate = asyncio.Semaphore(self._max_connections)
         connector = TCPConnector(limit=0)
+
+        async def send(update: Update, in_lane: bool) -> None:
+            if not in_lane:
+                await asyncio.sleep(self._disorder.setup.hold_s)
+            await self._deliver(client, gate, update)
+            begun.discard(update.id)
+            if in_lane:
+                busy_lanes.discard(update.lane)
+            self._updates.changes.tell()
+
         async with (
             ClientSession(connector=connector, timeout=ClientTimeout(total=ANSWER_S_MAX)) as client,
             asyncio.TaskGroup() as deliveries,
@@ -118,22 +128,13 @@ class Webhook:
                     if update.id in begun or update.lane in busy_lanes:
                         continue
                     begun.add(update.id)
-                    overtaken = self._disorder.reorders()
-                    if not overtaken:
+                    in_lane = not self._disorder.reorders()
+                    if in_lane:
                         busy_lanes.add(update.lane)
-                    delivery = self._deliver(client, gate, update, held=overtaken)
-                    task = deliveries.create_task(delivery)
-                    task.add_done_callback(lambda _, update=update: self._ended(update, busy_lanes, begun))  # type: ignore[misc]
+                    deliveries.create_task(send(update, in_lane))
                 await self._updates.changes.wait(seen, 3600.0)
 
-    def _ended(self, update: Update, busy_lanes: set[int], begun: set[int]) -> None:
-        busy_lanes.discard(update.lane)
-        begun.discard(update.id)
-        self._updates.changes.tell()
-
-    async def _deliver(self, client: ClientSession, gate: asyncio.Semaphore, update: Update, *, held: bool) -> None:
-        if held:
-            await asyncio.sleep(self._disorder.setup.hold_s)
+    async def _deliver(self, client: ClientSession, gate: asyncio.Semaphore, update: Update) -> None:
         wait_s = self._retry_s
         copies = 2 if self._disorder.duplicates() else 1
         while True:

@@ -1,6 +1,9 @@
+from itertools import combinations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.simulator.telegram.entities import pieces, trimmed, utf16_length
 from cluster.simulator.telegram.markup import parse
@@ -47,6 +50,8 @@ def test_html__becomes_text_and_entities(text: str, expected: tuple[str, list[An
         ("1 > 2", "Unescaped '>' at byte offset 2"),
         ("salt & pepper", "Unescaped '&' at byte offset 5"),
         ("&nbsp;", "Unescaped '&' at byte offset 0"),
+        ("<a>x</a>", 'Tag "a" must have an attribute "href"'),
+        ('<tg-time unix="soon">x</tg-time>', 'Tag "tg-time" must have an attribute "unix"'),
         ("<span>x</span>", 'Tag "span" must have class "tg-spoiler"'),
     ],
 )
@@ -107,6 +112,30 @@ def test_markdown__does_not_nest() -> None:
     )
     with pytest.raises(TelegramRefusal, match="Can't find end of the entity starting at byte offset 2"):
         parse("a *b", "markdown")
+
+
+MARKUP = st.lists(
+    st.sampled_from([
+        "<b>", "</b>", "<i>", "</i>", "<pre>", "</pre>", "<code>", "</code>", '<a href="x">', "</a>", "<", ">", "&amp;",
+        "&", "*", "_", "__", "~", "||", "`", "```", "[", "](", "](x)", ")", "![", "\n", ">", "**>", "\\",
+        "a", "é", "😀", " ", "!",
+    ])
+).map("".join)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(MARKUP, st.sampled_from(["HTML", "MarkdownV2", "Markdown"]))
+def test_markup__of_any_kind_is_refused_or_has_its_entities_inside(text: str, mode: str) -> None:
+    try:
+        parsed = trimmed(parse(text, mode))
+    except TelegramRefusal:
+        return
+    for one in parsed.entities:
+        assert one["length"] > 0
+        assert 0 <= one["offset"] <= one["offset"] + one["length"] <= parsed.length
+    for one, other in combinations(parsed.entities, 2):
+        end, other_end = one["offset"] + one["length"], other["offset"] + other["length"]
+        assert other["offset"] >= end or other_end <= end
 
 
 def test_mode__that_is_none_is_refused() -> None:
