@@ -23,7 +23,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def telegram(clock: Clock) -> AsyncIterator[TelegramStandIn]:
-    async with TelegramStandIn(clock=clock, pre_checkout_s=0.3, retry_s=0.02) as telegram:
+    async with TelegramStandIn(clock=clock, pre_checkout_s=1.5, retry_s=0.02) as telegram:
         yield telegram
 
 
@@ -35,13 +35,13 @@ async def control(telegram: TelegramStandIn) -> AsyncIterator[StandInClient]:
 
 @pytest.fixture
 async def bot(telegram: TelegramStandIn) -> AsyncIterator[ExtBot[None]]:
-    request = HTTPXRequest(read_timeout=2.0)
+    request = HTTPXRequest(read_timeout=20.0)
     bot: ExtBot[None] = ExtBot(
         telegram.token,
         base_url=telegram.base_url,
         base_file_url=telegram.base_file_url,
         request=request,
-        get_updates_request=HTTPXRequest(read_timeout=2.0),
+        get_updates_request=HTTPXRequest(read_timeout=20.0),
     )
     async with bot:
         yield bot

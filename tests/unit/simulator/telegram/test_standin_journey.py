@@ -93,7 +93,7 @@ async def serving(builder: Builder) -> AsyncIterator[None]:
 @pytest.mark.parametrize("edits", [False, True])
 async def test_journey__goes_from_start_to_the_zip(bot: Bot, control: StandInClient, edits: bool) -> None:
     builder = Builder(bot, edits=edits)
-    journey = Journey(idea="A web shop", answers=["Only me", Tap("Skip")], yes="✅ Build it", step_s=5, build_s=5)
+    journey = Journey(idea="A web shop", answers=["Only me", Tap("Skip")], yes="✅ Build it", step_s=20, build_s=20)
     async with serving(builder):
         delivered = await journey.made_by(await Person.arrives(control, "Ada"))
 
