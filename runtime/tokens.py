@@ -17,3 +17,13 @@ def new_task_token() -> str:
 def token_hash(token: str) -> str:
     """What the ledger knows a token by: 64 hex digits."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def new_link_token() -> str:
+    """Logs one person in, once, within minutes."""
+    return f"mbl-{secrets.token_urlsafe(32)}"
+
+
+def new_invite_code() -> str:
+    """Source: spec/assistant.md §14: 16 random bytes, URL-safe."""
+    return secrets.token_urlsafe(16)

@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from ray import serve
 
 from actors.system import connect
+from runtime.accounts.logins import Logins
+from runtime.accounts.proofs import Proofs
 from runtime.config import Secrets, Settings
 from runtime.tokens import token_hash
 from serve_apps.api_routes import create_app
@@ -32,4 +34,11 @@ class Api:
         system = await connect(self._settings)
         secrets = await asyncio.to_thread(Secrets.load, self._settings.data_dir, os.environ)
         operator_sha256 = token_hash(secrets.admin_token)
-        return create_app(system, under_serve=True, operator_sha256=operator_sha256, link_key=secrets.link_key)
+        return create_app(
+            system,
+            under_serve=True,
+            operator_sha256=operator_sha256,
+            link_key=secrets.link_key,
+            logins=Logins(secrets.jwt_secret, secrets.jwt_secret_previous, hours=self._settings.jwt_expire_hours),
+            proofs=Proofs(secrets.bot_service_token, secrets.telegram_bot_token),
+        )

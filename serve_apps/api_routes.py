@@ -13,6 +13,8 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from runtime.accounts.logins import Logins
+from runtime.accounts.proofs import Proofs
 from runtime.entity.journal import Head
 from runtime.errors import BadInputError, ConflictError, MasterbuilderError, QuarantinedError
 from runtime.ids import ProjectId, name_of, project_entity, user_entity
@@ -41,6 +43,7 @@ from runtime.reports.port import Feedback
 from serve_apps import (
     admin_routes,
     answers,
+    auth_routes,
     delivery_routes,
     github_routes,
     key_routes,
@@ -51,6 +54,7 @@ from serve_apps import (
     report_routes,
     search_routes,
     token_routes,
+    user_routes,
     wallet_routes,
 )
 from serve_apps.auth import TheSystem, User
@@ -85,16 +89,25 @@ router = APIRouter()
 
 
 def create_app(
-    system: System, *, under_serve: bool = False, operator_sha256: str | None = None, link_key: bytes | None = None
+    system: System,
+    *,
+    under_serve: bool = False,
+    operator_sha256: str | None = None,
+    link_key: bytes | None = None,
+    logins: Logins | None = None,
+    proofs: Proofs | None = None,
 ) -> FastAPI:
-    """`link_key` signs download links; without one they hold in this process only."""
+    """`link_key` signs download links and `logins` logins; without them they hold in this process only. Without
+    `proofs` nobody can prove who they are on Telegram."""
     routers = (
         router, delivery_routes.router, me_routes.router, wallet_routes.router, admin_routes.router,
         key_routes.router, model_routes.router, token_routes.router, payment_routes.router, report_routes.router,
-        search_routes.router, rag_routes.router, github_routes.router,
+        search_routes.router, rag_routes.router, github_routes.router, auth_routes.router, user_routes.router,
     )  # fmt: skip
     app = application(routers, system, under_serve=under_serve, operator_sha256=operator_sha256)
     app.state.link_key = link_key or secrets.token_bytes(32)
+    app.state.logins = logins or Logins(secrets.token_urlsafe(32))
+    app.state.proofs = proofs or Proofs("")
     return app
 
 

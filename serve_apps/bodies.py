@@ -76,7 +76,7 @@ def unsigned_ucredits(value: object) -> int:
     return 0 if re.fullmatch(r"0+(\.0*)?", str(value).strip()) else _ucredits(value)
 
 
-def _no_nul(value: object) -> object:
+def no_nul(value: object) -> object:
     if isinstance(value, str) and "\0" in value:
         raise ValueError("must not hold a NUL character")
     return value
@@ -97,7 +97,7 @@ def _not_empty(text: str) -> str:
 
 UCredits = Annotated[int, BeforeValidator(_ucredits)]
 """Given in credits, as a number or a string; kept in microcredits."""
-Words = Annotated[str, StringConstraints(strip_whitespace=True), BeforeValidator(_no_nul), AfterValidator(_not_empty)]
+Words = Annotated[str, StringConstraints(strip_whitespace=True), BeforeValidator(no_nul), AfterValidator(_not_empty)]
 
 
 class Body(BaseModel):
@@ -106,7 +106,7 @@ class Body(BaseModel):
 
 class OpenBody(Body):
     brief: Words
-    answers: dict[Topic, Annotated[Text, BeforeValidator(_no_nul)]] | None = None
+    answers: dict[Topic, Annotated[Text, BeforeValidator(no_nul)]] | None = None
     max_ucredits: UCredits | None = Field(default=None, alias="max_credits")
     confirm: StrictBool = False
     gates: list[Gate] = []
@@ -116,7 +116,7 @@ class OpenBody(Body):
 class SearchBody(Body):
     query: Words
     limit: Annotated[StrictInt, Field(ge=1, le=SEARCH_HITS_MAX)] = 10
-    path: Annotated[str, Field(max_length=500), BeforeValidator(_no_nul)] = ""
+    path: Annotated[str, Field(max_length=500), BeforeValidator(no_nul)] = ""
     """A file, a folder, or a pattern."""
     language: Annotated[str, AfterValidator(_language)] = ""
     kind: Literal["", "function", "class", "module", "text"] = ""
@@ -149,7 +149,7 @@ class AnswerBody(Body):
 
 class ConfirmBody(Body):
     accept: StrictBool
-    change: Annotated[str, BeforeValidator(_no_nul)] = ""
+    change: Annotated[str, BeforeValidator(no_nul)] = ""
 
 
 class ResumeBody(Body):
@@ -170,18 +170,18 @@ class RetryBody(Body):
 
 class SkipBody(Body):
     task: PlanTaskId
-    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1_000), BeforeValidator(_no_nul)] = ""
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1_000), BeforeValidator(no_nul)] = ""
     with_dependents: StrictBool = False
 
 
 class ApproveBody(Body):
     """`about` is the project's `asks`, so that a yes is never taken for one to something else."""
 
-    about: Annotated[str, StringConstraints(max_length=100), BeforeValidator(_no_nul)] = ""
+    about: Annotated[str, StringConstraints(max_length=100), BeforeValidator(no_nul)] = ""
 
 
 class RejectBody(ApproveBody):
-    text: Annotated[str, BeforeValidator(_no_nul)] = ""
+    text: Annotated[str, BeforeValidator(no_nul)] = ""
 
 
 class RewindBody(Body):
@@ -190,7 +190,7 @@ class RewindBody(Body):
 
 class FeedbackBody(Body):
     score: Annotated[StrictInt, Field(ge=1, le=5)]
-    text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4_000), BeforeValidator(_no_nul)] = ""
+    text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4_000), BeforeValidator(no_nul)] = ""
 
 
 class BackupBody(Body):

@@ -25,7 +25,7 @@ from runtime.providers.order import CallOrder
 from runtime.providers.splice import WIRES, Path, Spliced, Wire, splice
 from runtime.providers.waiting import telling
 from serve_apps import gateway_answers as answers
-from serve_apps.auth import TOKEN_CHARACTERS_MAX
+from serve_apps.auth import TOKEN_CHARACTERS_MAX, calls_models_only, count
 from serve_apps.door import REQUEST_ID, log_unforeseen
 from serve_apps.gateway_answers import Header
 from serve_apps.gateway_log import RequestLog
@@ -105,12 +105,14 @@ class ModelDoor:
 
     async def _list_models(self, exchange: "Exchange") -> None:
         bearer = await self._bearer(exchange)
+        await self._count(bearer)
         models = await self._calls.models(bearer.identity)
         await exchange.reply(_models_json(models, exchange.wire))
 
     async def _call(self, exchange: "Exchange") -> None:
         bearer = await self._bearer(exchange)
         self._tokens.admit(bearer)
+        await self._count(bearer)
         with self._bodies.share() as share, self._telling(bearer.identity.run):
             asked = splice(await exchange.body(share), _path(exchange.path))
             order = _order(bearer, asked)
@@ -146,6 +148,11 @@ class ModelDoor:
         if not 0 < len(token) <= TOKEN_CHARACTERS_MAX:
             raise not_authenticated()
         return await self._tokens.bearer(token)
+
+    async def _count(self, bearer: Bearer) -> None:
+        """Tokens for models alone have limits of their own, or none."""
+        if not calls_models_only(bearer.identity):
+            await count(self._system.entities, bearer.identity)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from runtime.errors import NotAuthenticatedError, OverloadedError, TooManyRequestsError
 from runtime.ledger.port import Identity
 from runtime.tokens import token_hash
+from serve_apps.auth import check_let_in
 
 REFRESH_AFTER_S = 2.0
 KNOWN_S_MAX = 4.5
@@ -52,7 +53,8 @@ class Tokens:
 
     async def bearer(self, token: str) -> Bearer:
         """Raises NotAuthenticatedError without telling a missing token from a wrong, expired or revoked one;
-        UnavailableError where the ledger cannot say; OverloadedError where too many unknown tokens come at once.
+        ForbiddenError for who is banned; UnavailableError where the ledger cannot say; OverloadedError where too many
+        unknown tokens come at once.
         """
         sha256 = token_hash(token)
         clock_s = self._clock()
@@ -66,6 +68,7 @@ class Tokens:
                 self._ask(sha256)
         if bearer is None or self._has_expired(bearer.identity):
             raise not_authenticated()
+        check_let_in(bearer.identity)
         return bearer
 
     def admit(self, bearer: Bearer) -> None:

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StringConstraints
 
+from runtime.accounts.port import AuditEntry
 from runtime.errors import BadInputError, ForbiddenError
 from runtime.ids import UserId, user_entity
 from runtime.ledger.money import credits_exact
 from runtime.ledger.port import Identity
 from runtime.privacy.export import export
 from runtime.project.messages import SetPurgePeriod
-from serve_apps.auth import TheSystem, User
+from serve_apps.auth import TheSystem, User, by_of
 from serve_apps.bodies import Body, Words, idempotency_key, read_body, unsigned_ucredits
 from serve_apps.system import System
 from serve_apps.wallet_routes import balance_json
@@ -62,9 +63,11 @@ async def change_me(request: Request, system: TheSystem, user: User) -> JSONResp
 
 
 @router.get("/me/export")
-async def export_me(system: TheSystem, caller: User, user: str | None = None) -> Response:
+async def export_me(request: Request, system: TheSystem, caller: User, user: str | None = None) -> Response:
     """A ZIP of all that is kept of the caller, or, for an administrator, of the named `user`."""
     whose = _whose(caller, user)
+    if whose != caller.user:
+        await system.ledger.note(AuditEntry(by=by_of(request, caller), action="export", target=whose))
     pieces = export(whose, system.ledger, system.journal, datetime.now(UTC))
     first = await anext(pieces)  # Whoever is not there is told so before an answer has begun.
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", whose)[:60]

@@ -8,13 +8,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field, StringConstraints
 
+from runtime.accounts.port import AccountChange
 from runtime.errors import BadInputError, ConflictError, NotFoundError
 from runtime.ids import ProjectId, UserId, project_entity
 from runtime.ledger.money import credits_exact
 from runtime.ledger.port import NewToken, TokenRow, TokenTerms
 from runtime.ledger.tokens import TOKEN_ID_DIGITS
 from runtime.tokens import new_token, token_hash
-from serve_apps.auth import Admin, TheSystem
+from serve_apps.auth import Admin, TheSystem, by_of
 from serve_apps.bodies import Body, UCredits, Words, read_body
 from serve_apps.system import System
 
@@ -68,7 +69,7 @@ async def create_token(request: Request, system: TheSystem, admin: Admin) -> JSO
     )
     await system.ledger.add_token(issued)
     if body.role is not None:
-        await system.ledger.set_role(user, body.role)
+        await system.ledger.change_account(AccountChange(user=user, role=body.role), by_of(request, admin))
     identity = await system.ledger.authenticate(issued.token_sha256)
     row = next(row for row in await system.ledger.tokens(user) if row.token_id == issued.token_sha256[:TOKEN_ID_DIGITS])
     assert identity is not None, "it was added a moment ago"

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from runtime.accounts.port import AuditEntry
 from runtime.errors import BadInputError, MasterbuilderError, NotFoundError
 from runtime.ids import CallId, UserId, user_entity
 from runtime.ledger.money import credits_exact, credits_text, usd_text
@@ -18,7 +19,7 @@ from runtime.ledger.port import Adjustment, Balance, CallRefund, Movement
 from runtime.ledger.receipt import harmless
 from runtime.payments.products import more_credits
 from runtime.session.session import ToppedUp
-from serve_apps.auth import Admin, TheSystem, User
+from serve_apps.auth import Admin, TheSystem, User, by_of
 from serve_apps.bodies import Body, Words, idempotency_key, read_body, signed_ucredits
 from serve_apps.system import System
 
@@ -75,6 +76,7 @@ async def statement(request: Request, system: TheSystem, user: User) -> Response
 
 @router.get("/api/v1/admin/credits/{user}/statement")
 async def statement_of(user: str, request: Request, system: TheSystem, admin: Admin) -> Response:
+    await system.ledger.note(AuditEntry(by=by_of(request, admin), action="read_statement", target=user))
     return await _statement(request, system, UserId(user))
 
 
@@ -109,7 +111,10 @@ async def refund(request: Request, system: TheSystem, admin: Admin) -> JSONRespo
     """Gives back what one call was charged, once for ever."""
     body = await read_body(request, RefundBody, BODY_BYTES_MAX)
     call = CallRefund(call=CallId(body.call), reason=body.reason, made_by=admin.user)
-    return JSONResponse({"call": body.call, "refunded_credits": credits_exact(await system.ledger.refund_call(call))})
+    refunded = credits_exact(await system.ledger.refund_call(call))
+    details = {"credits": refunded}
+    await system.ledger.note(AuditEntry(by=by_of(request, admin), action="refund", target=body.call, details=details))
+    return JSONResponse({"call": body.call, "refunded_credits": refunded})
 
 
 @router.get("/api/v1/admin/accounts/stopped")

@@ -46,6 +46,13 @@ class AccountRules:
 
 
 NO_RULES = AccountRules()
+BANNED = "This account is banned."
+
+
+def check_admitted(banned: bool) -> None:
+    """Raises ForbiddenError for who is banned."""
+    if banned:
+        raise ForbiddenError(BANNED, "Write to the operator if you think that this is a mistake.")
 
 
 def same_code(given: str, right: str) -> bool:

@@ -17,7 +17,7 @@ from runtime.accounts.port import (
     NewInvite,
     TelegramIdentity,
 )
-from runtime.accounts.rules import AccountRules
+from runtime.accounts.rules import BANNED, AccountRules
 from runtime.errors import ConflictError, MasterbuilderError
 from runtime.ids import UserId
 from runtime.ledger import accounts, wallets
@@ -159,7 +159,7 @@ class AccountBook(PersonBook):
     def _refusal(self, user: UserId, profile: bytes | None, banned: bool) -> str:
         """Why no door lets the user in; empty where they are let in."""
         if banned:
-            return accounts.BANNED
+            return BANNED
         known = accounts.open_profile(profile, user, self._database.seal) if self._account_rules.allowed_ids else None
         is_out = known is not None and self._account_rules.is_refused(known.telegram_id)
         return "This installation is open to invited people only, and you are not on its list." if is_out else ""

@@ -26,7 +26,7 @@ from runtime.accounts.port import (
     TelegramIdentity,
 )
 from runtime.accounts.roles import Role, higher
-from runtime.accounts.rules import AccountRules, same_code
+from runtime.accounts.rules import AccountRules, check_admitted, same_code
 from runtime.errors import (
     BadInputError,
     ConflictError,
@@ -378,15 +378,6 @@ def wrong_code(guard: str) -> MasterbuilderError:
     if guard == "invite":
         return InviteCodeError("There is no such invite.", "Copy the whole code, or ask for another.")
     return WrongCodeError("That is not the right code.", "Ask the operator for it.")
-
-
-def check_admitted(banned: bool) -> None:
-    """Raises ForbiddenError for who is banned."""
-    if banned:
-        raise ForbiddenError(BANNED, "Write to the operator if you think that this is a mistake.")
-
-
-BANNED = "This account is banned."
 
 
 def _check_may_try(tx: Transaction, user: UserId, guard: str, address: str, now: datetime) -> User:

@@ -19,12 +19,10 @@ from runtime.accounts.port import (
     TelegramIdentity,
 )
 from runtime.accounts.roles import Role, higher
-from runtime.accounts.rules import AccountRules, same_code
+from runtime.accounts.rules import BANNED, AccountRules, check_admitted, same_code
 from runtime.errors import ForbiddenError, MasterbuilderError
 from runtime.ids import LOCAL_ADMIN, UserId
 from runtime.ledger.accounts import (
-    BANNED,
-    check_admitted,
     check_changeable,
     check_invite,
     code_hash,

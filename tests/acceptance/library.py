@@ -22,6 +22,7 @@ from runtime.project.facts import project_facts
 from runtime.repositories.entity import CLONES_MAX, RepositoryEntity
 from runtime.repositories.github import ForgeApi
 from runtime.repositories.repositories import Repositories
+from runtime.session.messages import Admit
 from runtime.store.seal import Seal
 from runtime.store.store import Store
 from runtime.tokens import token_hash
@@ -51,6 +52,8 @@ class Documents:
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api", timeout=300)
 
     async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> Any:
+        if isinstance(message, Admit):
+            return None
         return await self.host.ask(entity, message, timeout_s=timeout_s)
 
     async def open(self) -> None:

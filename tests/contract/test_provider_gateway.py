@@ -28,6 +28,7 @@ from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Hold, Identity, Meter
 from runtime.providers.calls import ModelCalls
 from serve_apps.gateway_routes import create_app
+from tests.uncounted import Uncounted
 
 FAULTS = ("none", "none", "limited", "failed", "reset", "html", "empty", "no_usage")
 CALLS = 60
@@ -127,7 +128,7 @@ async def chain() -> AsyncIterator[SimpleNamespace]:
     keys = KeyRing([provider_key(endpoint)], cooldown_s=0)
     calls = ModelCalls(books, keys, Market(Routes(CATALOGUE), configured=("openai",)), settings, sleep=short_sleep)
     outer = FastAPI()
-    outer.mount("/v1", create_app(SimpleNamespace(ledger=books, calls=calls, settings=settings)))
+    outer.mount("/v1", create_app(SimpleNamespace(ledger=books, calls=calls, settings=settings, entities=Uncounted())))
     server = uvicorn.Server(uvicorn.Config(outer, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110

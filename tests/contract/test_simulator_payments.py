@@ -20,6 +20,7 @@ from runtime.ledger.money import Tariff
 from runtime.ledger.port import NewToken
 from runtime.payments.secrets import PaymentSecrets
 from runtime.payments.terms import parse_providers
+from runtime.session.messages import Admit
 from runtime.session.session import ToppedUp
 from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
@@ -35,8 +36,9 @@ class Sessions:
     def __init__(self) -> None:
         self.told: list[tuple[EntityId, Any]] = []
 
-    async def ask(self, entity: EntityId, message: Any) -> None:
-        self.told.append((entity, message))
+    async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> None:
+        if not isinstance(message, Admit):
+            self.told.append((entity, message))
 
 
 @dataclass

@@ -25,6 +25,7 @@ from runtime.keys.ring import KeyRing
 from runtime.ledger.port import Balance, CallRow, Hold, Identity, Meter, Mismatch, Person, Receipt, Spent
 from runtime.project.messages import Describe, OpenProject, PackageView, ProjectView, Status, TaskView
 from runtime.providers.calls import ModelCalls
+from runtime.session.messages import Admit
 from runtime.store.keeping import BackupReport, CompactReport
 from runtime.tokens import token_hash
 from serve_apps import api_routes
@@ -77,10 +78,17 @@ class FakeEntities:
         self.told: list[tuple[EntityId, Any]] = []
         self.raises: list[Exception] = []
         self.quarantined: set[EntityId] = set()
+        self.admitted: list[tuple[EntityId, Admit]] = []
+        self.refuses: Exception | None = None
         self.changed = asyncio.Event()
         self.wait_s_max = 0.05
 
     async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> Any:
+        if isinstance(message, Admit):
+            self.admitted.append((entity, message))
+            if self.refuses:
+                raise self.refuses
+            return None
         if entity in self.quarantined:
             raise QuarantinedError(f"{entity} is set aside.", "An operator lifts it.")
         if not isinstance(message, Describe):

@@ -39,6 +39,7 @@ from runtime.providers.waiting import waiting
 from runtime.tokens import token_hash
 from serve_apps import gateway_routes
 from serve_apps.gateway_routes import create_app
+from tests.uncounted import Uncounted
 
 HELLO: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 CLAUDE = {**HELLO, "model": "claude/haiku", "max_tokens": 9}
@@ -145,7 +146,7 @@ class Ledger:
 
 @pytest.fixture
 def system() -> SimpleNamespace:
-    return SimpleNamespace(calls=Calls(), ledger=Ledger())
+    return SimpleNamespace(calls=Calls(), ledger=Ledger(), entities=Uncounted())
 
 
 @pytest.fixture

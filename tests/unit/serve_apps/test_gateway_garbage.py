@@ -15,6 +15,7 @@ from runtime.keys.permits import Permits
 from runtime.ledger.port import Hold, Identity, Meter
 from runtime.providers.calls import ModelCalls
 from serve_apps.gateway_routes import create_app
+from tests.uncounted import Uncounted
 from tests.unit.garbage import frames_left_by
 from tests.unit.keys.key_world import PoolProcess, key
 
@@ -40,7 +41,7 @@ async def test_call_that_gets_no_key__leaves_no_cycle(tmp_path: Path) -> None:
     permits = Permits("openai", pool.exchange, clock=loop.time)
     market = Market(Routes(CATALOGUE), configured=("openai",))
     calls = ModelCalls(Payment(), permits, market, Settings(key_wait_seconds=0.0))
-    app = create_app(SimpleNamespace(calls=calls, ledger=Payment()))  # type: ignore[arg-type]
+    app = create_app(SimpleNamespace(calls=calls, ledger=Payment(), entities=Uncounted()))  # type: ignore[arg-type]
     statuses: list[int] = []
 
     async def call() -> None:

@@ -13,6 +13,7 @@ from runtime.ledger.port import Identity, ModelRow
 from runtime.tokens import token_hash
 from serve_apps import model_routes
 from serve_apps.door import application
+from tests.uncounted import Uncounted
 
 ADMIN = {"authorization": "Bearer admin-token"}
 CHANGE = {"provider": "openai", "model": "gpt-4o", "input_cost_per_million_tokens": "3"}
@@ -44,7 +45,7 @@ def ledger() -> ListLedger:
 
 @pytest.fixture
 async def client(ledger: ListLedger) -> AsyncIterator[httpx.AsyncClient]:
-    system: Any = SimpleNamespace(ledger=ledger)
+    system: Any = SimpleNamespace(ledger=ledger, entities=Uncounted())
     app = application([model_routes.router], system, under_serve=False)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=ADMIN) as client:

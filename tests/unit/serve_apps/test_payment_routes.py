@@ -24,6 +24,7 @@ from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
 from serve_apps import payment_routes
 from serve_apps.api_routes import create_app
+from tests.uncounted import Uncounted
 
 ANN, BOB = UserId("ann"), UserId("bob")
 SECRET = "2f6c1a90b7d84e53a1c09f7e64d2b8355c0e9a71"
@@ -44,6 +45,7 @@ class PaySystem:
     settings: Settings
     ledger: MemoryLedger = field(default_factory=lambda: MemoryLedger(Tariff(), 100 * 10**6))
     told: list[UserId] = field(default_factory=list)
+    entities: Uncounted = field(default_factory=Uncounted)
     raises: MasterbuilderError | None = None
 
     async def topped_up(self, system: Any, user: UserId) -> None:

@@ -17,6 +17,7 @@ from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
 from serve_apps import report_routes
 from serve_apps.door import application
+from tests.uncounted import Uncounted
 
 OPERATOR = {"authorization": "Bearer operator-token"}
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -58,7 +59,7 @@ async def door(reports: FakeReports) -> AsyncIterator[httpx.AsyncClient]:
     for token, user in (("operator-token", LOCAL_ADMIN), ("ann-token", UserId("ann"))):
         await ledger.open_wallet(user, is_admin=user == LOCAL_ADMIN)
         await ledger.add_token(NewToken(token_sha256=token_hash(token), user=user, kind="user", label=""))
-    system: Any = SimpleNamespace(ledger=ledger, reports=reports)
+    system: Any = SimpleNamespace(ledger=ledger, reports=reports, entities=Uncounted())
     app = application((report_routes.router,), system, under_serve=False)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api/api/v1/admin", headers=OPERATOR) as client:

@@ -16,6 +16,7 @@ from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
 from serve_apps import token_routes
 from serve_apps.door import application
+from tests.uncounted import Uncounted
 
 OPERATOR = {"authorization": "Bearer operator-token"}
 NOW = datetime.now(UTC)
@@ -39,7 +40,7 @@ async def ledger() -> MemoryLedger:
 
 @pytest.fixture
 async def door(ledger: MemoryLedger) -> AsyncIterator[httpx.AsyncClient]:
-    system: Any = SimpleNamespace(ledger=ledger, journal=OneProject())
+    system: Any = SimpleNamespace(ledger=ledger, journal=OneProject(), entities=Uncounted())
     app = application((token_routes.router,), system, under_serve=False, operator_sha256=token_hash("operator-token"))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api/api/v1/admin", headers=OPERATOR) as client:
