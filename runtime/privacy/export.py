@@ -1,6 +1,6 @@
 """Everything that is kept of one person, as a ZIP that any program opens: JSON files and a README.txt.
 
-    profile.json       role, subscription, e-mail           projects/<id>/project.json       brief to package
+    profile.json       role, names, subscription, e-mail    projects/<id>/project.json       brief to package
     statement.json     what changed the wallet              projects/<id>/conversation.json  what was said, and when
     calls.json         every model call                     projects/<id>/receipt.json       what it cost
     purchases.json     orders and payments                  session.json                     what the service was asked
@@ -40,9 +40,10 @@ from runtime.repositories.state import RepositoriesState
 
 PAGE = 1_000
 EVENTS_PAGE = 1_000
+ACCOUNT = ("telegram_id", "username", "first_name", "last_name", "language_code", "authorized", "verified", "banned")
 README = """What Masterbuilder keeps of {user}, as it was on {at}.
 
-profile.json     who you are here: role, subscription, e-mail, when you registered
+profile.json     who you are here: role, Telegram id and names, subscription, e-mail, when you registered
 statement.json   everything that changed your wallet, newest first
 calls.json       every model call that was made on your wallet
 purchases.json   your orders and payments, those with Stars too
@@ -71,7 +72,7 @@ async def export(user: UserId, ledger: Ledger, journal: Journal, at: datetime) -
     yield archive.add("README.txt", README.format(user=user, at=at.isoformat(timespec="seconds")))
     balance = await ledger.balance(user)
     held = {"balance_ucredits": balance.balance_ucredits, "held_ucredits": balance.held_ucredits}
-    yield archive.add_json("profile.json", {**_profile(person), **held})
+    yield archive.add_json("profile.json", {**_profile(person), **held, **await _account(user, ledger)})
     papers = await ledger.papers(user)
     bought = {
         "orders": [asdict(order) for order in papers.orders],
@@ -95,6 +96,12 @@ async def export(user: UserId, ledger: Ledger, journal: Journal, at: datetime) -
         async for piece in _project(project, ledger, journal, archive):
             yield piece
     yield archive.close()
+
+
+async def _account(user: UserId, ledger: Ledger) -> dict[str, Any]:
+    account = await ledger.account(user)
+    told = asdict(account) if account else {}
+    return {name: told[name] for name in ACCOUNT if name in told}
 
 
 async def _documents(user: UserId, journal: Journal) -> list[dict[str, Any]]:

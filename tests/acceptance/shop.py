@@ -195,7 +195,8 @@ def now() -> datetime:
 
 @contextmanager
 def open_shop(live: Live) -> Iterator[Shop]:
-    settings = {**live.start_shop(), "FULL_DAILY_USD_CAP": "none"}
+    unbound = {"FULL_DAILY_USD_CAP": "none", "RATE_LIMIT_FULL_PER_MINUTE": "1000000"}
+    settings = {**live.start_shop(), **unbound}
     shop = Shop(live=live, settings=settings)
     shop.restart()
     yield shop

@@ -68,7 +68,7 @@ class Limits:
         keys = [{"key": key.key, "active": True, "limits": key.limits} for key in plan.keys]
         up = self._live.run(
             "up",
-            KEY_WAIT_SECONDS=str(KEY_WAIT_S), INITIAL_FREE_CREDITS="1000000",
+            KEY_WAIT_SECONDS=str(KEY_WAIT_S), INITIAL_FREE_CREDITS="1000000", RATE_LIMIT_PER_MINUTE="1000000",
             **{f"{VARIABLE}_API_KEYS_JSON": json.dumps(keys), f"{VARIABLE}_BASE_URL": simulator},
         )  # fmt: skip
         if up.returncode != 0:

@@ -66,6 +66,7 @@ class CallChaos:
     def _run(self, calls: int, wanted_kills: int, callers: int) -> Outcome:
         credits = max(2, int(calls * CREDITS_PER_CALL))
         own = {"INITIAL_FREE_CREDITS": str(credits), "KEY_WAIT_SECONDS": "10", "KEY_COOLDOWN_SECONDS": "0.2"}
+        own |= {"RATE_LIMIT_PER_MINUTE": "1000000"}
         self._live = replace(self._live, environment={**self._live.environment, **own})
         simulator = self._live.start_simulator()["OPENAI_BASE_URL"]
         up = self._live.run("up", **_providers(simulator))
