@@ -59,6 +59,15 @@ class Refunded(Answer):
     refunded_credits: str
 
 
+class StarsRefunded(Answer):
+    charge_id: str
+    user: str
+    stars: int
+    taken_credits: str
+    taken_days: float
+    told: bool
+
+
 class StoppedLine(Answer):
     user: str
     reason: str
@@ -169,6 +178,28 @@ def refund(terminal: Terminal, call: str, reason: str, as_json: bool) -> None:
         print_json(refunded)
     else:
         click.echo(f"{refunded.refunded_credits} credits of {refunded.call} are given back.")
+
+
+@credits.command("refund-stars")
+@click.argument("charge_id", metavar="CHARGE")
+@click.option("--reason", required=True, help="Stands in the user's statement.")
+@json_option
+@pass_terminal
+def refund_stars(terminal: Terminal, charge_id: str, reason: str, as_json: bool) -> None:
+    """Takes back what a payment with Telegram's Stars bought: credits that are free, days that are left.
+
+    The bot then has Telegram give the Stars back. CHARGE is the payment's id in the statement, or in the alert of one
+    that failed.
+    """
+    said = {"charge_id": charge_id, "reason": reason}
+    refunded = terminal.client.ask(StarsRefunded, "POST", "payments/refunds", said)
+    if as_json:
+        print_json(refunded)
+        return
+    click.echo(
+        f"{refunded.taken_credits} credits and {refunded.taken_days:g} days of {refunded.user} are taken back; "
+        f"{refunded.stars} Stars {'went' if refunded.told else 'go'} back to the payer."
+    )
 
 
 @credits.command("stopped")

@@ -338,7 +338,7 @@ class Secrets:
 
     @classmethod
     def load(cls, data_dir: Path, environment: Mapping[str, str]) -> Self:
-        """Reads or makes the file. Raises BadInputError for a short or placeholder key in the environment."""
+        """Reads or makes the file. Raises BadInputError for a short or placeholder secret in the environment."""
         path = data_dir / "secrets.json"
         if not path.exists():
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

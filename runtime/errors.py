@@ -16,6 +16,7 @@
     │   │   ├── NotEnoughCreditsError    in the wallet
     │   │   └── CeilingReachedError      under the project's agreed ceiling, or in the token's budget
     │   ├── AccountStoppedError      the account does not add up, so nothing is spent from it until somebody looked
+    │   ├── PaymentError             money was taken, and nothing could be given for it
     │   ├── UnpricedModelError       the model has no price, so it may not be called
     │   ├── ProviderRefusedError     the provider says this very request can never work
     │   ├── StaleWriterError         a newer owner or another append was first
@@ -134,6 +135,10 @@ class CeilingReachedError(DoesNotFitError):
 
 class AccountStoppedError(RefusedError):
     code = "account_stopped"
+
+
+class PaymentError(RefusedError):
+    code = "payment"
 
 
 class UnpricedModelError(RefusedError):

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from runtime.accounts.logins import Logins, looks_like_login
 from runtime.accounts.port import By
+from runtime.accounts.proofs import Proofs
 from runtime.entity.port import Entities
 from runtime.errors import ForbiddenError, NotAuthenticatedError, OverloadedError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, user_entity
@@ -85,6 +86,13 @@ def check_let_in(identity: Identity) -> None:
     """Raises ForbiddenError for somebody who is banned, or whom the operator's list does not name."""
     if identity.refusal:
         raise ForbiddenError(identity.refusal, "Write to the operator if you think that this is a mistake.")
+
+
+def check_bot(request: Request) -> None:
+    """Raises NotAuthenticatedError for whoever is not the bot."""
+    proofs: Proofs = request.app.state.proofs
+    if not proofs.is_bot(token_of(request)):
+        raise NotAuthenticatedError("This is for the bot.", "Send BOT_SERVICE_TOKEN as `Authorization: Bearer TOKEN`.")
 
 
 async def count(entities: Entities, identity: Identity) -> None:

@@ -1,4 +1,5 @@
-"""The part of the HTTP door that sells credits: what there is, orders, and the webhooks that say what was paid.
+"""The part of the HTTP door that sells credits: what there is, orders, the webhooks that say what was paid, and what
+the bot says was paid with Telegram's Stars.
 
 A webhook is believed for its signature alone. The ledger completes an order and credits it in one transaction, so a
 confirmation may come twice, late or to another replica, and one that was cut off is repeated by its provider. While
@@ -11,23 +12,32 @@ import json
 import logging
 import os
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, assert_never
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import StringConstraints
+from pydantic import AwareDatetime, StrictInt, StringConstraints
 
-from runtime.errors import ConflictError, MasterbuilderError, NotFoundError, QuarantinedError, UnavailableError
+from runtime.errors import (
+    ConflictError,
+    MasterbuilderError,
+    NotFoundError,
+    PaymentError,
+    QuarantinedError,
+    UnavailableError,
+)
 from runtime.ids import UserId
 from runtime.ledger.money import credits_exact
-from runtime.ledger.port import NewOrder, Order, OrderId, OrderRefund, Payment
+from runtime.ledger.port import NewOrder, Order, OrderId, OrderRefund, Payment, PaymentLine, StarsPayment
+from runtime.ledger.stars import CHARACTERS_MAX
 from runtime.payments.port import Confirmation
 from runtime.payments.products import PRODUCTS, more_credits, product_of
 from runtime.payments.providers import Payments
 from runtime.payments.secrets import PaymentSecrets
+from runtime.payments.stars import CURRENCY, payload_of, product_named
 from runtime.payments.terms import parse_providers
-from serve_apps.auth import TheSystem, User
+from serve_apps.auth import Admin, TheSystem, User, check_bot
 from serve_apps.bodies import Body, Words, idempotency_key, read_body, read_bytes
 from serve_apps.system import System
 from serve_apps.wallet_routes import topped_up
@@ -57,14 +67,101 @@ class OrderBody(Body):
     product: Annotated[Words, StringConstraints(max_length=100)]
 
 
+class CompleteBody(Body):
+    """What Telegram says of a payment, by its own names, and whose it is."""
+
+    user: Annotated[Words, StringConstraints(max_length=200, pattern=r"^[^/\s]+$")]
+    telegram_payment_charge_id: Annotated[Words, StringConstraints(max_length=CHARACTERS_MAX)]
+    provider_payment_charge_id: Annotated[str, StringConstraints(max_length=CHARACTERS_MAX)] = ""
+    invoice_payload: Annotated[str, StringConstraints(max_length=200)]
+    total_amount: StrictInt
+    currency: Annotated[Words, StringConstraints(max_length=10)]
+    paid_at: AwareDatetime | None = None
+    """When Telegram took it; now where it is not given."""
+
+
+class StarsRefundBody(Body):
+    charge_id: Annotated[Words, StringConstraints(max_length=CHARACTERS_MAX)]
+    reason: Annotated[Words, StringConstraints(max_length=500)]
+
+
 @router.get("/products")
 async def products(payments: ThePayments, user: User) -> JSONResponse:
     """What can be bought, and at which providers."""
-    told = [
-        {"id": each.id, "credits": each.credits, "price_usd_cents": each.usd_cents, "price_stars": each.stars}
-        for each in PRODUCTS.values()
-    ]
-    return JSONResponse({"products": told, "providers": list(payments.ids)})
+    return JSONResponse({"products": _products(), "providers": list(payments.ids)})
+
+
+@router.get("/payments/products")
+async def star_products(user: User) -> JSONResponse:
+    """What can be paid with Stars, and what an invoice for it says."""
+    told = [{**each, "currency": CURRENCY, "payload": payload_of(PRODUCTS[each["id"]])} for each in _products()]
+    return JSONResponse({"products": told})
+
+
+@router.post("/payments/complete", dependencies=[Depends(check_bot)])
+async def complete(request: Request, system: TheSystem) -> JSONResponse:
+    """The bot says that Stars were taken. It may say so again: a charge counts once.
+
+    Raises PaymentError where they bought nothing; that is on record then, and the operator is alerted.
+    """
+    body = await read_body(request, CompleteBody, BODY_BYTES_MAX)
+    payment = await system.ledger.fulfil(
+        StarsPayment(
+            telegram_charge_id=body.telegram_payment_charge_id,
+            provider_charge_id=body.provider_payment_charge_id,
+            user=UserId(body.user),
+            product=product_named(body.invoice_payload),
+            stars=body.total_amount,
+            currency=body.currency,
+            at=body.paid_at or datetime.now(UTC),
+        )
+    )
+    if payment.status == "failed":
+        _log("payment_failed", payment=payment.paid.telegram_charge_id, reason=payment.failure)
+        raise PaymentError(
+            f"The payment {payment.paid.telegram_charge_id} was taken and nothing could be credited: {payment.failure}",
+            "The operator is alerted and gives the Stars back.",
+            f"{payment.paid.stars} {payment.paid.currency} were taken.",
+        )
+    if payment.status == "completed":
+        await _tell(system, payment.paid.user)
+    subscription = await system.ledger.subscription(payment.paid.user)
+    return JSONResponse(
+        {
+            "telegram_payment_charge_id": payment.paid.telegram_charge_id,
+            "user": payment.paid.user,
+            "product": payment.paid.product,
+            "status": payment.status,
+            "credits": credits_exact(payment.ucredits),
+            "days": payment.days,
+            "expires_at": subscription.expires_at.isoformat() if subscription is not None else None,
+        }
+    )
+
+
+@router.get("/payments/history")
+async def history(system: TheSystem, user: User) -> JSONResponse:
+    """One's own payments and orders, newest first, also those that failed or were paid back."""
+    return JSONResponse({"payments": [_line(each) for each in await system.ledger.payments_of(user.user)]})
+
+
+@router.post("/admin/payments/refunds")
+async def refund_stars(request: Request, system: TheSystem, admin: Admin) -> JSONResponse:
+    """Takes back what a payment with Stars bought, once for ever. Telegram is asked next, by whoever speaks with it:
+    `telegram` says for what, and `told` whether that was done."""
+    body = await read_body(request, StarsRefundBody, BODY_BYTES_MAX)
+    refund = await system.ledger.refund_stars(body.charge_id, body.reason, admin.user)
+    return JSONResponse(
+        {
+            "charge_id": refund.telegram_charge_id,
+            "user": refund.user,
+            "stars": refund.stars,
+            "taken_credits": credits_exact(refund.taken_ucredits),
+            "taken_days": round(refund.taken / timedelta(days=1), 3),
+            "telegram": {"method": "refundStarPayment", "telegram_payment_charge_id": refund.telegram_charge_id},
+            "told": refund.told_at is not None,
+        }
+    )
 
 
 @router.post("/payments/{provider}/orders")
@@ -84,6 +181,7 @@ async def open_order(
             amount_minor=product.amount_minor(service.currency),
             currency=service.currency,
             paid_pusd=product.worth_pusd,
+            days=product.days,
         )
     )
     is_to_pay = order.state in ("pending", "failed")
@@ -162,6 +260,35 @@ async def _tell(system: System, user: UserId) -> None:
         ) from error
     except MasterbuilderError as error:
         _log("top_up_untold", user=user, reason=error.message)
+
+
+def _products() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": each.id,
+            "credits": each.credits,
+            "days": each.days,
+            "price_usd_cents": each.usd_cents,
+            "price_stars": each.stars,
+        }
+        for each in PRODUCTS.values()
+    ]
+
+
+def _line(line: PaymentLine) -> dict[str, Any]:
+    return {
+        "provider": line.provider,
+        "external_id": line.external_id,
+        "product": line.product,
+        "credits": credits_exact(line.ucredits),
+        "days": line.days,
+        "amount_minor": line.amount_minor,
+        "currency": line.currency,
+        "status": line.status,
+        "failure": line.failure or None,
+        "at": line.at.isoformat(),
+        "expires_at": line.expires_at.isoformat() if line.expires_at is not None else None,
+    }
 
 
 def _order_id(user: UserId, key: str) -> OrderId:

@@ -70,6 +70,10 @@ def test_statement__shows_what_others_wrote_as_plain_text(run: Run, door: FakeDo
 def test_refund_stopped_release__say_what_was_done(run: Run, door: FakeDoor) -> None:
     door.says("POST /api/v1/admin/refunds", {"call": "c1", "refunded_credits": "1.50"})
     assert "1.50 credits of c1" in run("refund", "c1", "--reason", "empty").output
+    taken = {"charge_id": "ch", "user": "ann", "stars": 500, "taken_credits": "900.00", "taken_days": 12.5}
+    door.says("POST /api/v1/admin/payments/refunds", {**taken, "told": False})
+    told = run("refund-stars", "ch", "--reason", "changed their mind").output
+    assert told == "900.00 credits and 12.5 days of ann are taken back; 500 Stars go back to the payer.\n"
     door.says("GET /api/v1/admin/accounts/stopped", {"stopped": []})
     assert "No account" in run("stopped").output
     door.says("POST /api/v1/admin/accounts/ann/release", {"user": "ann", "released": True})

@@ -50,6 +50,21 @@ def test_rays_environment__is_settings_and_marks_without_secrets_and_without_ano
     assert secrets.admin_token not in environment.values()
 
 
+def test_token_of_the_bot__is_made_where_none_is_given_and_the_same_in_every_process(tmp_path: Path) -> None:
+    made = Secrets.load(tmp_path, {}).bot_service_token
+    assert Secrets.load(tmp_path, {}).bot_service_token == made != Secrets.load(tmp_path / "b", {}).bot_service_token
+    given = "2f6c1a90b7d84e53a1c09f7e64d2b8355c0e9a71"
+    assert Secrets.load(tmp_path, {"BOT_SERVICE_TOKEN": given}).bot_service_token == given
+    assert without_secrets({"BOT_SERVICE_TOKEN": given}) == {"BOT_SERVICE_TOKEN": given}, "the API's replicas read it"
+
+
+@pytest.mark.parametrize("text", ["CHANGE_ME", "a" * 40, "2f6c1a90b7d84e53 1c09f7e64d2b8355c0e9a71", "short-1"])
+def test_token_of_the_bot__that_is_none_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadInputError, match="BOT_SERVICE_TOKEN") as refused:
+        Secrets.load(tmp_path, {"BOT_SERVICE_TOKEN": text})
+    assert text not in str(refused.value)
+
+
 def test_settings__come_back_the_same_from_the_environment_they_are_written_to(tmp_path: Path) -> None:
     settings = Settings.from_environment({"MARKUP_FACTOR": "1.25", "AIDER_VENV": "/opt/aider"}, data_dir=tmp_path)
     assert Settings.from_environment(settings_as_environment(settings)) == settings

@@ -58,6 +58,7 @@ def test_payments__are_off_unless_they_are_switched_on() -> None:
         {"id": "Shop"},
         {"id": "a/b"},
         {"id": ""},
+        {"id": "telegram"},
         {"page_url": "http://pay.example.com/"},
         {"page_url": "ftp://127.0.0.1/"},
         {"page_url": "pay.example.com"},

@@ -9,7 +9,7 @@ from runtime.catalogue.listing import ListedModel
 from runtime.entity.vitals import KeyPoolVitals
 from runtime.ids import ProjectId, UserId
 from runtime.ledger.money import Price
-from runtime.ledger.port import ModelRow
+from runtime.ledger.port import ModelRow, StarsPayment
 from runtime.reports.alerts import Last, Reading, judged, key_readings
 from runtime.reports.port import IndexFigures
 
@@ -174,6 +174,39 @@ async def test_stopped_account__is_told_until_it_is_released(world: World) -> No
     assert await raised(world) == []
     world.passes(minutes=59)
     assert await raised(world) == ["account-stopped:ann"]
+
+
+async def test_stars_that_bought_nothing__are_told_until_they_are_given_back(world: World) -> None:
+    books = world.store.books
+    await books.fulfil(stars("good", 50))
+    await books.fulfil(stars("odd", 49))
+    assert await raised(world) == ["payment-failed:odd"]
+    (alert,) = await world.store.reports.alerts(open_only=True)
+    assert "49 Stars were taken for odd" in alert.text
+    assert "refund-stars odd" in alert.text
+    await books.refund_stars("odd", "the wrong amount", UserId("ann"))
+    await raised(world)
+    assert await open_conditions(world) == []
+
+
+async def test_refund_of_stars__is_told_where_telegram_does_not_confirm_it(world: World) -> None:
+    books = world.store.books
+    await books.fulfil(stars("good", 50))
+    await books.refund_stars("good", "why", UserId("ann"))
+    world.passes(minutes=9)
+    assert await raised(world) == []
+    world.passes(minutes=1)
+    assert await raised(world) == ["refund-untold:good"]
+    await books.star_refund_told("good")
+    await raised(world)
+    assert await open_conditions(world) == []
+
+
+def stars(charge: str, amount: int) -> StarsPayment:
+    return StarsPayment(
+        telegram_charge_id=charge, provider_charge_id="", user=UserId("ann"), product="credits_100", stars=amount,
+        currency="XTR", at=NOON,
+    )  # fmt: skip
 
 
 def reading(value: int, threshold: int = 100) -> Reading:

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -82,6 +83,20 @@ async def test_revoked_token__stops_within_five_seconds_whether_it_was_in_use_or
     clock.s += 4.6
     with pytest.raises(NotAuthenticatedError):
         await tokens.bearer("good")
+
+
+async def test_role_that_has_ended__is_asked_about_before_the_next_call(ledger, clock):
+    """However young what is known of the token is: a subscription ends in the moment it ends."""
+    times = [NOW]
+    tokens = Tokens(ledger.authenticate, clock=clock, now=lambda: times[-1])
+    sha256, end = token_hash("good"), NOW + timedelta(seconds=1)
+    ledger.identities[sha256] = replace(ANN, role="FULL_ACCESS", role_until=end)
+    assert (await tokens.bearer("good")).identity.role == "FULL_ACCESS"
+    ledger.identities[sha256] = replace(ANN, role="DEMO")
+    assert (await tokens.bearer("good")).identity.role == "FULL_ACCESS"
+    times.append(end)
+    assert [(await tokens.bearer("good")).identity.role for _ in range(3)] == ["DEMO"] * 3
+    assert ledger.asked == 2
 
 
 async def test_revoked_token__stops_although_the_ledger_fell_silent(tokens, ledger, clock):

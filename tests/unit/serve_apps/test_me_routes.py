@@ -4,7 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -14,7 +14,7 @@ from runtime.entity.journal import Append, Claim, NewEvent
 from runtime.errors import StoreUnavailableError
 from runtime.ids import PARTITION_COUNT, CallId, EntityId, ProjectId, UserId, project_entity, user_entity
 from runtime.ledger.money import Price, Tariff
-from runtime.ledger.port import Adjustment, Hold, Meter, NewOrder, NewToken, OrderId, Payment
+from runtime.ledger.port import Adjustment, Hold, Meter, NewOrder, NewToken, OrderId, Payment, StarsPayment
 from runtime.privacy.export import export
 from runtime.testing.memory_journal import MemoryJournal
 from runtime.testing.memory_ledger import MemoryLedger
@@ -120,6 +120,32 @@ def read(answer: httpx.Response) -> dict[str, Any]:
         assert archive.testzip() is None
         texts = {name: archive.read(name).decode() for name in archive.namelist()}
     return {name: json.loads(text) if name.endswith(".json") else text for name, text in texts.items()}
+
+
+async def test_subscription__is_shown_while_it_runs_and_exported_with_its_payments(
+    api: httpx.AsyncClient, ledger: MemoryLedger
+) -> None:
+    told = (await api.get("me", **by("ann"))).json()
+    assert (told["role"], told["subscription_tier"], told["expires_at"]) == ("DEMO", None, None)
+    for charge, stars in (("ch-1", 500), ("ch-2", 1)):
+        await ledger.fulfil(
+            StarsPayment(
+                telegram_charge_id=charge, provider_charge_id="", user=ANN, product="full_access_monthly", stars=stars,
+                currency="XTR", at=NOON,
+            )
+        )  # fmt: skip
+    expires_at = (NOON + timedelta(days=30)).isoformat()
+    told = (await api.get("me", **by("ann"))).json()
+    assert (told["role"], told["subscription_tier"], told["expires_at"]) == ("FULL_ACCESS", "FULL_ACCESS", expires_at)
+    await ledger.refund_stars("ch-1", "changed their mind", ROOT)
+    told = (await api.get("me", **by("ann"))).json()
+    assert (told["role"], told["subscription_tier"], told["expires_at"]) == ("DEMO", None, NOON.isoformat())
+    files = read(await api.get("me/export", **by("ann")))
+    assert (files["profile.json"]["subscription_tier"], files["profile.json"]["expires_at"]) == (None, NOON.isoformat())
+    paid = [(each["telegram_charge_id"], each["status"]) for each in files["purchases.json"]["stars"]]
+    assert paid == [("ch-1", "refunded"), ("ch-2", "failed")]
+    refund = files["purchases.json"]["stars"][0]["refund"]
+    assert (refund["taken_ucredits"], refund["taken_s"]) == (1_000 * CREDIT, 30 * 86_400)
 
 
 async def test_address__is_set_shown_and_removed(api: httpx.AsyncClient) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import pytest
 
+from runtime.accounts.proofs import Proofs
 from runtime.config import Settings
 from runtime.errors import MasterbuilderError, QuarantinedError, RefusedError, UnavailableError
 from runtime.ids import UserId
@@ -26,7 +27,7 @@ from serve_apps import payment_routes
 from serve_apps.api_routes import create_app
 from tests.uncounted import Uncounted
 
-ANN, BOB = UserId("ann"), UserId("bob")
+ANN, BOB, ROOT = UserId("ann"), UserId("bob"), UserId("root")
 SECRET = "2f6c1a90b7d84e53a1c09f7e64d2b8355c0e9a71"
 OTHER = "77aa0c1f54e3b9d2c8661f0e9b3d4a52c7e8f019"
 PROVIDERS = json.dumps(
@@ -59,7 +60,8 @@ class PaySystem:
 async def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PaySystem:
     made = PaySystem(Settings(data_dir=tmp_path, payments_enabled=True, payment_providers_json=PROVIDERS))
     PaymentSecrets(tmp_path, {"SHOP_SECRET": SECRET, "OTHER_SECRET": OTHER}).keep(parse_providers(PROVIDERS))
-    for user in (ANN, BOB):
+    await made.ledger.open_wallet(ROOT, is_admin=True)
+    for user in (ANN, BOB, ROOT):
         await made.ledger.add_token(
             NewToken(token_sha256=token_hash(f"{user}-token"), user=user, kind="user", label="")
         )
@@ -73,7 +75,8 @@ async def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PaySystem:
 
 @pytest.fixture
 async def door(system: PaySystem) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=create_app(system))  # type: ignore[arg-type]
+    app = create_app(system, proofs=Proofs("bot-token"))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         yield client
 
@@ -127,8 +130,11 @@ def told_error(answer: httpx.Response) -> dict[str, str]:
 async def test_products__are_told_with_their_prices_and_providers(door: httpx.AsyncClient) -> None:
     answer = (await door.get("/api/v1/products", headers=bearer("ann"))).json()
     assert answer["providers"] == ["shop", "other"]
-    assert {"id": "credits_500", "credits": 500, "price_usd_cents": 400, "price_stars": 200} in answer["products"]
-    assert len(answer["products"]) == 3
+    pack = {"id": "credits_500", "credits": 500, "days": 0, "price_usd_cents": 400, "price_stars": 200}
+    month = {"id": "full_access_monthly", "credits": 1000, "days": 30, "price_usd_cents": 1000, "price_stars": 500}
+    assert pack in answer["products"]
+    assert month in answer["products"]
+    assert len(answer["products"]) == 4
 
 
 async def test_order__answers_a_signed_address_of_the_page(door: httpx.AsyncClient, system: PaySystem) -> None:
@@ -292,6 +298,8 @@ async def test_anothers_order__is_as_one_that_is_not_there(door: httpx.AsyncClie
         ("GET", "/api/v1/products"),
         ("POST", "/api/v1/payments/shop/orders"),
         ("GET", "/api/v1/payments/orders/ord-1"),
+        ("GET", "/api/v1/payments/products"),
+        ("GET", "/api/v1/payments/history"),
     ],
 )
 async def test_door_of_a_user__wants_a_users_token(door: httpx.AsyncClient, method: str, path: str) -> None:
@@ -299,7 +307,7 @@ async def test_door_of_a_user__wants_a_users_token(door: httpx.AsyncClient, meth
     assert (await door.request(method, path, headers=bearer("limited"))).status_code == 403
 
 
-@pytest.mark.parametrize("product", ["credits_7", "full_access_monthly", "x" * 90])
+@pytest.mark.parametrize("product", ["credits_7", "full_access_yearly", "x" * 90])
 async def test_product_that_is_not_sold__is_not_found(door: httpx.AsyncClient, product: str) -> None:
     answer = await door.post("/api/v1/payments/shop/orders", json={"product": product}, headers=bearer("ann"))
     assert answer.status_code == 404
@@ -352,9 +360,13 @@ async def test_body_of_64_kib__is_read(door: httpx.AsyncClient) -> None:
         ("POST", "/api/v1/payments/shop/orders"),
         ("GET", "/api/v1/payments/orders/ord-1"),
         ("POST", HOOK),
+        ("GET", "/api/v1/payments/products"),
+        ("POST", "/api/v1/payments/complete"),
+        ("GET", "/api/v1/payments/history"),
+        ("POST", "/api/v1/admin/payments/refunds"),
     ],
 )
-@pytest.mark.parametrize("headers", [{}, bearer("ann")])
+@pytest.mark.parametrize("headers", [{}, bearer("ann"), bearer("bot"), bearer("root")])
 async def test_payments_that_are_off__are_not_there(
     door: httpx.AsyncClient, system: PaySystem, method: str, path: str, headers: dict[str, str]
 ) -> None:
@@ -397,3 +409,144 @@ async def test_secret_that_is_not_known__makes_the_door_unavailable(
     answer = await deliver(door, {"event": "paid"})
     assert answer.status_code == 503
     assert "SHOP_SECRET" in told_error(answer)["message"]
+
+
+def stars(charge: str = "ch-1", **changes: Any) -> dict[str, Any]:
+    """What the bot says of a payment with Stars."""
+    said = {
+        "user": "ann",
+        "telegram_payment_charge_id": charge,
+        "invoice_payload": "product:full_access_monthly",
+        "total_amount": 500,
+        "currency": "XTR",
+    }
+    return {**said, **changes}
+
+
+async def completes(door: httpx.AsyncClient, said: Any, by: str = "bot") -> httpx.Response:
+    return await door.post("/api/v1/payments/complete", json=said, headers=bearer(by))
+
+
+async def history(door: httpx.AsyncClient) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = (await door.get("/api/v1/payments/history", headers=bearer("ann"))).json()["payments"]
+    return lines
+
+
+async def test_products_for_stars__come_with_what_an_invoice_says(door: httpx.AsyncClient) -> None:
+    answer = (await door.get("/api/v1/payments/products", headers=bearer("ann"))).json()
+    month = next(each for each in answer["products"] if each["days"])
+    assert month == {
+        "id": "full_access_monthly", "credits": 1000, "days": 30, "price_usd_cents": 1000, "price_stars": 500,
+        "currency": "XTR", "payload": "product:full_access_monthly",
+    }  # fmt: skip
+
+
+async def test_stars__are_credited_once_and_the_session_is_told(door: httpx.AsyncClient, system: PaySystem) -> None:
+    answers = await asyncio.gather(*(completes(door, stars()) for _ in range(5)))
+    told = [(answer.status_code, answer.json()["status"], answer.json()["days"]) for answer in answers]
+    assert told == [(200, "completed", 30)] * 5
+    assert await credits(system) == 1_100
+    assert system.told == [ANN] * 5
+    (line,) = await history(door)
+    assert (line["status"], line["credits"], line["amount_minor"]) == ("completed", "1000.00", 500)
+    assert line["expires_at"] == answers[0].json()["expires_at"]
+
+
+@pytest.mark.parametrize("by", ["ann", "root", "bot-but-wrong", ""])
+async def test_stars__are_believed_of_the_bot_alone(door: httpx.AsyncClient, system: PaySystem, by: str) -> None:
+    answer = await completes(door, stars(), by)
+    assert answer.status_code == 401
+    assert "BOT_SERVICE_TOKEN" in told_error(answer)["next"]
+    assert await history(door) == []
+
+
+async def test_door_without_a_bots_token__has_no_bot(system: PaySystem) -> None:
+    transport = httpx.ASGITransport(app=create_app(system))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        for headers in ({}, bearer("bot")):
+            assert (await client.post("/api/v1/payments/complete", json=stars(), headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"total_amount": 499},
+        {"currency": "USD"},
+        {"invoice_payload": "product:gone"},
+        {"invoice_payload": "full_access_monthly"},
+    ],
+)
+async def test_stars_that_bought_nothing__are_told_as_an_error_and_stay_in_the_history(
+    door: httpx.AsyncClient, system: PaySystem, changes: dict[str, Any]
+) -> None:
+    said = stars(**changes)
+    answer = await completes(door, said)
+    assert answer.status_code == 400
+    error = told_error(answer)
+    assert error["code"] == "payment"
+    assert error["charged"] == f"{said['total_amount']} {said['currency']} were taken."
+    (line,) = await history(door)
+    assert line["status"] == "failed"
+    assert line["failure"] in error["message"]
+    assert (await credits(system), system.told) == (100, [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"total_amount": "500"},
+        {"total_amount": -5},
+        {"telegram_payment_charge_id": ""},
+        {"telegram_payment_charge_id": "a b"},
+        {"paid_at": "yesterday"},
+        {"paid_at": "2026-11-29T12:00:00"},
+        {"more": 1},
+    ],
+)
+async def test_stars_that_make_no_sense__are_bad_input(door: httpx.AsyncClient, changes: dict[str, Any]) -> None:
+    answer = await completes(door, stars(**changes))
+    assert answer.status_code == 400
+    assert told_error(answer)["code"] == "bad_input"
+    assert await history(door) == []
+
+
+async def test_refund_of_stars__is_an_admins_and_says_what_telegram_is_to_be_asked(
+    door: httpx.AsyncClient, system: PaySystem
+) -> None:
+    await completes(door, stars())
+    said = {"charge_id": "ch-1", "reason": "changed their mind"}
+    path = "/api/v1/admin/payments/refunds"
+    assert [(await door.post(path, json=said, headers=bearer(by))).status_code for by in ("ann", "bot")] == [403, 401]
+    for _ in range(2):
+        answer = (await door.post(path, json=said, headers=bearer("root"))).json()
+        assert 29.9 < answer.pop("taken_days") <= 30
+        assert answer == {
+            "charge_id": "ch-1", "user": "ann", "stars": 500, "taken_credits": "1000.00", "told": False,
+            "telegram": {"method": "refundStarPayment", "telegram_payment_charge_id": "ch-1"},
+        }  # fmt: skip
+    assert await credits(system) == 100
+    assert [line["status"] for line in await history(door)] == ["refunded"]
+    assert (await completes(door, stars())).json()["status"] == "refunded"
+    missing = await door.post(path, json={"charge_id": "ch-2", "reason": "why"}, headers=bearer("root"))
+    assert missing.status_code == 404
+
+
+async def test_history__is_ones_own_and_tells_orders_too(door: httpx.AsyncClient) -> None:
+    made = await order(door)
+    await completes(door, stars("of-bob", user="bob"))
+    assert [(line["provider"], line["status"], line["external_id"]) for line in await history(door)] == [
+        ("shop", "pending", None)
+    ]
+    await deliver(door, told(made))
+    assert [line["status"] for line in await history(door)] == ["completed"]
+
+
+async def test_month_that_is_bought_at_a_payment_page__gives_days_too(
+    door: httpx.AsyncClient, system: PaySystem
+) -> None:
+    made = await order(door, product="full_access_monthly")
+    assert made["amount_minor"] == 1_000
+    await deliver(door, told(made))
+    person = await system.ledger.person(ANN)
+    assert person is not None
+    assert (person.role, person.subscription_tier) == ("FULL_ACCESS", "FULL_ACCESS")
