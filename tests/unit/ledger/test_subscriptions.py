@@ -1,7 +1,6 @@
 """Periods that follow each other, whatever is bought and paid back in between."""
 
 import itertools
-from collections import deque
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +11,7 @@ from runtime.ids import UserId
 from runtime.ledger.port import Role
 from runtime.ledger.roles import effective_role, is_running
 from runtime.ledger.subscriptions import Periods, extended, shortened, until
+from tests.unit.ledger.hourglass import Hourglass
 
 USER = UserId("u")
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -22,48 +22,23 @@ waited = st.tuples(st.just("wait"), st.integers(0, 50))
 paid_back = st.tuples(st.just("refund"), st.integers(0, 12))
 
 
-class Hourglass:
-    """The same as a queue of what is left of each purchase: time takes from the first."""
-
-    def __init__(self) -> None:
-        self.left: deque[list[int]] = deque()
-
-    def buy(self, number: int, days: int) -> None:
-        self.left.append([number, days])
-
-    def wait(self, days: int) -> None:
-        while days and self.left:
-            used = min(days, self.left[0][1])
-            self.left[0][1] -= used
-            days -= used
-            if not self.left[0][1]:
-                self.left.popleft()
-
-    def refund(self, number: int) -> None:
-        self.left = deque(each for each in self.left if each[0] != number)
-
-    @property
-    def days(self) -> int:
-        return sum(days for _, days in self.left)
-
-
 @given(st.lists(bought | waited | paid_back, max_size=25))
 def test_what_is_left__is_what_was_bought_without_what_was_used_and_paid_back(steps: list[tuple[str, int]]) -> None:
     periods: Periods = ()
     now, glass = NOON, Hourglass()
     for step, number in steps:
         if step == "buy":
-            glass.buy(len(periods), number)
+            glass.buy(str(len(periods)), number)
             periods = extended(periods, USER, str(len(periods)), number, now)
         elif step == "wait":
             now += number * DAY
-            glass.wait(number)
+            glass.wait(number * DAY)
         else:
-            glass.refund(number)
+            glass.refund(str(number))
             for _ in range(2):
                 periods = shortened(periods, str(number), now)
-        assert max(timedelta(0), (until(periods) or now) - now) == glass.days * DAY
-        assert is_running(until(periods), now) == (glass.days > 0)
+        assert max(timedelta(0), (until(periods) or now) - now) == glass.left
+        assert is_running(until(periods), now) == bool(glass.left)
         assert all(each.starts_at <= each.ends_at <= each.starts_at + each.days * DAY for each in periods)
         assert all(one.ends_at <= other.starts_at for one, other in itertools.pairwise(periods))
 
