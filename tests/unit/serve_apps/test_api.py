@@ -245,6 +245,8 @@ async def test_me__shows_the_wallet_in_credits_and_microcredits(door):
         "is_admin": False,
         "role": "FULL_ACCESS",
         "email": "ann@example.org",
+        "subscription_tier": None,
+        "expires_at": None,
         "registered_at": "2026-11-21T12:00:00+00:00",
         "purge_after_days": 30,
         "balance_credits": "100.00",
