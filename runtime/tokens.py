@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from datetime import timedelta
 
 
 def new_token() -> str:
@@ -17,6 +18,10 @@ def new_task_token() -> str:
 def token_hash(token: str) -> str:
     """What the ledger knows a token by: 64 hex digits."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+LINK_LIFE = timedelta(minutes=5)
+"""How long a link that logs somebody in is good."""
 
 
 def new_link_token() -> str:

@@ -1,6 +1,6 @@
 """Accounts at the HTTP door: registering with proof, codes, one's own settings. Source: spec/assistant.md §16.1."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -14,13 +14,12 @@ from runtime.errors import ConflictError, ForbiddenError, NotAuthenticatedError,
 from runtime.ids import user_entity
 from runtime.ledger.port import Identity
 from runtime.session.messages import ChangeSettings, DescribeSession, SessionView
-from runtime.tokens import new_link_token, token_hash
+from runtime.tokens import LINK_LIFE, new_link_token, token_hash
 from serve_apps.auth import TheLogins, TheSystem, User, address_of, token_of
 from serve_apps.bodies import Body, Words, idempotency_key, no_nul, read_body
 from serve_apps.system import System
 
 BODY_BYTES_MAX = 64 << 10
-LINK = timedelta(minutes=5)
 router = APIRouter(prefix="/api/v1/auth")
 
 TelegramId = Annotated[StrictInt, Field(ge=1, le=TELEGRAM_ID_MAX)]
@@ -117,7 +116,7 @@ async def link(request: Request, system: TheSystem, proofs: TheProofs) -> JSONRe
     if account is None:
         raise NotFoundError("Nobody with this Telegram id is registered.", "Register them first.")
     token = new_link_token()
-    expires_at = datetime.now(UTC) + LINK
+    expires_at = datetime.now(UTC) + LINK_LIFE
     await system.ledger.add_login_link(account.user, token_hash(token), expires_at)
     told = {"link": token, "expires_at": expires_at.isoformat()}
     return JSONResponse(told, 201, headers={"cache-control": "no-store"})

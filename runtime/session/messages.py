@@ -8,7 +8,6 @@ from runtime.accounts.roles import Role
 from runtime.ids import ProjectId, UserId
 from runtime.project.messages import Status
 
-LANGUAGES = ("en", "pl", "ru")
 MODES = ("auto", "eco", "smart", "deep")
 """Source: spec/assistant.md §3.1, §19.1."""
 AdmitKind = Literal["request", "message"]

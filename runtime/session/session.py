@@ -16,6 +16,7 @@ from runtime.entity.journal import EventRecord, Journal
 from runtime.entity.port import Entities
 from runtime.errors import BadInputError, ConflictError, InvalidValueError, QuarantinedError, UnavailableError
 from runtime.ids import LOCAL_ADMIN, EntityId, ProjectId, UserId, name_of, new_project_id, project_entity
+from runtime.language.languages import LANGUAGES
 from runtime.ledger.port import Ledger
 from runtime.payments.products import more_credits
 from runtime.policy.admission import check_active, check_new_today, check_wallet
@@ -32,7 +33,6 @@ from runtime.project.messages import (
 from runtime.project.project import Begin
 from runtime.project.workshop import Implementers
 from runtime.session.messages import (
-    LANGUAGES,
     MODES,
     Admit,
     ChangeSettings,

@@ -13,6 +13,7 @@ from runtime.telegram.buttons import Press, press
 from runtime.telegram.calls import Attached, Button, Call
 from runtime.telegram.formatting import escape
 from runtime.telegram.talk import Talk
+from runtime.tokens import LINK_LIFE, new_link_token, token_hash
 
 ADDRESS = "telegram"
 """Where a code was guessed from: Telegram says who, and not from which network address."""
@@ -55,6 +56,22 @@ async def unlock(talk: Talk, rest: str) -> None:
         return
     await talk.desk.ledger.unlock(talk.user, rest, ADDRESS)
     talk.tell(say("🔓 Unlocked: you may chat with the assistant as soon as it is here, and build already."))
+
+
+async def login(talk: Talk, rest: str) -> None:
+    """What logs this person in at another door, once. Source: spec/assistant.md §14."""
+    say = talk.say
+    token = new_link_token()
+    await talk.desk.ledger.add_login_link(talk.user, token_hash(token), datetime.now(UTC) + LINK_LIFE)
+    url = f"{(talk.desk.settings.public_url or talk.desk.settings.api_url).rstrip('/')}/api/v1/auth/register"
+    talk.tell(
+        say(
+            "🔑 This logs you in elsewhere, once, within five minutes:\n<code>{token}</code>\nSend it as <code>link</code> "
+            "to {url} and you get a token for the HTTP interface and the command.",
+            token=token,
+            url=escape(url),
+        )
+    )
 
 
 async def bootstrap(talk: Talk, rest: str) -> None:
