@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from runtime.accounts.roles import higher
 from runtime.errors import BadInputError
 from runtime.ledger.port import Identity, NewToken, Role, TokenTerms
 from runtime.ledger.roles import effective_role
@@ -28,7 +29,10 @@ def identity_of(
     token: NewToken, *, role: Role, is_admin: bool, subscription_until: datetime | None, now: datetime
 ) -> Identity:
     """A token with terms was made to be given away: it administers nothing, even if it is an administrator's. `role` is
-    the one that is stored."""
+    the one that is stored. It rules what its user calls; a build's models are the operator's choice at a price that its
+    owner agreed to, so a task's token may call them whatever the role is. Source: DESIGN §11."""
+    if token.kind == "task":
+        role = higher(role, "FULL_ACCESS")
     effective = effective_role(role, subscription_until, now)
     return Identity(
         user=token.user,

@@ -66,8 +66,8 @@ async def login(talk: Talk, rest: str) -> None:
     url = f"{(talk.desk.settings.public_url or talk.desk.settings.api_url).rstrip('/')}/api/v1/auth/register"
     talk.tell(
         say(
-            "🔑 This logs you in elsewhere, once, within five minutes:\n<code>{token}</code>\nSend it as <code>link</code> "
-            "to {url} and you get a token for the HTTP interface and the command.",
+            "🔑 This logs you in elsewhere, once, within five minutes:\n<code>{token}</code>\nSend it as "
+            "<code>link</code> to {url} and you get a token for the HTTP interface and the command.",
             token=token,
             url=escape(url),
         )

@@ -433,6 +433,19 @@ async def test_task_token__is_good_while_its_run_is_open_and_never_an_admins(wor
     assert await world.ledger.authenticate(digest) is None
 
 
+async def test_task_token__of_a_demo_user_calls_what_a_build_needs(world: World) -> None:
+    """The role rules what somebody calls themselves; a build's models are the operator's choice."""
+    digest, own = hashlib.sha256(b"t").hexdigest(), hashlib.sha256(b"own").hexdigest()
+    await world.ledger.open_wallet(USER, is_admin=False)
+    await world.append(begin=[a_run()])
+    await world.ledger.add_token(NewToken(token_sha256=digest, user=USER, kind="task", label="", run=RUN))
+    await world.ledger.add_token(NewToken(token_sha256=own, user=USER, kind="user", label=""))
+    task, person = await world.ledger.authenticate(digest), await world.ledger.authenticate(own)
+    assert task is not None
+    assert person is not None
+    assert (task.role, person.role) == ("FULL_ACCESS", "DEMO")
+
+
 async def test_keys__are_those_of_the_last_replacement(world: World) -> None:
     first, second = (a_key(name) for name in ("a", "b"))
     other = replace(first, provider="groq", sealed=b"t")
