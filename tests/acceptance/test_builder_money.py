@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -387,6 +387,33 @@ def test_68__a_payment_that_is_confirmed_twice_credits_once(shop: Shop) -> None:
     other = customer.confirms(order)
     assert other.status_code == 409, "a second payment of the same order"
     assert customer.wallet()["balance_credits"] == "507.00"
+
+
+def test_68__stars_that_the_bot_tells_of_twice_credit_once(shop: Shop) -> None:
+    """And are taken back once, with the days that they bought."""
+    customer = shop.customer(credits="7")
+    bot = replace(shop.operator, token=shop.live.bot_token)
+    said = {
+        "user": customer.user,
+        "telegram_payment_charge_id": f"ch-{customer.user}",
+        "invoice_payload": "product:full_access_monthly",
+        "total_amount": 500,
+        "currency": "XTR",
+    }
+    with ThreadPoolExecutor(8) as telling:
+        told = list(telling.map(lambda _: bot.post("/api/v1/payments/complete", said), range(8)))
+    assert {each["status"] for each in told} == {"completed"}
+    (purchase,) = customer.movements("purchase")
+    assert purchase["external_id"] == said["telegram_payment_charge_id"]
+    assert customer.wallet()["balance_credits"] == "1007.00"
+    assert customer.get("/api/v1/me")["subscription_tier"] == "FULL_ACCESS"
+    assert customer.http("POST", "/api/v1/payments/complete", json=said).status_code == 401
+    refunded = shop.live.run("credits", "refund-stars", said["telegram_payment_charge_id"], "--reason", "why")
+    assert refunded.returncode == 0, refunded.stderr
+    assert "1000.00 credits" in refunded.stdout
+    assert customer.wallet()["balance_credits"] == "7.00"
+    assert customer.get("/api/v1/me")["subscription_tier"] is None
+    assert [each["status"] for each in customer.get("/api/v1/payments/history")["payments"]] == ["refunded"]
 
 
 def test_69__a_webhook_that_is_not_signed_is_rejected(shop: Shop) -> None:

@@ -60,6 +60,11 @@ class Live:
         return Secrets.load(self.folder / "data", {}).admin_token
 
     @property
+    def bot_token(self) -> str:
+        """By which the bot is known at the HTTP door."""
+        return Secrets.load(self.folder / "data", {}).bot_service_token
+
+    @property
     def usage_file(self) -> Path:
         return self.folder / "simulator-usage.jsonl"
 
