@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from runtime.ids import UserId
 from runtime.ledger import caps, stars
@@ -13,6 +14,9 @@ from runtime.store.transaction import Transaction
 
 TOLD_BEFORE = timedelta(days=3)
 """How long before its end somebody is told of it. Source: spec/assistant.md §15."""
+
+TOLD_TOGETHER = 1_000
+"""In one write."""
 
 
 class StarBook(PersonBook):
@@ -54,11 +58,9 @@ class StarBook(PersonBook):
         """Tells whoever has nothing but a subscription of its end, three days before and when it came, once each; how
         many are told now. Whether a subscription runs does not wait for this."""
 
-        def looked_for() -> dict[str, datetime]:
-            return {"now": self._clock(), "soon": self._clock() + TOLD_BEFORE}
-
-        if not await self._rows("subscription_ends", looked_for()):
-            return 0
+        def looked_for() -> dict[str, Any]:
+            now = self._clock()
+            return {"now": now, "soon": now + TOLD_BEFORE, "limit": TOLD_TOGETHER}
 
         def act(tx: Transaction) -> int:
             now = self._clock()
@@ -72,7 +74,10 @@ class StarBook(PersonBook):
                 )  # fmt: skip
             return len(found)
 
-        return await self._database.write(act)
+        told = 0
+        while await self._rows("subscription_ends", looked_for()):
+            told += await self._database.write(act)
+        return told
 
     def _by_name_now(self, tx: Transaction, payment: StarsPayment) -> StarsPayment:
         """Of somebody who was erased since they paid, under the pseudonym: their id comes back nowhere."""

@@ -733,7 +733,7 @@ ANTI JOIN subscription_events e
       AND e.event = CASE WHEN s.expires_at <= $now THEN 'ended' ELSE 'ending' END
 WHERE s.expires_at <= $soon
   AND NOT EXISTS (SELECT 1 FROM erasures g WHERE g.user_id = s.user_id OR g.pseudonym = s.user_id)
-ORDER BY s.expires_at, s.user_id LIMIT 1000
+ORDER BY s.expires_at, s.user_id LIMIT $limit
 
 -- name: add_subscription_event
 INSERT INTO subscription_events (user_id, expires_at, event, made_at)

@@ -17,7 +17,9 @@ import pytest
 from runtime.config import Secrets, Settings
 from runtime.errors import NotFoundError
 from runtime.ids import UserId
+from runtime.ledger import star_book
 from runtime.ledger.port import StarsCheckout, StarsPayment
+from runtime.reports.port import Asked
 from runtime.store.store import Store
 
 USER, OTHER, ADMIN = UserId("u"), UserId("v"), UserId("root")
@@ -97,6 +99,16 @@ async def test_end__is_told_three_days_before_and_when_it_came_once_each(world: 
     ]
 
 
+async def test_ends_of_more_than_one_write_takes__are_all_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(star_book, "TOLD_TOGETHER", 1)
+    for number in range(3):
+        user = UserId(f"many-{number}")
+        await world.store.books.open_wallet(user, is_admin=False)
+        await world.store.books.fulfil(paid(f"of-{user}", user))
+    world.now = NOON + MONTH
+    assert [await world.store.books.note_subscriptions() for _ in range(2)] == [3, 0]
+
+
 async def test_end_that_was_put_off__is_told_anew(world: World) -> None:
     books = world.store.books
     await books.fulfil(paid("ch-1"))
@@ -170,8 +182,6 @@ async def test_view_payments__has_the_specifications_columns(world: World) -> No
 
 
 async def test_profit__counts_a_star_as_two_cents(world: World) -> None:
-    from runtime.reports.port import Asked
-
     await world.store.books.fulfil(paid("kept"))
     await world.store.books.fulfil(paid("back"))
     await world.store.books.fulfil(paid("odd", stars=499))
