@@ -1,9 +1,9 @@
 """What the rest of the product asks of the ledger about accounts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 from runtime.accounts.roles import Role
 from runtime.ids import UserId
@@ -21,6 +21,12 @@ class TelegramIdentity:
     first_name: str = ""
     last_name: str = ""
     language_code: str = ""
+    """Empty where nothing was said of it: then what is known stays."""
+
+    def after(self, known: Self | None) -> Self:
+        """With what is known of the same person and was not said now."""
+        language_code = self.language_code or (known.language_code if known else "")
+        return replace(self, language_code=language_code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,7 +198,9 @@ def enrol(
     now: datetime,
 ) -> None:  # fmt: skip
     """Takes over names, and what the operator's lists say. The user has a wallet already."""
-    row = replace(_row(tx, user), telegram_key=telegram_key, profile=close_profile(identity, user, seal))
+    row = _row(tx, user)
+    identity = identity.after(open_profile(row.profile, user, seal))
+    row = replace(row, telegram_key=telegram_key, profile=close_profile(identity, user, seal))
     known = tx.get(USERS, user)
     assert known is not None
     if listed := rules.listed(identity.telegram_id):

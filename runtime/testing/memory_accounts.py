@@ -65,7 +65,8 @@ class MemoryAccounts(ABC):
             await self.open_wallet(user, False)
         self._check_known(user)
         fields = {name: getattr(identity, name) for name in TelegramIdentity.__dataclass_fields__}
-        row = replace(self._standing_of(user), **fields)
+        before = self._standing_of(user)
+        row = replace(before, **{**fields, "language_code": identity.language_code or before.language_code})
         if listed := self._rules.listed(identity.telegram_id):
             role, authorized, verified = listed
             row = replace(row, authorized=row.authorized or authorized, verified=row.verified or verified)

@@ -65,9 +65,9 @@ async def test_register__makes_one_user_with_one_grant(world: World) -> None:
     assert first.user.startswith("u-")
     assert len(first.user) == 18
     assert (await world.ledger.balance(first.user)).balance_ucredits == GRANT
-    again = await world.ledger.register(replace(ANN, username="annie", last_name=""))
+    again = await world.ledger.register(replace(ANN, username="annie", last_name="", language_code=""))
     assert (again.user, again.is_new, again.granted_ucredits) == (first.user, False, 0)
-    assert (again.username, again.last_name) == ("annie", "")
+    assert (again.username, again.last_name, again.language_code) == ("annie", "", "pl")
     assert (await world.ledger.balance(first.user)).balance_ucredits == GRANT
     assert await world.ledger.account(first.user) == again == await world.ledger.account_of(77)
 
