@@ -19,9 +19,18 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from runtime.errors import BadInputError, ConflictError, MasterbuilderError, NotFoundError, UnavailableError
+from runtime.accounts.rules import BANNED
+from runtime.errors import (
+    BadInputError,
+    ConflictError,
+    ForbiddenError,
+    MasterbuilderError,
+    NotFoundError,
+    UnavailableError,
+)
 from runtime.ids import UserId
 from runtime.ledger import subscriptions
+from runtime.ledger.accounts import ACCOUNTS
 from runtime.ledger.caps import USERS, check_not_erased
 from runtime.ledger.port import (
     Purchase,
@@ -256,7 +265,8 @@ def _refusal_of_payer(tx: Transaction, user: UserId) -> MasterbuilderError | Non
         check_not_erased(tx, user)
     except ConflictError as erased:
         return ConflictError("You asked to be erased here.", erased.next_step, NOTHING_TAKEN)
-    return None
+    account = tx.get(ACCOUNTS, user)
+    return ForbiddenError(BANNED, charged=NOTHING_TAKEN) if account is not None and account.banned else None
 
 
 def _told(paid: StarsPayment) -> tuple[str, int, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runtime.accounts.rules import NO_RULES, AccountRules
+from runtime.accounts.rules import BANNED, NO_RULES, AccountRules
 from runtime.entity.journal import BeginRun
 from runtime.errors import (
     AccountStoppedError,
@@ -17,6 +17,7 @@ from runtime.errors import (
     CeilingReachedError,
     ConflictError,
     DailyCapError,
+    ForbiddenError,
     MasterbuilderError,
     NotEnoughCreditsError,
     NotFoundError,
@@ -789,6 +790,8 @@ class MemoryLedger(MemoryAccounts):
             return stars.unknown_payer()
         if refusal is None and user in self._deletions:
             return ConflictError("You asked to be erased here.")
+        if refusal is None and self._standing_of(user).banned:
+            return ForbiddenError(BANNED, charged=stars.NOTHING_TAKEN)
         return refusal
 
     def _check_known(self, user: UserId) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from runtime.accounts.port import AccountChange, By
 from runtime.errors import (
     BadInputError,
     ConflictError,
     DailyCapError,
+    ForbiddenError,
     MasterbuilderError,
     NotFoundError,
 )
-from runtime.ids import CallId, UserId
+from runtime.ids import LOCAL_ADMIN, CallId, UserId
 from runtime.ledger.caps import Caps
 from runtime.ledger.money import Price
 from runtime.ledger.port import (
@@ -118,6 +120,13 @@ async def test_checkout__of_somebody_who_asked_to_be_erased_is_refused(world: Wo
     await world.ledger.delete_person(USER, 100 * CREDIT)
     with pytest.raises(ConflictError):
         await world.ledger.check_checkout(checkout())
+
+
+async def test_checkout__of_somebody_who_is_banned_is_refused(world: World) -> None:
+    await world.ledger.change_account(AccountChange(user=USER, banned=True), By(user=LOCAL_ADMIN))
+    with pytest.raises(ForbiddenError) as refused:
+        await world.ledger.check_checkout(checkout())
+    assert refused.value.charged == "No Stars were taken."
 
 
 async def test_payment__for_a_month_gives_role_credits_and_thirty_days(world: World) -> None:
