@@ -143,7 +143,7 @@ class Settings(BaseModel):
     aider_venv: Path | None = None
     """Where Aider's own environment is; `<data_dir>/aider-venv` when not given."""
     scratch_dir: Path | None = None
-    """Where a node's implementers clone and check; the system's folder for temporary files when not given.
+    """Where a node's implementers check; the system's folder for temporary files when not given.
 
     What is there needs no disk: `/dev/shm` makes builds cheaper where there is memory for it. What a command writes
     counts as its memory then, and each implementer's two may write 2 GB each before they are stopped.

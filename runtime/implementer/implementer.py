@@ -1,9 +1,9 @@
-"""Carries out one task at a time: edits in a fresh clone, and checks of what came out."""
+"""Carries out one task at a time: edits of a tree in memory, and checks of what came out."""
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,14 @@ from runtime.implementer.sandbox import NO_FILES, Sandbox
 from runtime.implementer.scratch import Scratch
 from runtime.implementer.test_runs import hollow
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, EditResult, EditWork, Limits
-from runtime.project.repository import ProjectRepository
+from runtime.project.repository import patch_between
+from runtime.project.tree import Tree, write_tree
 
 
 class Implementer:
     """Owns a warm edit engine and a scratch folder; keeps nothing of one task for the next.
 
-    Git runs only on clones that neither the engine nor generated code can write to: both get copies.
+    The tree stays in memory, where neither the engine nor generated code can write to it: both get copies.
     """
 
     def __init__(
@@ -50,17 +51,17 @@ class Implementer:
 
         Without a change, and for one that `inspection` finds fault with, no check is run. The engine's own failures
         are told in `engine_log`. Raises SandboxUnavailableError, EngineUnavailableError, UnavailableError (packages
-        cannot be fetched now), BadInputError (the bundle or a path). Repeating it makes the edit anew.
+        cannot be fetched now), BadInputError (a path). Repeating it makes the edit anew.
         """
         async with self._scratch.subfolder("edit") as folder:
-            repository = await asyncio.to_thread(_clone, folder / "clone", work.bundle)
-            request = await asyncio.to_thread(_request, repository, work)
+            request = _request(work)
             outcome = await self._engine.edit(request)
             kept = {path: content for path, content in outcome.files.items() if path in request.files}
-            patch = await asyncio.to_thread(_patch, repository, kept)
+            before = {path: content for path in kept if (content := request.files[path]) is not None}
+            patch = await asyncio.to_thread(patch_between, folder / "patch", before, kept)
             checks = CheckReport(results=())
             if patch:
-                checks = await self._judged(request, kept, work, repository, folder / "checked")
+                checks = await self._judged(request, kept, work, folder / "checked")
         discarded = sorted(set(outcome.files) - set(kept))
         return EditResult(
             patch=patch,
@@ -75,14 +76,13 @@ class Implementer:
         )
 
     async def check(self, work: CheckWork) -> CheckReport:
-        """Raises SandboxUnavailableError, BadInputError (the bundle), UnavailableError (packages cannot be fetched)."""
+        """Raises SandboxUnavailableError, BadInputError (a path), UnavailableError (packages cannot be fetched)."""
+        if gone := _without(work.tests, work.tree):
+            return CheckReport(results=[gone])
         async with self._scratch.subfolder("check") as folder:
-            repository = await asyncio.to_thread(_clone, folder / "clone", work.bundle)
-            if gone := _without(work.tests, await asyncio.to_thread(repository.files)):
-                return CheckReport(results=[gone])
             report = await self._run_all(
                 work.commands,
-                repository,
+                work.tree,
                 folder / "checked",
                 work.limits,
                 install=work.install,
@@ -105,21 +105,22 @@ class Implementer:
         request: EditRequest,
         kept: Mapping[str, bytes | None],
         work: EditWork,
-        repository: ProjectRepository,
         folder: Path,
     ) -> CheckReport:
-        """A change that is staged in the repository: what is wrong with it as it stands, else how its checks went."""
-        there = await asyncio.to_thread(repository.files)
+        """A change: what is wrong with it as it stands, else how its checks went."""
+        changed = {**work.tree, **kept}
+        tree = {path: content for path, content in changed.items() if content is not None}
+        there = sorted(tree)
         if wrong := await asyncio.to_thread(_looked_at, request, kept, work, there):
             return CheckReport(results=[wrong])
-        written = [path for path in sorted(kept) if path in there]
+        written = [path for path in sorted(kept) if path in tree]
         commands = [*syntax_checks(written, there, work.checks), *work.checks]
-        return await self._run_all(commands, repository, folder, work.limits, install=work.install)
+        return await self._run_all(commands, tree, folder, work.limits, install=work.install)
 
     async def _run_all(
         self,
         commands: Sequence[str],
-        repository: ProjectRepository,
+        tree: Tree,
         folder: Path,
         limits: Limits,
         *,
@@ -133,11 +134,11 @@ class Implementer:
         What the tree's manifests ask for is fetched before. Raises UnavailableError when it cannot be fetched now.
         """
         try:
-            manifests = await self._manifests(repository)
+            manifests = await self._manifests(tree)
             async with self._offer(manifests) as offer:
                 workplace = Workplace(folder, self._sandbox, offer)
                 await workplace.make()
-                await asyncio.to_thread(repository.copy_tree, workplace.tree)
+                await asyncio.to_thread(write_tree, workplace.tree, tree)
                 failed = await workplace.install(install, manifests, self._packages) if install else None
                 if failed is not None:
                     return CheckReport(results=[failed])
@@ -148,12 +149,11 @@ class Implementer:
         except ManifestRefusedError as error:
             return CheckReport(results=[_refused(error)])
 
-    async def _manifests(self, repository: ProjectRepository) -> Manifests:
+    async def _manifests(self, tree: Tree) -> Manifests:
         """Raises ManifestRefusedError."""
-        paths = [path for path in await asyncio.to_thread(repository.files) if is_read(path)]
-        tree = await asyncio.to_thread(repository.contents, paths)
-        registries = await self._packages.registries(paths) if self._packages is not None else ()
-        return Manifests.read(tree, registries=(DEFAULT_REGISTRY, *registries))
+        read = {path: tree[path] for path in sorted(tree) if is_read(path)}
+        registries = await self._packages.registries(list(read)) if self._packages is not None else ()
+        return Manifests.read(read, registries=(DEFAULT_REGISTRY, *registries))
 
     @asynccontextmanager
     async def _offer(self, manifests: Manifests) -> AsyncIterator[Offer | None]:
@@ -207,7 +207,7 @@ def _looked_at(
     return _without(work.tests, there)
 
 
-def _without(tests: Sequence[str], there: Sequence[str]) -> CommandResult | None:
+def _without(tests: Sequence[str], there: Collection[str]) -> CommandResult | None:
     """None where all are there. A test that is missing may fail no command: `cat tests/*.sh | sh` passes without."""
     missing = sorted(set(tests).difference(there))
     if not missing:
@@ -226,13 +226,8 @@ def _not_begun(command: str, total_s: float) -> CommandResult:
     return CommandResult(command=command, exit_status=124, duration_s=0.0, output=text, timed_out=True)
 
 
-def _clone(folder: Path, bundle: bytes) -> ProjectRepository:
-    """Without its files in the folder: the engine is given some, and the checks a copy."""
-    return ProjectRepository.from_bundle(folder, bundle, writes_files=False)
-
-
-def _request(repository: ProjectRepository, work: EditWork) -> EditRequest:
-    there = repository.contents({*work.files, *work.read_only})
+def _request(work: EditWork) -> EditRequest:
+    there = work.tree
     return EditRequest(
         instruction=work.instruction,
         files={path: there.get(path) for path in work.files},
@@ -242,12 +237,6 @@ def _request(repository: ProjectRepository, work: EditWork) -> EditRequest:
         token=work.token,
         timeout_s=work.edit_timeout_s,
     )
-
-
-def _patch(repository: ProjectRepository, files: dict[str, bytes | None]) -> bytes:
-    base = repository.head
-    repository.write(files)
-    return repository.diff_from(base)
 
 
 def _log(outcome: EditOutcome, *, discarded: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from runtime.ids import RunId
 from runtime.implementer.packages.package import Package
+from runtime.project.tree import Tree
 
 Cause = Literal["edits", "gateway", "engine"]
 _SIGNALLED = {
@@ -74,9 +75,9 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckWork:
-    """Run `commands` in the sandbox on a fresh clone of `bundle`, past a failed one when `keep_going`."""
+    """Run `commands` in the sandbox on a copy of `tree`, past a failed one when `keep_going`."""
 
-    bundle: bytes
+    tree: Tree
     commands: Sequence[str]
     project: str = ""
     """Whose turn it is; projects take turns."""
@@ -97,12 +98,12 @@ class CheckWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditWork:
-    """Let the edit engine carry out `instruction` on a fresh clone of `bundle`, then run `checks` on the result.
+    """Let the edit engine carry out `instruction` on `tree`, then run `checks` on the result.
 
     `token` is good for this one run of this one task: it pays for the engine's model calls and for nothing else.
     """
 
-    bundle: bytes
+    tree: Tree
     instruction: str
     files: Sequence[str]
     """Paths the engine may edit or create, relative to the project's root."""
@@ -130,7 +131,7 @@ class EditWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditResult:
-    """`patch` is a binary-safe git diff against the bundle's head; empty when nothing was changed."""
+    """`patch` is a binary-safe git diff against the tree; empty when nothing was changed."""
 
     patch: bytes
     changed: Sequence[str]

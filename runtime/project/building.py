@@ -28,6 +28,7 @@ from runtime.project.schedule import next_items
 from runtime.project.state import Attempt, State, edit_step
 from runtime.project.steps import PaidSteps
 from runtime.project.todo import Item, Todo
+from runtime.project.tree import Tree
 from runtime.project.workbench import Workbench
 from runtime.project.workshop import Workshop
 from runtime.tokens import new_task_token, token_hash
@@ -115,17 +116,17 @@ class Building:
         return self.todo.is_closed()
 
     async def checks(self) -> CheckReport:
-        """Build and tests of all finished items, on a fresh clone of main. The last merge's are not repeated."""
+        """Build and tests of all finished items, on a fresh copy of main. The last merge's are not repeated."""
         tests = self.todo.tests_with()
         key = (self._activation.state.commit, self._check_commands(tests))
         if self._merging.last_check is None or self._merging.last_check[0] != key:
-            work = self._check_work(await self._workbench.bundle(), tests)
+            work = self._check_work((await self._workbench.tree()).files, tests)
             self._merging.last_check = (key, await self._workshop.implementers.check(work))
         return self._merging.last_check[1]
 
     async def tried(self, commands: Sequence[str]) -> CheckReport:
-        """These commands, each on the tree that the ones before it left, on a fresh clone of main."""
-        work = self._check_work(await self._workbench.bundle(), ())
+        """These commands, each on the tree that the ones before it left, on a fresh copy of main."""
+        work = self._check_work((await self._workbench.tree()).files, ())
         return await self._workshop.implementers.check(
             replace(work, commands=commands, keep_going=True, limits=TRIAL_LIMITS, total_s=TRIALS_S_MAX)
         )
@@ -264,12 +265,12 @@ class Building:
             self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near}),
             self._workshop.ledger.add_token(granted),
         )
-        base = self._activation.state.commit
+        base, tree = await self._workbench.tree()
         tests = self.todo.tests_with(item.id)
         kept, grown = _tests_of_others(self.todo, item)
         result = await self._workshop.implementers.edit(
             EditWork(
-                bundle=await self._workbench.bundle(),
+                tree=tree,
                 project=self._activation.state.id,
                 instruction=prompts.edit_instruction(self._architect.subject(), item, number, code, failure),
                 files=item.files,
@@ -301,8 +302,8 @@ class Building:
 
     async def _unchanged(self, item: Item) -> Mapping[str, Any]:
         """The first attempt at an item that needs no change: only its checks are run."""
-        base = self._activation.state.commit
-        work = self._check_work(await self._workbench.bundle(), self.todo.tests_with(item.id))
+        base, tree = await self._workbench.tree()
+        work = self._check_work(tree, self.todo.tests_with(item.id))
         report = await self._workshop.implementers.check(work)
         return {
             "patch": await self._workshop.ledger.put_blob(b""),
@@ -345,9 +346,9 @@ class Building:
             {"task": item.id, "attempt": number, "reason": reason, "cause": cause},
         )
 
-    def _check_work(self, bundle: bytes, tests: tuple[str, ...]) -> CheckWork:
+    def _check_work(self, tree: Tree, tests: tuple[str, ...]) -> CheckWork:
         return CheckWork(
-            bundle=bundle,
+            tree=tree,
             commands=self._check_commands(tests),
             tests=tests,
             install=self._activation.state.chosen_stack.commands.install,

@@ -49,7 +49,7 @@ class Finishing:
         self._workshop = workshop
 
     async def prove(self) -> CheckReport:
-        """Installs, builds, tests file by file and starts a fresh clone, and scans what is in it.
+        """Installs, builds, tests file by file and starts a fresh copy, and scans what is in it.
 
         What each test file showed is kept for the traceability table, what the browser showed for the delivery; a red
         report is for the review to mend.
@@ -57,7 +57,7 @@ class Finishing:
         commands = self._activation.state.chosen_stack.commands
         tests = {test: prompts.test_command(commands, [test]) for test in self._building.todo.tests()}
         product = [commands.install, commands.build, *dict.fromkeys(tests.values())]
-        work = start_work(await self._workbench.bundle(), [each for each in product if each], commands.run)
+        work = start_work((await self._workbench.tree()).files, [each for each in product if each], commands.run)
         proof = proof_of(await self._checked(replace(work, tests=list(tests))), commands.run)
         report = CheckReport(results=[*proof.report.results, *scan(await self._tree())])
         if not report.passed or proof.started is None:
@@ -145,8 +145,7 @@ class Finishing:
 
     async def _tree(self) -> dict[str, bytes]:
         """What is tracked on main."""
-        async with self._workbench.alone() as repository:
-            return await asyncio.to_thread(repository.contents)
+        return dict((await self._workbench.tree()).files)
 
     async def _pictures(self) -> dict[str, bytes]:
         kept: dict[str, str] = self._activation.state.proved.get("screenshots", {})
@@ -188,7 +187,7 @@ class Finishing:
             fault = _readme_fault(reply.markdown, commands)
             if len(commands) > README_COMMANDS_MAX or not commands:
                 continue
-            work = readme_work(await self._workbench.bundle(), commands)
+            work = readme_work((await self._workbench.tree()).files, commands)
             report = readme_report(await self._checked(work), commands)
             if report.passed and not fault:
                 return reply.markdown, report

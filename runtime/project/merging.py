@@ -15,6 +15,7 @@ from runtime.project import prompts
 from runtime.project.repository import MergeConflictError, ProjectRepository
 from runtime.project.state import State
 from runtime.project.todo import Item, Todo
+from runtime.project.tree import Tree
 from runtime.project.workbench import IMPLEMENTER_AUTHOR, Committed, Workbench, in_thread
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,10 @@ class MergeQueue:
         activation: Activation[State],
         workbench: Workbench,
         check: Callable[[CheckWork], Awaitable[CheckReport]],
-        work: Callable[[bytes, tuple[str, ...]], CheckWork],
+        work: Callable[[Tree, tuple[str, ...]], CheckWork],
         spent_ucredits: Callable[[], Awaitable[int]],
     ) -> None:
-        """`work` says how a bundle's tree is checked, with these test files."""
+        """`work` says how a tree is checked, with these test files."""
         self._activation = activation
         self._workbench = workbench
         self._check = check
@@ -139,11 +140,13 @@ class MergeQueue:
         if not applied:
             return
         tip = applied[-1]
-        bundle = await in_thread(repository.bundle)
+        files = await in_thread(repository.contents)
+        # Beside the check, which needs neither.
+        bundling = asyncio.ensure_future(in_thread(repository.bundle))
         spending = asyncio.ensure_future(self._spent_ucredits())
         try:
             if len(applied) > 1 or tip.landing.change.base != self._activation.state.commit:
-                report = await self._checked(bundle, applied)
+                report = await self._checked(files, applied)
                 if not report.passed and len(applied) > 1:
                     self._together_max = len(applied) // 2
                     return
@@ -152,10 +155,12 @@ class MergeQueue:
                     reason = f"Red on the merged tree:\n{prompts.steady(report)}"
                     tip.landing.end(Returned(cause="merged tree", reason=reason))
                     return
-            committed = await self._workbench.keep(tip.commit, bundle)
+            committed = await self._workbench.keep(tip.commit, await bundling, files)
             spent_ucredits = await spending
         finally:
-            spending.cancel()
+            for each in (bundling, spending):
+                each.cancel()
+            await asyncio.wait((bundling,))  # Its git must have ended before the next round's begins.
         await self._tell(applied, committed, spent_ucredits)
 
     async def _apply(self, repository: ProjectRepository) -> Sequence[_Applied]:
@@ -230,9 +235,9 @@ class MergeQueue:
             repository.reset_hard("HEAD")  # The next change finds a clean tree.
             raise
 
-    async def _checked(self, bundle: bytes, applied: Sequence[_Applied]) -> CheckReport:
+    async def _checked(self, files: Tree, applied: Sequence[_Applied]) -> CheckReport:
         ids = [each.landing.change.item.id for each in applied]
-        work = self._work(bundle, self._activation.state.plan.tests_with(*ids))
+        work = self._work(files, self._activation.state.plan.tests_with(*ids))
         report = await self._check(work)
         if report.passed:
             self.last_check = ((applied[-1].commit, tuple(work.commands)), report)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from runtime.implementer.work import CheckReport, CheckWork, CommandResult, Limits
 from runtime.project.probe.browser import PROGRAMS
 from runtime.project.probe.starting import ANSWERS_S_MAX, STARTS_S_MAX
+from runtime.project.tree import Tree
 
 SCREENSHOT = "docs/screenshots/home.png"
 """Where the picture is in the tree, in the sandbox and in the delivery."""
@@ -69,7 +70,7 @@ class Proof:
 
 
 def start_work(
-    bundle: bytes,
+    tree: Tree,
     commands: Sequence[str],
     run: str,
     *,
@@ -87,7 +88,7 @@ def start_work(
         "browsers": list(browsers),
     }
     return CheckWork(
-        bundle=bundle,
+        tree=tree,
         commands=[*commands, _PROBE],
         limits=_LIMITS,
         tools=_tools(order),
@@ -115,10 +116,10 @@ def proof_of(report: CheckReport, run: str) -> Proof:
     )
 
 
-def readme_work(bundle: bytes, commands: Sequence[str]) -> CheckWork:
+def readme_work(tree: Tree, commands: Sequence[str]) -> CheckWork:
     order = {"do": "readme", "commands": list(commands), "total_s": README_S_MAX}
     limits = replace(_LIMITS, wall_s=README_S_MAX + 120.0)
-    return CheckWork(bundle=bundle, commands=[_PROBE], limits=limits, tools=_tools(order))
+    return CheckWork(tree=tree, commands=[_PROBE], limits=limits, tools=_tools(order))
 
 
 def readme_report(report: CheckReport, commands: Sequence[str]) -> CheckReport:

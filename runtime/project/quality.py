@@ -58,7 +58,7 @@ def quality_report(quality: Quality) -> str:
     lines = [
         "# Quality report",
         "",
-        "Before delivery this was run on a fresh clone of the finished project, in a sandbox without network. Every "
+        "Before delivery this was run on a fresh copy of the finished project, in a sandbox without network. Every "
         "command below ended with status 0.",
         "",
         "## Installation, build, tests and scans",

@@ -21,6 +21,7 @@ from git.cmd import Git
 from runtime.errors import BadInputError, ConflictError, NotFoundError, TooLargeError, UnavailableError
 from runtime.index.messages import Change
 from runtime.project.paths import is_plain_path
+from runtime.project.tree import Tree, write_tree
 
 _COMMITTER = {"GIT_COMMITTER_NAME": "Masterbuilder", "GIT_COMMITTER_EMAIL": "builder@masterbuilder.invalid"}
 _CONFIG = {
@@ -35,6 +36,7 @@ _CONFIG = {
     "gc.auto": "0",
     "index.version": "2",
     "maintenance.auto": "false",
+    "pack.threads": "1",
     "protocol.allow": "never",
 }
 KEPT = "rewound"
@@ -89,8 +91,7 @@ class ProjectRepository:
         """Commits since everything was packed."""
         self._is_clean = False
         """Whether the tree is known to be that of HEAD, as nobody else writes to it."""
-        self._git = Git(str(self.folder))
-        self._git.update_environment(**_environment(self.folder))
+        self._git = _git(self.folder)
 
     @classmethod
     def init(cls, folder: Path, author: Author) -> Self:
@@ -292,13 +293,6 @@ class ProjectRepository:
             self.reset_hard("HEAD")
             raise
 
-    def diff_from(self, base: str) -> bytes:
-        """All that is staged and differs from commit `base`, binary files included; empty when nothing does."""
-        return self._must(
-            *("diff", "--cached", "--binary", "--full-index", "--no-renames", "--no-color"),
-            *("--no-ext-diff", "--no-textconv", _commit_name(base), "--"),
-        )
-
     def commits(self) -> Sequence[Commit]:
         """Newest first."""
         records = self._must("log", "-z", "--format=%H%x1f%an%x1f%ae%x1f%B", "main").decode(errors="replace")
@@ -312,10 +306,6 @@ class ProjectRepository:
         self._must("reset", "--quiet", "--hard", _commit_name(commit))
         self._must("clean", "--quiet", "-ffdx")
         self._is_clean = True
-
-    def copy_tree(self, folder: Path) -> None:
-        """Writes the tracked files, as staged, into `folder`, without git's own."""
-        self._must("checkout-index", "--all", f"--prefix={folder.absolute()}/")
 
     def export(self, prefix: str) -> bytes:
         """A ZIP of the tracked files under one folder `prefix`; the same commit gives the same bytes."""
@@ -371,16 +361,51 @@ class ProjectRepository:
     def _run(
         self, *arguments: str, stdin: IO[bytes] | None = None, env: Mapping[str, str] | None = None
     ) -> tuple[int, bytes, str]:
-        status, output, errors = self._git.execute(
-            ["git", *arguments],
-            istream=cast(io.BufferedReader, stdin),
-            with_extended_output=True,
-            with_exceptions=False,
-            stdout_as_string=False,
-            strip_newline_in_stdout=False,
-            env=env,
-        )
-        return status, output, errors if isinstance(errors, str) else bytes(errors).decode(errors="replace")
+        return _executed(self._git, *arguments, stdin=stdin, env=env)
+
+
+def patch_between(folder: Path, before: Tree, after: Mapping[str, bytes | None]) -> bytes:
+    """A git diff from some files to what is to become of them (None: removed), binary files included; empty when
+    nothing changes. `apply_patch` takes it wherever the files were these.
+
+    Blocking. Makes the folder and leaves both states in it: no repository is needed to compare them. Raises
+    BadInputError and UnavailableError as `write_tree` does.
+    """
+    kept = {path: content for path, content in after.items() if content is not None}
+    for name, files in (("a", before), ("b", kept)):
+        (folder / name).mkdir(parents=True)
+        write_tree(folder / name, files)
+    # The folders' names are the prefixes that a diff has.
+    status, patch, errors = _executed(
+        _git(folder),
+        *("diff", "--no-index", "--no-prefix", "--binary", "--full-index", "--no-renames", "--no-color"),
+        *("--no-ext-diff", "--no-textconv", "--", "a", "b"),
+    )
+    if status not in (0, 1):
+        raise UnavailableError(f"git diff failed: {_last_line(errors)}.", "See whether its disk is full.")
+    return patch
+
+
+def _git(folder: Path) -> Git:
+    git = Git(str(folder))
+    git.update_environment(**_environment(folder))
+    return git
+
+
+def _executed(
+    git: Git, *arguments: str, stdin: IO[bytes] | None = None, env: Mapping[str, str] | None = None
+) -> tuple[int, bytes, str]:
+    """Its exit status, and what it wrote to both outputs."""
+    status, output, errors = git.execute(
+        ["git", *arguments],
+        istream=cast(io.BufferedReader, stdin),
+        with_extended_output=True,
+        with_exceptions=False,
+        stdout_as_string=False,
+        strip_newline_in_stdout=False,
+        env=env,
+    )
+    return status, output, errors if isinstance(errors, str) else bytes(errors).decode(errors="replace")
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from runtime.index.messages import Change
 from runtime.ledger.port import Ledger
 from runtime.project.repository import Author, ProjectRepository
 from runtime.project.state import State
+from runtime.project.tree import Tree, TreeAt
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ class Workbench:
         self._repository: ProjectRepository | None = None
         self._stands_at = ""
         """The commit that the working copy holds and nothing else; empty when that is not known."""
-        self._kept: tuple[BlobId, bytes] | None = None
-        """The bundle that was put on disk last: every task that starts needs it."""
+        self._tree = TreeAt("", {})
+        """What is known of the newest commit: every task that starts needs it."""
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[ProjectRepository]:
@@ -61,19 +62,26 @@ class Workbench:
                 await in_thread(repository.reset_hard, commit)
             yield repository
 
-    async def bundle(self) -> bytes:
-        """The bundle of the journal's commit."""
-        bundle = self._activation.state.bundle
-        assert bundle is not None, "the project has no commit yet"
-        if self._kept is None or self._kept[0] != bundle:
-            self._kept = bundle, await self._ledger.get_blob(bundle)
-        return self._kept[1]
+    async def tree(self) -> TreeAt:
+        """The journal's commit and its files. Waits for whoever is alone, unless they are known already."""
+        assert self._activation.state.commit, "the project has no commit yet"
+        if self._tree.commit != self._activation.state.commit:
+            async with self.alone() as repository:
+                commit = self._activation.state.commit
+                if self._tree.commit != commit:
+                    self._tree = TreeAt(commit, await in_thread(repository.contents))
+                self._stands_at = commit
+        return self._tree
 
-    async def keep(self, commit: str, bundle: bytes) -> Committed:
-        """Puts the newest commit's bundle on disk, by whoever is alone. Nothing counts before an event names it."""
+    async def keep(self, commit: str, bundle: bytes, files: Tree | None = None) -> Committed:
+        """Puts the newest commit's bundle on disk, by whoever is alone. Nothing counts before an event names it.
+
+        `files` are the commit's, where they were read anyway.
+        """
         committed = Committed(commit=commit, bundle=await self._ledger.put_blob(bundle))
-        self._kept = committed.bundle, bundle
         self._stands_at = commit
+        if files is not None:
+            self._tree = TreeAt(commit, files)
         return committed
 
     async def commit_files(self, files: Mapping[str, str | bytes], message: str) -> Committed:
@@ -99,7 +107,7 @@ class Workbench:
             await in_thread(shutil.rmtree, self._folder)
         if self._activation.state.bundle is None:
             return await in_thread(ProjectRepository.init, self._folder, PRODUCT_AUTHOR)
-        bundle = await self.bundle()
+        bundle = await self._ledger.get_blob(self._activation.state.bundle)
         return await in_thread(ProjectRepository.from_bundle, self._folder, bundle)
 
 

@@ -35,7 +35,6 @@ from runtime.project.delivery import Delivery, delivery_text, goes_by_link
 from runtime.project.documents import missing_sections
 from runtime.project.links import make_link
 from runtime.project.messages import Describe, PackageView, ProjectView, Status
-from runtime.project.repository import Author, ProjectRepository
 from runtime.project.state import State
 from serve_apps.api_routes import create_app
 from tests.e2e.world import World
@@ -260,11 +259,9 @@ def test_48__the_message_states_cost_and_balance(delivered: Delivered) -> None:
 
 
 async def check(folder: Path, files: Mapping[str, str], command: str, limits: Limits) -> CheckReport:
-    author = Author(name="a", email="a@b.invalid")
-    repository = ProjectRepository.init(folder / "repository", author)
-    repository.write_and_commit(files, "all", author)
+    tree = {path: text.encode() for path, text in files.items()}
     implementer = Implementer(sandbox=Sandbox(), engine=NoEngine(), scratch_dir=folder / "scratch")
     try:
-        return await implementer.check(CheckWork(bundle=repository.bundle(), commands=[command], limits=limits))
+        return await implementer.check(CheckWork(tree=tree, commands=[command], limits=limits))
     finally:
         await implementer.stop()

@@ -382,7 +382,7 @@ async def test_implementer__turns_an_instruction_into_a_checked_patch(
     # when
     result = await implementer.edit(
         EditWork(
-            bundle=repository.bundle(),
+            tree=repository.contents(),
             instruction=f"{TASK_LINE}\nMake a two.",
             files=["src/app.py", "src/main.py", "src/dead.py", "tests/test_app.py"],
             read_only=[],

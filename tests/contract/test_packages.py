@@ -22,7 +22,7 @@ from runtime.implementer.packages.refusal import ManifestRefusedError
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.scratch import remove_tree
 from runtime.implementer.work import CheckReport, CheckWork
-from runtime.project.repository import Author, ProjectRepository
+from runtime.project.repository import Author
 from tests.no_engine import NoEngine
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -62,10 +62,8 @@ class Place:
     async def check(
         self, files: Mapping[str, str], *commands: str, install: str = "", worker: Implementer | None = None
     ) -> CheckReport:
-        self._number += 1
-        repository = ProjectRepository.init(self.folder / f"project-{self._number}", ANN)
-        repository.write_and_commit(files, "Start", ANN)
-        work = CheckWork(bundle=repository.bundle(), commands=commands, install=install, keep_going=True)
+        tree = {path: text.encode() for path, text in files.items()}
+        work = CheckWork(tree=tree, commands=commands, install=install, keep_going=True)
         try:
             return await (worker or self.implementer).check(work)
         except UnavailableError as error:

@@ -12,7 +12,6 @@ from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport
 from runtime.project.probe.browser import PROGRAMS, find_browser
 from runtime.project.proof import Proof, proof_of, readme_report, readme_work, start_work
-from runtime.project.repository import Author, ProjectRepository
 from tests.no_engine import NoEngine
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -36,16 +35,10 @@ Server(("{host}", {port}), Handler).serve_forever()
 """
 
 
-def bundle(folder: Path, files: Mapping[str, str]) -> bytes:
-    author = Author(name="a", email="a@b.invalid")
-    repository = ProjectRepository.init(folder / "repository", author)
-    repository.write_and_commit(files, "all", author)
-    return repository.bundle()
-
-
 async def start(folder: Path, files: Mapping[str, str], run: str, browsers: Sequence[str] = PROGRAMS) -> Proof:
     implementer = Implementer(sandbox=Sandbox(), engine=NoEngine(), scratch_dir=folder / "scratch")
-    work = start_work(bundle(folder, files), ["true"], run, starts_s=3.0, answers_s=1.0, browsers=browsers)
+    tree = {path: text.encode() for path, text in files.items()}
+    work = start_work(tree, ["true"], run, starts_s=3.0, answers_s=1.0, browsers=browsers)
     try:
         return proof_of(await implementer.check(work), run)
     finally:
@@ -201,8 +194,9 @@ async def test_artifact__that_is_a_link_or_no_picture_does_not_come_out(tmp_path
 
 async def type_all(folder: Path, files: Mapping[str, str], commands: list[str]) -> CheckReport:
     implementer = Implementer(sandbox=Sandbox(), engine=NoEngine(), scratch_dir=folder / "scratch")
+    tree = {path: text.encode() for path, text in files.items()}
     try:
-        return readme_report(await implementer.check(readme_work(bundle(folder, files), commands)), commands)
+        return readme_report(await implementer.check(readme_work(tree, commands)), commands)
     finally:
         await implementer.stop()
 

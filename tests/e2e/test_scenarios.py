@@ -4,12 +4,9 @@ The ZIP is unpacked for an unprivileged user with an empty home and no network, 
 shell, in order, word for word, and then uses what is there once in a way that no README shows.
 """
 
-import asyncio
 import io
 import shlex
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +18,6 @@ from runtime.project import messages
 from runtime.project.documents import readme_commands
 from runtime.project.messages import Status
 from runtime.project.package import ROOT
-from runtime.project.repository import Author, ProjectRepository
 from tests.e2e.world import World
 
 USE = {
@@ -81,7 +77,7 @@ async def test_scenario__is_delivered_and_runs_by_its_readme_alone(world: World,
     session = "".join(
         _TYPED.format(command=shlex.quote(command), number=number) for number, command in enumerate(commands, 1)
     )
-    work = CheckWork(bundle=await bundle_of(delivered, world), commands=[session], limits=_LIMITS, total_s=240.0)
+    work = CheckWork(tree=delivered, commands=[session], limits=_LIMITS, total_s=240.0)
     [result] = (await world.implementer.check(work)).results
     assert result.passed, result.output
     assert f"[{len(commands)}: exit 0]" in result.output
@@ -104,15 +100,3 @@ async def unzipped(world: World, events: list[EventRecord]) -> dict[str, bytes]:
     blob = next(event.data["blob"] for event in events if event.type == "package.ready")
     with zipfile.ZipFile(io.BytesIO(await world.store.books.get_blob(blob))) as archive:
         return {name.removeprefix(f"{ROOT}/"): archive.read(name) for name in archive.namelist()}
-
-
-async def bundle_of(files: dict[str, bytes], world: World) -> bytes:
-    """What was unpacked, as the product hands a tree to its sandbox: a fresh one, for a user of its own."""
-
-    def bundle() -> Any:
-        author = Author(name="Somebody", email="somebody@example.org")
-        repository = ProjectRepository.init(Path(world.settings.data_dir) / "unpacked", author)
-        repository.write_and_commit(dict(files), "as delivered", author)
-        return repository.bundle()
-
-    return await asyncio.to_thread(bundle)

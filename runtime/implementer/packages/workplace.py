@@ -12,6 +12,7 @@ from runtime.implementer.packages.python_home import make_python_home, pip_wheel
 from runtime.implementer.sandbox import NO_FILES, Sandbox
 from runtime.implementer.scratch import add_tree, remove_tree
 from runtime.implementer.work import CommandResult, Limits
+from runtime.project.tree import write_tree
 
 WHEELS = "/packages/wheels"
 NPM_CACHE = "/packages/npm"
@@ -67,7 +68,7 @@ class Workplace:
         async def make(folder: Path) -> None:
             bare = Workplace(folder / "made", self._sandbox, self._offer)
             await bare.make()
-            await asyncio.to_thread(_write, bare.tree, manifests.files)
+            await asyncio.to_thread(write_tree, bare.tree, manifests.files)
             result = await bare.run(command, INSTALL_LIMITS)
             if not result.passed:
                 failed.append(result)
@@ -114,10 +115,3 @@ def environment(offer: Offer | None) -> dict[str, str]:
         "npm_config_update_notifier": "false",
         **registry,
     }
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    for path, content in files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)

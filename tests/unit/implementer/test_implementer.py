@@ -72,7 +72,7 @@ def wait_for_process(word: str) -> None:
 
 def work(repository: ProjectRepository, files: list[str], checks: list[str], read_only: list[str]) -> EditWork:
     return EditWork(
-        bundle=repository.bundle(),
+        tree=repository.contents(),
         instruction="Do it.",
         files=files,
         read_only=read_only,
@@ -155,29 +155,30 @@ async def test_edit__stops_at_the_first_check_that_fails(
     assert result.patch
 
 
-async def test_check__runs_on_the_bundles_files_alone(implementer: Implementer, repository: ProjectRepository) -> None:
-    report = await implementer.check(CheckWork(bundle=repository.bundle(), commands=["ls -A", "cat a.txt"]))
+async def test_check__runs_on_the_trees_files_alone(implementer: Implementer, repository: ProjectRepository) -> None:
+    report = await implementer.check(CheckWork(tree=repository.contents(), commands=["ls -A", "cat a.txt"]))
     assert [result.output for result in report.results] == [".gitignore\na.txt\nb.txt\n", "one\n"]
 
 
 async def test_check__goes_on_past_a_failure_when_told_to(
     implementer: Implementer, repository: ProjectRepository
 ) -> None:
-    bundle = repository.bundle()
+    tree = repository.contents()
     for keep_going, expected in ((False, [1]), (True, [1, 0])):
-        report = await implementer.check(CheckWork(bundle=bundle, commands=["false", "true"], keep_going=keep_going))
+        report = await implementer.check(CheckWork(tree=tree, commands=["false", "true"], keep_going=keep_going))
         assert [result.exit_status for result in report.results] == expected
         assert not report.passed
 
 
-async def test_check__refuses_a_broken_bundle(implementer: Implementer) -> None:
+@pytest.mark.parametrize("path", ["../x", "/etc/x", ".git/config", "a/../../x"])
+async def test_check__refuses_a_tree_that_leads_out_of_its_folder(implementer: Implementer, path: str) -> None:
     with pytest.raises(BadInputError):
-        await implementer.check(CheckWork(bundle=b"x", commands=["true"]))
+        await implementer.check(CheckWork(tree={path: b"x"}, commands=["true"]))
 
 
 async def test_check__cleans_up_when_cancelled(implementer: Implementer, repository: ProjectRepository) -> None:
     # given a command that runs
-    work = CheckWork(bundle=repository.bundle(), commands=["sleep 86395"])
+    work = CheckWork(tree=repository.contents(), commands=["sleep 86395"])
     task = asyncio.create_task(implementer.check(work))
     await asyncio.to_thread(wait_for_process, "86395")
     # when

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from runtime.project.workshop import Workshop
 from runtime.testing.memory_journal import MemoryJournal
 from runtime.testing.memory_ledger import MemoryLedger
 from runtime.tokens import token_hash
+from tests.patches import patch_of
 
 ANSWERS = {topic: f"said of {topic}" for topic in TOPICS}
 SUMMARY = "Goal: a thing.\n1. It works."
@@ -203,7 +203,7 @@ class Implementers:
         await paid(self._build.ledger, CallId(f"{identity.run}/c"), identity.user, identity.run, "coding", work.model)
         id = work.instruction.split(" id=", 1)[1].split()[0]
         files = {file: f"{id} {len(self.instructions)}\n" for file in work.files}
-        patch = await asyncio.to_thread(_patch, work.bundle, files)
+        patch = await asyncio.to_thread(patch_of, work.tree, files)
         return EditResult(
             patch=patch, changed=tuple(files), engine="script", engine_log="",
             checks=CheckReport(results=_results(work.checks, red=id in self.bad, number=len(self.instructions))),
@@ -257,14 +257,6 @@ def probed(order: Mapping[str, Any]) -> str:
         return json.dumps({"kind": "command", "exit_status": 0})
     executed = {"exit_status": 0, "serves": False, "timed_out": False, "passed": True, "duration_s": 0.0, "output": ""}
     return json.dumps([{"command": command, **executed} for command in order["commands"]])
-
-
-def _patch(bundle: bytes, files: Mapping[str, str]) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        clone = ProjectRepository.from_bundle(Path(folder) / "clone", bundle)
-        base = clone.head
-        clone.write(dict(files))
-        return clone.diff_from(base)
 
 
 def _markdown(text: str) -> list[Reply]:

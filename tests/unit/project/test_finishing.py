@@ -24,6 +24,7 @@ from runtime.project.proof import SCREENSHOT
 from runtime.project.schemas import Commands, MarkdownReply, StackChoice, StackReply
 from runtime.project.state import State
 from runtime.project.todo import Todo
+from runtime.project.tree import TreeAt
 from runtime.project.workbench import Committed
 
 KEY = "sk-" + "a1B2c3D4e5F6g7H8i9J0"
@@ -105,8 +106,8 @@ class Desk:
     async def alone(self) -> AsyncIterator[SimpleNamespace]:
         yield SimpleNamespace(contents=lambda: dict(self.files))
 
-    async def bundle(self) -> bytes:
-        return b"bundle"
+    async def tree(self) -> TreeAt:
+        return TreeAt(f"c{len(self.records)}", dict(self.files))
 
     async def commit_files(self, files: Mapping[str, str | bytes], message: str) -> Committed:
         self.files |= {path: data.encode() if isinstance(data, str) else data for path, data in files.items()}

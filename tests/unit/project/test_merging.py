@@ -24,9 +24,11 @@ from runtime.project.merging import Change, MergeQueue, Returned
 from runtime.project.project import Project
 from runtime.project.repository import ProjectRepository
 from runtime.project.state import State
+from runtime.project.tree import Tree
 from runtime.project.workbench import Workbench, in_thread
 from runtime.testing.memory_journal import MemoryJournal
 from runtime.testing.memory_ledger import MemoryLedger
+from tests.patches import patch_of
 
 ENTITY = EntityId("project:p1")
 ITEMS = [f"T-{number:03}" for number in range(1, 7)]
@@ -129,14 +131,9 @@ class Site:
         number = self.tries[item] = self.tries.get(item, 0) + 1
         state = self.activation.state
         await self.activation.emit("task.started", f"{item}/{number}", {"task": item, "attempt": number})
-        clone = await self.clone()
-
-        def edit() -> bytes:
-            base = clone.head
-            clone.write(CHANGES[kind](item))
-            return clone.diff_from(base)
-
-        return Change(item=state.plan.item(item), attempt=number, patch=await in_thread(edit), base=state.commit)
+        base, files = await self.workbench.tree()
+        patch = await in_thread(patch_of, files, CHANGES[kind](item))
+        return Change(item=state.plan.item(item), attempt=number, patch=patch, base=base)
 
     async def would_be_green(self, kind: str) -> bool:
         """On main as it is now. What is red there is never handed over."""
@@ -167,14 +164,12 @@ class Site:
 
     async def _check(self, work: CheckWork) -> CheckReport:
         self.checks += 1
-        self.clones += 1
         done = {item.id for item in self.activation.state.plan.items if item.done}
         assert all(landing.done() for item, landing in self.landings.items() if item in done), "told at once"
         if self.strikes:
             struck, self.strikes = self.strikes, ""
             await self.activation.emit("task.skipped", f"skip {struck}", {"tasks": [struck], "reason": "not wanted"})
-        tree = await in_thread(ProjectRepository.from_bundle, self.folder / f"clone{self.clones}", work.bundle)
-        status = int({"left.txt", "right.txt"} <= set(tree.files()))
+        status = int({"left.txt", "right.txt"} <= work.tree.keys())
         return CheckReport(results=[CommandResult(command="t", exit_status=status, duration_s=0.1, output="")])
 
     async def assert_main_is_whole(self) -> None:
@@ -206,8 +201,8 @@ class Site:
         assert done == {item.id for item in state.plan.items if item.done}
 
 
-def _work(bundle: bytes, tests: tuple[str, ...]) -> CheckWork:
-    return CheckWork(bundle=bundle, commands=tests)
+def _work(tree: Tree, tests: tuple[str, ...]) -> CheckWork:
+    return CheckWork(tree=tree, commands=tests)
 
 
 @contextlib.asynccontextmanager

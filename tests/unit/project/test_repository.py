@@ -12,6 +12,7 @@ from runtime.errors import BadInputError, ConflictError, NotFoundError, TooLarge
 from runtime.index.messages import Change
 from runtime.project import repository as repositories
 from runtime.project.repository import Author, MergeConflictError, ProjectRepository
+from tests.patches import patch_of
 
 ANN = Author(name="Ann", email="ann@example.com")
 
@@ -67,10 +68,7 @@ def test_clone_without_files__gives_takes_and_compares_what_one_with_files_does(
     assert bare.contents({"src/b.py", "nowhere"}) == {"src/b.py": b"b = 1\n"}
     for each in (bare, repository):
         each.write({"a.txt": None, "new/ö.bin": b"\0\n\n1", "src/b.py": "b = 2\n"})
-    assert bare.diff_from(bare.head) == repository.diff_from(repository.head) != b""
-    assert bare.contents() == {"new/ö.bin": b"\0\n\n1", "src/b.py": b"b = 2\n"}
-    bare.copy_tree(tmp_path / "copy")
-    assert (tmp_path / "copy" / "new" / "ö.bin").read_bytes() == b"\0\n\n1"
+    assert bare.contents() == repository.contents() == {"new/ö.bin": b"\0\n\n1", "src/b.py": b"b = 2\n"}
 
 
 def _with_ref(bundle: bytes, line: str) -> bytes:
@@ -149,28 +147,38 @@ def test_diff__carries_new_binary_and_deleted_files_to_another_clone(
     # given
     worker = clone(repository, tmp_path / "worker")
     picture = bytes(range(256)) * 9
+    changed = {"pic.bin": picture, "a.txt": None, "no newline": "x", "ümläut/ö.txt": "ö\n", "a b\t.txt": "", "-": "x"}
     # when
-    worker.write({"pic.bin": picture, "a.txt": None, "no newline": "x", "ümläut/ö.txt": "ö\n"})
-    repository.apply_patch(worker.diff_from(repository.head))
+    repository.apply_patch(patch_of(worker.contents(), changed))
     repository.commit("Work", Author(name="Bob", email="b@b"), trailer="Task: T-001/2")
     # then
-    assert repository.files() == ["no newline", "pic.bin", "src/b.py", "ümläut/ö.txt"]
+    assert repository.files() == ["-", "a b\t.txt", "no newline", "pic.bin", "src/b.py", "ümläut/ö.txt"]
     assert repository.read("pic.bin") == picture
     assert repository.read("no newline") == b"x"
 
 
 def test_diff__is_empty_when_nothing_changed(repository: ProjectRepository) -> None:
-    assert repository.diff_from(repository.head) == b""
+    assert patch_of(repository.contents(), {"a.txt": "one\ntwo\nthree\n", "none": None}) == b""
 
 
-def test_write__puts_ignored_files_into_the_diff_too(repository: ProjectRepository) -> None:
+def test_diff__names_the_contents_it_was_made_from_as_git_does(repository: ProjectRepository) -> None:
+    patch = patch_of(repository.contents(), {"a.txt": "one\n2\nthree\n"})
+    assert f"index {repository.blobs()['a.txt']}..".encode() in patch
+
+
+@pytest.mark.parametrize("path", ["../x", ".git/hooks/post-commit", "a/../../x"])
+def test_diff__of_a_path_out_of_the_tree_is_refused(path: str) -> None:
+    with pytest.raises(BadInputError):
+        patch_of({}, {path: "x"})
+
+
+def test_write__stages_ignored_files_too(repository: ProjectRepository) -> None:
     repository.write_and_commit({".gitignore": "build/\n"}, "Ignore", ANN)
     (repository.folder / "build").mkdir()
     (repository.folder / "build" / "dropping").write_text("x")
     repository.write({"build/wanted.txt": "x\n"})
-    diff = repository.diff_from(repository.head)
-    assert b"build/wanted.txt" in diff
-    assert b"dropping" not in diff
+    assert "build/wanted.txt" in repository.files()
+    assert "build/dropping" not in repository.files()
 
 
 def test_write_and_commit__of_tracked_files_takes_what_is_staged_and_ignored_ones_too(
@@ -207,12 +215,10 @@ def test_apply_patch__merges_changes_to_different_places_of_a_file(
     # given
     numbers = [f"{n}\n" for n in range(30)]
     repository.write_and_commit({"n.txt": "".join(numbers)}, "Numbers", ANN)
-    base = repository.head
-    worker = clone(repository, tmp_path / "worker")
-    worker.write({"n.txt": "".join(["first\n", *numbers[1:]])})
+    patch = patch_of(repository.contents(), {"n.txt": "".join(["first\n", *numbers[1:]])})
     repository.write_and_commit({"n.txt": "".join([*numbers[:-1], "last\n"])}, "Other", ANN)
     # when
-    repository.apply_patch(worker.diff_from(base))
+    repository.apply_patch(patch)
     # then
     assert repository.read("n.txt").decode() == "".join(["first\n", *numbers[1:-1], "last\n"])
 
@@ -221,14 +227,12 @@ def test_apply_patch__on_conflict_raises_and_leaves_the_tree_as_it_was(
     repository: ProjectRepository, tmp_path: Path
 ) -> None:
     # given two changes of the same line, and a new file beside one of them
-    base = repository.head
-    worker = clone(repository, tmp_path / "worker")
-    worker.write({"a.txt": "one\nTWO\nthree\n", "new.txt": "x\n"})
+    patch = patch_of(repository.contents(), {"a.txt": "one\nTWO\nthree\n", "new.txt": "x\n"})
     repository.write_and_commit({"a.txt": "one\n2\nthree\n"}, "Other", ANN)
     before = repository.head
     # when
     with pytest.raises(MergeConflictError):
-        repository.apply_patch(worker.diff_from(base))
+        repository.apply_patch(patch)
     # then
     assert repository.head == before
     assert repository.read("a.txt") == b"one\n2\nthree\n"
@@ -320,7 +324,7 @@ def test_repository__ignores_the_environment_and_configuration_around_it(
     assert not witness.exists()
     assert not (tmp_path / "elsewhere").exists()
     assert repository.files() == ["a"]
-    assert b"diff --git a/a b/a\n" in repository.diff_from(repository.commits()[-1].commit)
+    assert b"diff --git a/a b/a\n" in patch_of(repository.contents(), {"a": "y"})
 
 
 def test_reset_hard__goes_back_and_removes_what_is_not_tracked(repository: ProjectRepository) -> None:
@@ -347,12 +351,6 @@ def test_export__holds_exactly_the_tracked_files(repository: ProjectRepository) 
         assert package.namelist() == ["todo/.gitattributes", "todo/a.txt", "todo/dropping", "todo/src/b.py"]
         assert package.read("todo/src/b.py") == b"b = 1\n"
     assert repository.export("todo") == archive
-
-
-def test_copy_tree__writes_the_staged_files_without_git(repository: ProjectRepository, tmp_path: Path) -> None:
-    repository.write({"new.txt": "x\n"})
-    repository.copy_tree(tmp_path / "copy")
-    assert sorted(os.listdir(tmp_path / "copy")) == ["a.txt", "new.txt", "src"]
 
 
 def test_files__are_told_from_the_index_as_git_tells_them(repository: ProjectRepository) -> None:
