@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 from runtime.ids import EntityId, ProjectId, RunId, UserId
+from runtime.ledger.port import NewToken
 
 
 class Packed:
@@ -111,6 +112,8 @@ class Moves(Packed):
     """The money that moves with an append, in its transaction."""
 
     begin: Sequence[BeginRun] = ()
+    tokens: Sequence[NewToken] = ()
+    """Of tasks, each for a run of this project: one that begins with this append is good from then on."""
     settle: Sequence[RunId] = ()
     """Steps that finished: every metered call of theirs is charged now."""
     abandon: Sequence[RunId] = ()

@@ -9,7 +9,7 @@ from runtime.ledger.book import Book
 from runtime.ledger.port import Identity, NewToken, TokenKind, TokenRow, TokenTerms
 from runtime.ledger.records import at_us
 from runtime.ledger.roles import is_running
-from runtime.ledger.tokens import TOKEN_ID_DIGITS, identity_of
+from runtime.ledger.tokens import TOKEN_ID_DIGITS, identity_of, insert_token, label_subject
 from runtime.store.transaction import Transaction
 
 
@@ -50,21 +50,8 @@ class TokenBook(Book):
         """False when it is there already."""
         if tx.committed("select_token", {"key": token.token_sha256}):
             return False
-        label = self._database.seal.close(token.label.encode(), _label_subject(token.token_sha256))
-        tx.execute(
-            "add_token",
-            token_sha256=token.token_sha256,
-            user_id=token.user,
-            kind=token.kind,
-            label=label,
-            run=token.run,
-            project=token.project,
-            models=list(token.terms.models),
-            budget_ucredits=token.terms.budget_ucredits,
-            requests_per_minute=token.terms.requests_per_minute,
-            expires_at=token.expires_at,
-            created_at=self._clock(),
-        )
+        label = self._database.seal.close(token.label.encode(), label_subject(token.token_sha256))
+        insert_token(tx, token, label, self._clock())
         return True
 
     def _row(
@@ -87,7 +74,7 @@ class TokenBook(Book):
             token_id=token_sha256[:TOKEN_ID_DIGITS],
             user=user,
             kind=kind,
-            label=self._database.seal.open(label, _label_subject(token_sha256)).decode(),
+            label=self._database.seal.open(label, label_subject(token_sha256)).decode(),
             run=run,
             project=project,
             terms=_terms(models, budget, rate),
@@ -104,7 +91,3 @@ def _terms(models: Sequence[str] | None, budget_ucredits: int | None, rate: int 
 
 def _at(microseconds: int | None) -> datetime | None:
     return at_us(microseconds) if microseconds is not None else None
-
-
-def _label_subject(token_sha256: str) -> str:
-    return f"token {token_sha256}"

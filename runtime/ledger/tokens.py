@@ -6,6 +6,7 @@ from runtime.accounts.roles import higher
 from runtime.errors import BadInputError
 from runtime.ledger.port import Identity, NewToken, Role, TokenTerms
 from runtime.ledger.roles import effective_role
+from runtime.store.transaction import Transaction
 
 TOKEN_ID_DIGITS = 12
 
@@ -23,6 +24,35 @@ def check_token(token: NewToken) -> None:
         raise BadInputError("A token's budget cannot be negative.")
     if terms.requests_per_minute is not None and terms.requests_per_minute < 1:
         raise BadInputError("A token allows at least one request per minute.")
+
+
+def check_task_token(token: NewToken) -> None:
+    """Of one that comes with an append: that its user is known is not asked then. Raises BadInputError."""
+    check_token(token)
+    if token.kind != "task" or token.terms.budget_ucredits is not None:
+        raise BadInputError("A token that comes with an append is a task's, without a budget of its own.")
+
+
+def insert_token(tx: Transaction, token: NewToken, label: bytes, now: datetime) -> None:
+    """`label` is the token's, sealed for `label_subject`. One that is there already stays as it is."""
+    tx.execute(
+        "add_token",
+        token_sha256=token.token_sha256,
+        user_id=token.user,
+        kind=token.kind,
+        label=label,
+        run=token.run,
+        project=token.project,
+        models=list(token.terms.models),
+        budget_ucredits=token.terms.budget_ucredits,
+        requests_per_minute=token.terms.requests_per_minute,
+        expires_at=token.expires_at,
+        created_at=now,
+    )
+
+
+def label_subject(token_sha256: str) -> str:
+    return f"token {token_sha256}"
 
 
 def identity_of(

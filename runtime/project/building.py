@@ -175,12 +175,23 @@ class Building:
                 f"task/{item.id}/{number}/repeated",
                 {"task": item.id, "attempt": number - 1, "what": way.repeated, "next_model": model},
             )
+        failure = failures[-1] if failures else ""
+        needs_model = not item.no_change_needed or bool(failure)
+        tokens: dict[RunId, str] = {}
+
+        def grant(run: RunId) -> NewToken:
+            tokens[run] = new_task_token()
+            return self._task_token(item, number, run, model, tokens[run])
+
         result = await self._steps.run(
             edit_step(item.id, number),
-            lambda run: self._edit(item, number, run, model, failures[-1] if failures else ""),
+            lambda run: (
+                self._edit(item, number, run, model, tokens[run], failure) if needs_model else self._unchanged(item)
+            ),
             task=item.id,
             attempt=number,
             what="editing and checking",
+            grant=grant if needs_model else None,
             begins_with=(started,),
             ends_with=lambda result: () if self.todo.item(item.id).struck else (_checked(item, number, result),),
         )
@@ -247,11 +258,8 @@ class Building:
             row.insert(0, attempt)
         return row
 
-    async def _edit(self, item: Item, number: int, run: RunId, model: str, failure: str) -> Mapping[str, Any]:
-        if item.no_change_needed and not failure:
-            return await self._unchanged(item)
-        token = new_task_token()
-        granted = NewToken(
+    def _task_token(self, item: Item, number: int, run: RunId, model: str, token: str) -> NewToken:
+        return NewToken(
             token_sha256=token_hash(token),
             user=self._activation.state.owner,
             kind="task",
@@ -260,11 +268,12 @@ class Building:
             expires_at=datetime.now(UTC) + TASK_TOKEN_LIFETIME,
             terms=TokenTerms(models=(model,)),
         )
+
+    async def _edit(
+        self, item: Item, number: int, run: RunId, model: str, token: str, failure: str
+    ) -> Mapping[str, Any]:
         near = [path for each in item.depends for path in self.todo.item(each).files]
-        code, _ = await asyncio.gather(
-            self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near}),
-            self._workshop.ledger.add_token(granted),
-        )
+        code = await self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
         base, tree = await self._workbench.tree()
         tests = self.todo.tests_with(item.id)
         kept, grown = _tests_of_others(self.todo, item)

@@ -18,6 +18,7 @@ from runtime.errors import (
     WorkLostError,
 )
 from runtime.ids import RunId
+from runtime.ledger.port import NewToken
 from runtime.project.activity import Activity
 from runtime.project.messages import Status
 from runtime.project.shared_lock import SharedLock
@@ -54,12 +55,14 @@ class PaidSteps:
         task: str,
         attempt: int = 1,
         what: str = "asking the architect",
+        grant: Callable[[RunId], NewToken] | None = None,
         begins_with: Sequence[NewEvent] = (),
         ends_with: Callable[[Mapping[str, Any]], Sequence[NewEvent]] = lambda result: (),
     ) -> Mapping[str, Any]:
         """The step's result. Pauses the project, and waits, when money or a provider is missing.
 
-        `begins_with` are told as its first run begins, and what `ends_with` makes of its result as it ends.
+        `begins_with` are told as its first run begins, and what `ends_with` makes of its result as it ends. Where
+        others work for it, `grant` makes each run's token, which is there with the run.
 
         A step whose result was forgotten on purpose is a further attempt, and paid for as one.
         While the project is paused it neither begins nor returns: what runs ends and is recorded, nothing follows.
@@ -73,7 +76,7 @@ class PaidSteps:
         while (result := self._steps.result(step)) is None:
             waiting = self.activity.doing(task, attempt, "waiting: the calls of other tasks hold what is left")
             async with self._side_by_side.held(alone=alone, waiting=waiting) as accompanied:
-                error = await self._once(step, work, task, attempt, what, begins_with, ends_with)
+                error = await self._once(step, work, task, attempt, what, grant, begins_with, ends_with)
                 if isinstance(error, DoesNotFitError):
                     alone = not alone and accompanied()
                     if not alone:
@@ -104,12 +107,13 @@ class PaidSteps:
         task: str,
         attempt: int,
         what: str,
+        grant: Callable[[RunId], NewToken] | None,
         begins_with: Sequence[NewEvent],
         ends_with: Callable[[Mapping[str, Any]], Sequence[NewEvent]],
     ) -> MasterbuilderError | None:
         """One run, once the project is not paused. What its work raised, if it did: the run is abandoned then."""
         await self._until_resumed(task, attempt)
-        run = await self._begin(step, task, attempt, begins_with)
+        run = await self._begin(step, task, attempt, grant, begins_with)
         try:
             with self.activity.doing(task, attempt, what), telling(lambda *told: self._tell(task, attempt, *told)):
                 done = await work(run)
@@ -131,12 +135,20 @@ class PaidSteps:
         with self.activity.doing(task, attempt, f"waiting: {error.message}", retry_in_s=pause_s):
             await asyncio.sleep(pause_s)
 
-    async def _begin(self, step: str, task: str, attempt: int, beside: Sequence[NewEvent]) -> RunId:
+    async def _begin(
+        self,
+        step: str,
+        task: str,
+        attempt: int,
+        grant: Callable[[RunId], NewToken] | None,
+        beside: Sequence[NewEvent],
+    ) -> RunId:
         state = self._activation.state
 
         def moves(run: RunId, cut_off: RunId | None) -> Moves:
             begin = BeginRun(run=run, user=state.owner, project=state.id, task=task, attempt=attempt)
-            return Moves(begin=(begin,), abandon=(cut_off,) if cut_off else ())
+            tokens = (grant(run),) if grant is not None else ()
+            return Moves(begin=(begin,), tokens=tokens, abandon=(cut_off,) if cut_off else ())
 
         return await self._steps.begin(step, moves, beside)
 

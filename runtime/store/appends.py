@@ -9,6 +9,8 @@ from runtime.entity.journal import Append, Claim, Moves, Reminder
 from runtime.errors import BadInputError, StaleWriterError, TooLargeError
 from runtime.ids import EntityId, ProjectId, UserId, kind_of, name_of, partition_of
 from runtime.ledger import postings
+from runtime.ledger.caps import check_not_erased
+from runtime.ledger.tokens import check_task_token, insert_token, label_subject
 from runtime.reports.facts import Fact, FactsOf
 from runtime.store import tail
 from runtime.store.seal import Seal
@@ -28,6 +30,7 @@ class SealedAppend:
     reminders: Sequence[bytes]
     head: bytes
     facts: Sequence[Fact]
+    token_labels: Sequence[bytes]
     at: datetime
 
     def write(self, tx: Transaction) -> int:
@@ -50,6 +53,9 @@ class SealedAppend:
         for fact in self.facts:
             tx.insert(fact.table, fact)
         _move(tx, append.entity, append.moves, self.at)
+        for token, label in zip(append.moves.tokens, self.token_labels, strict=True):
+            check_not_erased(tx, token.user)
+            insert_token(tx, token, label, self.at)
         return last_seq
 
     def _write_entries(self, tx: Transaction) -> tuple[int, int]:
@@ -91,8 +97,12 @@ class SealedAppend:
 
 
 def seal_append(append: Append, seal: Seal, at: datetime, facts_of: FactsOf) -> SealedAppend:
-    """Raises TooLargeError, BadInputError for a snapshot of another place, TypeError for data that is not JSON."""
+    """Raises TooLargeError, BadInputError for a snapshot of another place or a token that cannot be one, TypeError for
+    data that is not JSON.
+    """
     entity, last_seq = append.entity, append.expected_seq + len(append.events)
+    for token in append.moves.tokens:
+        check_task_token(token)
     snapshot = append.snapshot
     if snapshot is not None and snapshot.seq != last_seq:
         raise BadInputError(f"The snapshot of {entity} is of event {snapshot.seq}, but its last event is {last_seq}.")
@@ -114,6 +124,9 @@ def seal_append(append: Append, seal: Seal, at: datetime, facts_of: FactsOf) -> 
         ],
         head=_bounded(seal.close_json(append.head, head_subject(entity))),
         facts=facts_of(append, at),
+        token_labels=[
+            seal.close(token.label.encode(), label_subject(token.token_sha256)) for token in append.moves.tokens
+        ],
         at=at,
     )
 

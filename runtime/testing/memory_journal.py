@@ -64,6 +64,7 @@ class MemoryJournal:
             self.refused_stale += 1
             raise StaleWriterError(f"{entity} was written by a newer owner.")
         self._ledger.check_runs(moves.begin, moves.settle, moves.abandon)
+        self._ledger.check_task_tokens(moves.tokens)
 
         now = self._clock()
         head = _through_json(append.head)
@@ -96,6 +97,7 @@ class MemoryJournal:
         if moves.ceiling_ucredits is not None:
             self._ledger.set_ceiling(ProjectId(name_of(entity)), moves.ceiling_ucredits)
         self._ledger.move_runs(moves.begin, moves.settle, moves.abandon)
+        self._ledger.add_task_tokens(moves.tokens)
         return last_seq
 
     async def append_all(self, appends: Sequence[Append]) -> list[int | Exception]:

@@ -81,7 +81,7 @@ from runtime.ledger.port import (
 from runtime.ledger.records import CHARGED, INTERRUPTED
 from runtime.ledger.roles import effective_role, is_running, subscription
 from runtime.ledger.subscriptions import Periods, extended, shortened, until
-from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_token, identity_of
+from runtime.ledger.tokens import TOKEN_ID_DIGITS, check_task_token, check_token, identity_of
 from runtime.ledger.wallets import check_amount, check_reason
 from runtime.payments.stars import PROVIDER
 from runtime.testing.memory_accounts import MemoryAccounts
@@ -715,6 +715,16 @@ class MemoryLedger(MemoryAccounts):
             self._end(run, "settled")
         for run in abandon:
             self._end(run, "abandoned")
+
+    def check_task_tokens(self, tokens: Sequence[NewToken]) -> None:
+        """Raises what an append with them does, before anything changes."""
+        for token in tokens:
+            check_task_token(token)
+            self._check_not_erased(token.user)
+
+    def add_task_tokens(self, tokens: Sequence[NewToken]) -> None:
+        for token in tokens:
+            self._tokens.setdefault(token.token_sha256, (token, self._clock()))
 
     def set_ceiling(self, project: ProjectId, ceiling_ucredits: int) -> None:
         self._ceilings[project] = ceiling_ucredits

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runtime.entity.journal import Append, BeginRun, Claim, Journal, Moves
-from runtime.errors import CeilingReachedError, ConflictError, NotEnoughCreditsError, NotFoundError
+from runtime.errors import BadInputError, CeilingReachedError, ConflictError, NotEnoughCreditsError, NotFoundError
 from runtime.ids import CallId, EntityId, ProjectId, RunId, UserId, partition_of
 from runtime.ledger.books import Books
 from runtime.ledger.money import Price, Tariff
@@ -444,6 +444,36 @@ async def test_task_token__of_a_demo_user_calls_what_a_build_needs(world: World)
     assert task is not None
     assert person is not None
     assert (task.role, person.role) == ("FULL_ACCESS", "DEMO")
+
+
+async def test_task_token__of_an_append_is_there_with_its_run_or_not_at_all(world: World) -> None:
+    good, late = (
+        NewToken(token_sha256=hashlib.sha256(text).hexdigest(), user=USER, kind="task", label="T-001/1", run=RUN)
+        for text in (b"a", b"b")
+    )
+    await world.append(begin=[a_run()], tokens=[good])
+    identity = await world.ledger.authenticate(good.token_sha256)
+    assert identity is not None
+    assert (identity.kind, identity.run) == ("task", RUN)
+    assert [token.label for token in await world.ledger.tokens(USER)] == ["T-001/1"]
+
+    with pytest.raises(NotFoundError):
+        await world.append(settle=[RunId("unknown")], tokens=[late])
+    assert await world.ledger.authenticate(late.token_sha256) is None
+    await world.append(settle=[RUN])
+    assert await world.ledger.authenticate(good.token_sha256) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"token_sha256": "x"}, {"kind": "user", "run": None}, {"terms": TokenTerms(budget_ucredits=1)}],
+    ids=["hash", "kind", "budget"],
+)
+async def test_append__takes_no_token_but_a_tasks(world: World, wrong: dict[str, Any]) -> None:
+    token = NewToken(token_sha256="0" * 64, user=USER, kind="task", label="", run=RUN)
+    with pytest.raises(BadInputError):
+        await world.append(begin=[a_run()], tokens=[replace(token, **wrong)])
+    assert await world.ledger.tokens(USER) == []
 
 
 async def test_keys__are_those_of_the_last_replacement(world: World) -> None:
