@@ -175,26 +175,7 @@ class Building:
                 f"task/{item.id}/{number}/repeated",
                 {"task": item.id, "attempt": number - 1, "what": way.repeated, "next_model": model},
             )
-        failure = failures[-1] if failures else ""
-        needs_model = not item.no_change_needed or bool(failure)
-        tokens: dict[RunId, str] = {}
-
-        def grant(run: RunId) -> NewToken:
-            tokens[run] = new_task_token()
-            return self._task_token(item, number, run, model, tokens[run])
-
-        result = await self._steps.run(
-            edit_step(item.id, number),
-            lambda run: (
-                self._edit(item, number, run, model, tokens[run], failure) if needs_model else self._unchanged(item)
-            ),
-            task=item.id,
-            attempt=number,
-            what="editing and checking",
-            grant=grant if needs_model else None,
-            begins_with=(started,),
-            ends_with=lambda result: () if self.todo.item(item.id).struck else (_checked(item, number, result),),
-        )
+        result = await self._edited(item, number, started, model, failures[-1] if failures else "")
         if self.todo.item(item.id).struck:
             return True
         if not result["passed"]:
@@ -208,6 +189,37 @@ class Building:
                 return await self._merge(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
         finally:
             self._merging_now.remove(item.id)
+
+    async def _edited(self, item: Item, number: int, started: NewEvent, model: str, failure: str) -> Mapping[str, Any]:
+        """The attempt's step. Its prompt is prepared while the run begins: what depends on it waits for both."""
+        needs_model = not item.no_change_needed or bool(failure)
+        near = ""
+        tokens: dict[RunId, str] = {}
+
+        async def prepare() -> None:
+            nonlocal near
+            near = await self._near(item) if needs_model else ""
+
+        def grant(run: RunId) -> NewToken:
+            tokens[run] = new_task_token()
+            return self._task_token(item, number, run, model, tokens[run])
+
+        async def edit(run: RunId) -> Mapping[str, Any]:
+            if not needs_model:
+                return await self._unchanged(item)
+            return await self._edit(item, number, run, model, tokens[run], near, failure)
+
+        return await self._steps.run(
+            edit_step(item.id, number),
+            edit,
+            task=item.id,
+            attempt=number,
+            what="editing and checking",
+            prepare=prepare,
+            grant=grant if needs_model else None,
+            begins_with=(started,),
+            ends_with=lambda result: () if self.todo.item(item.id).struck else (_checked(item, number, result),),
+        )
 
     async def _gave_up(self, item: Item, number: int) -> bool:
         """True when every attempt that may be paid for has failed and the item is a known gap now.
@@ -269,11 +281,19 @@ class Building:
             terms=TokenTerms(models=(model,)),
         )
 
+    async def _near(self, item: Item) -> str:
+        """Code of others that its prompt shows."""
+        return await self._finder.near(
+            f"{item.title} {item.detail}", leave_out={*item.files, *self._files_before(item)}
+        )
+
+    def _files_before(self, item: Item) -> Sequence[str]:
+        """Of the items that it builds on."""
+        return [path for each in item.depends for path in self.todo.item(each).files]
+
     async def _edit(
-        self, item: Item, number: int, run: RunId, model: str, token: str, failure: str
+        self, item: Item, number: int, run: RunId, model: str, token: str, near: str, failure: str
     ) -> Mapping[str, Any]:
-        near = [path for each in item.depends for path in self.todo.item(each).files]
-        code = await self._finder.near(f"{item.title} {item.detail}", leave_out={*item.files, *near})
         base, tree = await self._workbench.tree()
         tests = self.todo.tests_with(item.id)
         kept, grown = _tests_of_others(self.todo, item)
@@ -281,9 +301,9 @@ class Building:
             EditWork(
                 tree=tree,
                 project=self._activation.state.id,
-                instruction=prompts.edit_instruction(self._architect.subject(), item, number, code, failure),
+                instruction=prompts.edit_instruction(self._architect.subject(), item, number, near, failure),
                 files=item.files,
-                read_only=tuple(dict.fromkeys((*item.tests, *near))),
+                read_only=tuple(dict.fromkeys((*item.tests, *self._files_before(item)))),
                 model=model,
                 gateway_url=self._settings.gateway_url,
                 token=token,

@@ -35,6 +35,9 @@ _PAUSED_BY = {NotEnoughCreditsError: Status.PAUSED_NO_CREDITS, CeilingReachedErr
 Work = Callable[[RunId], Awaitable[Mapping[str, Any]]]
 
 
+async def _nothing() -> None: ...
+
+
 class PaidSteps:
     """Runs a project's steps. A finished step returns its recorded result; a run that a crash cut off is abandoned.
 
@@ -55,14 +58,16 @@ class PaidSteps:
         task: str,
         attempt: int = 1,
         what: str = "asking the architect",
+        prepare: Callable[[], Awaitable[None]] = _nothing,
         grant: Callable[[RunId], NewToken] | None = None,
         begins_with: Sequence[NewEvent] = (),
         ends_with: Callable[[Mapping[str, Any]], Sequence[NewEvent]] = lambda result: (),
     ) -> Mapping[str, Any]:
         """The step's result. Pauses the project, and waits, when money or a provider is missing.
 
-        `begins_with` are told as its first run begins, and what `ends_with` makes of its result as it ends. Where
-        others work for it, `grant` makes each run's token, which is there with the run.
+        `prepare` runs while each run's beginning is put on disk, and has ended when `work` begins: it changes nothing
+        and fails as `work` does. `begins_with` are told as its first run begins, and what `ends_with` makes of its
+        result as it ends. Where others work for it, `grant` makes each run's token, which is there with the run.
 
         A step whose result was forgotten on purpose is a further attempt, and paid for as one.
         While the project is paused it neither begins nor returns: what runs ends and is recorded, nothing follows.
@@ -76,7 +81,7 @@ class PaidSteps:
         while (result := self._steps.result(step)) is None:
             waiting = self.activity.doing(task, attempt, "waiting: the calls of other tasks hold what is left")
             async with self._side_by_side.held(alone=alone, waiting=waiting) as accompanied:
-                error = await self._once(step, work, task, attempt, what, grant, begins_with, ends_with)
+                error = await self._once(step, work, task, attempt, what, prepare, grant, begins_with, ends_with)
                 if isinstance(error, DoesNotFitError):
                     alone = not alone and accompanied()
                     if not alone:
@@ -107,19 +112,25 @@ class PaidSteps:
         task: str,
         attempt: int,
         what: str,
+        prepare: Callable[[], Awaitable[None]],
         grant: Callable[[RunId], NewToken] | None,
         begins_with: Sequence[NewEvent],
         ends_with: Callable[[Mapping[str, Any]], Sequence[NewEvent]],
     ) -> MasterbuilderError | None:
         """One run, once the project is not paused. What its work raised, if it did: the run is abandoned then."""
         await self._until_resumed(task, attempt)
-        run = await self._begin(step, task, attempt, grant, begins_with)
+        preparing = asyncio.ensure_future(prepare())
         try:
-            with self.activity.doing(task, attempt, what), telling(lambda *told: self._tell(task, attempt, *told)):
-                done = await work(run)
-        except MasterbuilderError as error:
-            await self._steps.fail(step, run, str(error), Moves(abandon=(run,)))
-            return error
+            run = await self._begin(step, task, attempt, grant, begins_with)
+            try:
+                with self.activity.doing(task, attempt, what), telling(lambda *told: self._tell(task, attempt, *told)):
+                    await preparing
+                    done = await work(run)
+            except MasterbuilderError as error:
+                await self._steps.fail(step, run, str(error), Moves(abandon=(run,)))
+                return error
+        finally:
+            preparing.cancel()
         await self._steps.finish(step, run, done, Moves(settle=(run,)), ends_with(done))
         return None
 

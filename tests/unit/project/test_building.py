@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.entity.journal import EventRecord
+from runtime.entity.journal import Append, EventRecord
+from runtime.ids import EntityId
 from runtime.implementer.work import CheckReport, CheckWork
+from runtime.index.messages import SearchIndex
 from runtime.project.messages import Status
-from tests.unit.project.scripted import Scripted, item, passes, plan
+from runtime.project.state import edit_step
+from tests.unit.project.scripted import Nobody, Scripted, item, passes, plan
 
 ITEMS = [f"T-{number:03}" for number in range(1, 9)]
 
@@ -55,3 +58,32 @@ async def test_one_implementer__begins_each_task_on_what_the_one_before_left(tmp
     events = await build.until("project.finished")
     order = [(event.type, event.data["task"]) for event in events if event.type in ("task.started", "task.merged")]
     assert order == [(type, id) for id in ITEMS for type in ("task.started", "task.merged")]
+
+
+async def test_code_near_to_a_task__is_looked_for_while_its_run_begins(tmp_path: Path) -> None:
+    build = a_build(tmp_path)
+    index = build.entities = Index()
+    append = build.journal.append
+    waited = 0
+
+    async def behind_the_search(written: Append) -> int:
+        nonlocal waited
+        if any(event.data.get("step") == edit_step(ITEMS[0], 1) for event in written.events) and written.moves.begin:
+            await asyncio.wait_for(index.searched.wait(), 20)
+            waited += 1
+        return await append(written)
+
+    build.journal.append = behind_the_search  # type: ignore[method-assign]
+    await build.start()
+    await build.until("project.finished")
+    assert waited == 1
+
+
+class Index(Nobody):
+    def __init__(self) -> None:
+        self.searched = asyncio.Event()
+
+    async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> Any:
+        if isinstance(message, SearchIndex):
+            self.searched.set()
+        return await super().ask(entity, message, timeout_s=timeout_s)
