@@ -10,6 +10,7 @@ import re
 import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class ProjectRepository:
         """Commits since everything was packed."""
         self._is_clean = False
         """Whether the tree is known to be that of HEAD, as nobody else writes to it."""
+        self._known: Mapping[str, bytes] = {}
+        """Contents by git's ids, of the whole tree that was read last: the next one seldom differs much."""
         self._git = _git(self.folder)
 
     @classmethod
@@ -158,7 +161,12 @@ class ProjectRepository:
 
     def contents(self, paths: Collection[str] | None = None) -> dict[str, bytes]:
         """Every tracked file, or those of `paths` that are tracked, as staged."""
-        return self._contents([entry for entry in self._entries() if paths is None or entry.path in paths])
+        entries = self._entries()
+        if paths is not None:
+            return self._contents([entry for entry in entries if entry.path in paths])
+        contents = self._contents(entries)
+        self._known = {entry.blob: contents[entry.path] for entry in entries}
+        return contents
 
     def change(self, since: str, commit: str) -> Change:
         """What differs in `commit` from an earlier or later one. It reads only what never changes, so it may run
@@ -187,17 +195,34 @@ class ProjectRepository:
         return Change(since=since, files=files, removed=removed)
 
     def _contents(self, entries: "Sequence[_Entry]") -> dict[str, bytes]:
-        if not entries:
+        known = self._known
+        read = {entry.blob: known[entry.blob] for entry in entries if entry.blob in known}
+        new = {entry.blob for entry in entries} - read.keys()
+        read |= {blob: content for blob in new if (content := self._loose(blob)) is not None}
+        read |= self._batch(sorted(new - read.keys()))
+        return {entry.path: read[entry.blob] for entry in entries}
+
+    def _loose(self, blob: str) -> bytes | None:
+        """What git has not packed yet, as it is with what was written last. Source: git's gitformat-loose(5)."""
+        try:
+            packed = (self.folder / ".git" / "objects" / blob[:2] / blob[2:]).read_bytes()
+        except FileNotFoundError:
+            return None
+        # `blob <size>`, a zero, the content.
+        return zlib.decompress(packed).partition(b"\0")[2]
+
+    def _batch(self, blobs: Sequence[str]) -> dict[str, bytes]:
+        if not blobs:
             return {}
-        with _stdin("".join(f"{entry.blob}\n" for entry in entries).encode()) as stdin:
+        with _stdin("".join(f"{blob}\n" for blob in blobs).encode()) as stdin:
             told = memoryview(self._must("cat-file", "--batch", "--buffer", stdin=stdin))
         contents: dict[str, bytes] = {}
-        for entry in entries:
+        for blob in blobs:
             # `<id> blob <size>`, a line end, the content, a line end.
             header = bytes(told[:100]).split(b"\n", 1)[0]
             start = len(header) + 1
             end = start + int(header.split()[2])
-            contents[entry.path] = bytes(told[start:end])
+            contents[blob] = bytes(told[start:end])
             told = told[end + 1 :]
         return contents
 

@@ -353,6 +353,20 @@ def test_export__holds_exactly_the_tracked_files(repository: ProjectRepository) 
     assert repository.export("todo") == archive
 
 
+def test_contents__are_the_same_however_git_keeps_them(repository: ProjectRepository) -> None:
+    files = {"a.txt": b"one\ntwo\nthree\n", "src/b.py": b"b = 1\n"}
+    assert repository.contents() == files
+    repository._must("repack", "-a", "-d", "-q")
+    assert ProjectRepository.open(repository.folder).contents() == files
+
+    more = {"empty": b"", "large.bin": bytes(range(256)) * 4_000, "zeros": b"\0blob 3\0x", "twin": b"b = 1\n"}
+    repository.write({**more, "src/b.py": "b = 2\n"})
+    now = {**files, **more, "src/b.py": b"b = 2\n"}
+    for known in (repository, ProjectRepository.open(repository.folder)):
+        assert known.contents() == now
+        assert known.contents({"twin", "src/b.py"}) == {"twin": b"b = 1\n", "src/b.py": b"b = 2\n"}
+
+
 def test_files__are_told_from_the_index_as_git_tells_them(repository: ProjectRepository) -> None:
     names = [f"d{'x' * length}/{length}.txt" for length in range(20)]
     repository.write_and_commit({**dict.fromkeys(names, "x\n"), "ünï/ä.txt": "x\n"}, "Many", ANN)
