@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.project.schedule import next_items, remaining_chains
+from runtime.project.schedule import behind, next_items
 from runtime.project.todo import Item, Todo
 
 
@@ -46,11 +46,17 @@ def longest(items: list[Item], of: Item) -> int:
     return max(below, default=0) + (not of.done)
 
 
+def reached(items: list[Item], of: Item) -> set[str]:
+    """By definition, slowly."""
+    below = [reached(items, each) for each in items if of.id in each.depends]
+    return set().union([of.id] if not of.done else [], *below)
+
+
 @given(plans(), st.sets(st.integers(1, 14)))
 @settings(max_examples=60, deadline=None)
-def test_chains__are_the_longest_ways_through_what_is_open(items: list[Item], done: set[int]) -> None:
+def test_behind__is_the_longest_way_through_what_is_open_and_all_ways(items: list[Item], done: set[int]) -> None:
     items = [replace(each, done=int(each.id[2:]) in done) for each in items]
-    assert remaining_chains(items) == {each.id: longest(items, each) for each in items}
+    assert behind(items) == {each.id: (longest(items, each), len(reached(items, each))) for each in items}
 
 
 @given(plans(), st.integers(1, 4), st.randoms(use_true_random=False))
@@ -61,8 +67,8 @@ def test_plan__is_worked_off_whole_in_an_order_that_graph_and_files_allow(
     running: list[Item] = []
     while any(not each.done for each in items):
         offered = next_items(plan(items), 1, [each.id for each in running])
-        chains = remaining_chains(items)
-        assert [chains[each.id] for each in offered] == sorted((chains[each.id] for each in offered), reverse=True)
+        weights = behind(items)
+        assert [weights[each.id] for each in offered] == sorted((weights[each.id] for each in offered), reverse=True)
         for each in offered[: workers - len(running)]:
             assert all(next(one for one in items if one.id == id).done for id in each.depends)
             assert all(set(each.files).isdisjoint(other.files) for other in running)
@@ -74,6 +80,11 @@ def test_plan__is_worked_off_whole_in_an_order_that_graph_and_files_allow(
 
 def test_later_phase__waits_but_what_it_waits_for_comes_first() -> None:
     items = [item(1), item(2), item(3, 2, phase=2), item(4, 3, phase=2)]
+    assert [each.id for each in next_items(plan(items), 1, ())] == ["T-002", "T-001"]
+
+
+def test_of_equal_chains__the_one_that_more_wait_for_comes_first() -> None:
+    items = [item(1), item(2), item(3, 1), item(4, 2), item(5, 2)]
     assert [each.id for each in next_items(plan(items), 1, ())] == ["T-002", "T-001"]
 
 
