@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.entities import EntitiesHandle
@@ -12,6 +12,7 @@ from actors.ledger import LedgerHandle
 from actors.process import prepare_process
 from runtime.config import Secrets, Settings
 from runtime.errors import BadInputError, MasterbuilderError
+from runtime.frames import frames
 from runtime.telegram.bot import Bot, DryBot
 from runtime.telegram.calls import TelegramRefusedError, Upload
 from runtime.telegram.chat import Announce, chat_entity
@@ -94,9 +95,8 @@ class TelegramActor:
         while True:
             try:
                 updates = await bot.updates(offset)
-                await asyncio.gather(*(_taken(reception, update) for update in updates))
-                numbers = [each["update_id"] for each in updates if isinstance(each, Mapping)]
-                offset = max(numbers, default=offset - 1) + 1
+                await asyncio.gather(*(taken(reception, update) for update in updates))
+                offset = next_offset(updates, offset)
             except MasterbuilderError as error:
                 log.warning("updates wait at Telegram: %s", error)
                 await asyncio.sleep(RETRY_S)
@@ -138,12 +138,25 @@ class TelegramActor:
             await asyncio.sleep(ALERTS_EVERY_S)
 
 
-async def _taken(reception: Reception, update: Any) -> None:
-    """What is no update of Telegram's is let go: it would come for ever."""
+async def taken(reception: Reception, update: Any) -> None:
+    """What is no update of Telegram's is let go, and so is what meets an error of ours: it would come for ever.
+
+    Raises UnavailableError: it is to be fetched again.
+    """
     try:
         await reception.take(update)
     except BadInputError as error:
         log.warning("an update was let go: %s", error.message)
+    except MasterbuilderError:
+        raise
+    except Exception as error:
+        log.error("an update met an error of ours: %s at %s", type(error).__name__, " < ".join(frames(error)[::-1]))
+
+
+def next_offset(updates: Sequence[Any], offset: int) -> int:
+    """After the last of them that has a number."""
+    numbers = [each.get("update_id") for each in updates if isinstance(each, Mapping)]
+    return max((each for each in numbers if isinstance(each, int)), default=offset - 1) + 1
 
 
 class TelegramHandle:

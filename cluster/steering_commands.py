@@ -9,7 +9,7 @@ from runtime.errors import BadInputError
 
 task_argument = click.argument("task", metavar="TASK")
 about_option = click.option(
-    "--about", default="", help="Only if it asks about this: scope, plan/1, phase/2/1, delivery/1, change/1."
+    "--about", default="", help="Only if it asks about this: scope/1, plan/1, phase/2/1, delivery/1, change/1."
 )
 
 

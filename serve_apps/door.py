@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import time
-import traceback
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime.frames import frames
 from serve_apps import answers
 from serve_apps.answers import unforeseen_body
 from serve_apps.system import System
@@ -70,7 +70,7 @@ class Door:
         try:
             await self._app(scope, receive, send_named)
         except Exception as error:
-            _log(logging.ERROR, "unforeseen", request_id=request_id, error=type(error).__name__, frames=_where(error))
+            _log(logging.ERROR, "unforeseen", request_id=request_id, error=type(error).__name__, frames=frames(error))
             if not status:
                 await JSONResponse(unforeseen_body(request_id), 500)(scope, receive, send_named)
         finally:
@@ -87,7 +87,7 @@ class Door:
 
 def log_unforeseen(error: Exception, request_id: str) -> None:
     """For what goes wrong after an answer has begun."""
-    _log(logging.ERROR, "unforeseen", request_id=request_id, error=type(error).__name__, frames=_where(error))
+    _log(logging.ERROR, "unforeseen", request_id=request_id, error=type(error).__name__, frames=frames(error))
 
 
 def log_to_stderr() -> None:
@@ -100,8 +100,3 @@ def log_to_stderr() -> None:
 
 def _log(level: int, what: str, **fields: object) -> None:
     logger.log(level, json.dumps({"at": datetime.now(UTC).isoformat(), "event": what, **fields}))
-
-
-def _where(error: Exception) -> list[str]:
-    """File, line and function of each frame: enough to find the fault, without what was being said."""
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)][-8:]

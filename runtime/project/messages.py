@@ -318,7 +318,7 @@ class ProjectView:
     """The phase at work, counted from 1; 0 before the first."""
     phases: Sequence[str] = ()
     asks: str | None = None
-    """What `Approve` and `Reject` speak about now: `scope`, `plan/1`, `phase/2/1`, `delivery/1`, `change/1`."""
+    """What `Approve` and `Reject` speak about now: `scope/1`, `plan/1`, `phase/2/1`, `delivery/1`, `change/1`."""
     changes: Sequence[ChangeView] = ()
     gaps: Sequence[str] = ()
     """Requirements that will not be met, because their tasks were struck."""
@@ -343,3 +343,8 @@ class ProjectView:
     """Of the plan; 0 before it. Those in `gaps` are among them."""
     screenshots: Mapping[str, BlobId] = field(default_factory=dict)
     """Path in the package -> PNG: what a browser showed of the finished product."""
+
+
+def is_scope(asks: str | None) -> bool:
+    """Whether what is asked (`ProjectView.asks`) is the yes to a scope and its quote."""
+    return asks is not None and asks.startswith("scope/")

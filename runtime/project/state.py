@@ -440,7 +440,7 @@ class State:
         if self.proposed is not None:
             return f"change/{self.proposed.number}"
         awaited = Status.CONFIRMING_SCOPE in (self.status, self.resume_to)
-        return "scope" if awaited and not self.confirmed and not self.change else None
+        return f"scope/{self.scope_round}" if awaited and not self.confirmed and not self.change else None
 
     def waits_for(self) -> str | None:
         """What the owner is asked for now."""

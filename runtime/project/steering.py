@@ -21,6 +21,7 @@ from runtime.project.messages import (
     Rewind,
     Skip,
     Status,
+    is_scope,
 )
 from runtime.project.state import SKIPPED, State
 from runtime.project.todo import Item
@@ -168,7 +169,7 @@ class Steering:
         """The answer to a scope; to whatever else is asked it is a yes or no as well."""
         if self._activation.has(message.key):
             return
-        if self._state.asks != "scope":
+        if not is_scope(self._state.asks):
             if message.accept:
                 await self.approve(Approve(key=message.key))
             else:
@@ -191,7 +192,7 @@ class Steering:
         if self._activation.has(message.key):
             return
         asks = self._asked("approve", message.about)
-        if asks == "scope":
+        if is_scope(asks):
             await self.confirm(Confirm(key=message.key, accept=True))
         elif asks.startswith("change/"):
             await self._accept_change(message.key)
@@ -202,7 +203,7 @@ class Steering:
         if self._activation.has(message.key):
             return
         asks = self._asked("reject", message.about)
-        if asks == "scope":
+        if is_scope(asks):
             await self.confirm(Confirm(key=message.key, accept=False, change=message.text))
         elif asks.startswith("change/"):
             number = int(asks.partition("/")[2])

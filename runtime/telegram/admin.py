@@ -1,6 +1,7 @@
 """What administrators do from the phone."""
 
 import hashlib
+import re
 import secrets
 
 from runtime.accounts.port import AccountChange, By, NewInvite
@@ -16,6 +17,7 @@ from runtime.telegram.persons import ADDRESS
 from runtime.telegram.talk import Talk
 
 USERS_SHOWN = 30
+NAME_CHARACTERS = 32
 KEYS_SHOWN = 40
 ROLES: tuple[Role, ...] = ("DEMO", "FULL_ACCESS")
 
@@ -34,7 +36,7 @@ async def keys(talk: Talk, rest: str) -> None:
         )
     if not facts:
         lines.append(say("There are none: set a provider's key and run masterbuilder up."))
-    talk.tell("\n".join(lines)[:4_000])
+    talk.tell("\n".join(lines))
 
 
 async def stats(talk: Talk, rest: str) -> None:
@@ -62,9 +64,9 @@ async def users(talk: Talk, rest: str) -> None:
     lines = [say("👥 <b>The newest users</b>")]
     for each in reversed(accounts):
         marks = "🚫" if each.banned else ""
-        name = escape(each.username or each.first_name or each.user)
+        name = escape((each.username or each.first_name or each.user)[:NAME_CHARACTERS])
         lines.append(f"<code>{each.telegram_id or each.user}</code> {name} {each.role} {marks}")
-    talk.tell("\n".join(lines)[:4_000])
+    talk.tell("\n".join(lines))
 
 
 async def invite_create(talk: Talk, rest: str) -> None:
@@ -72,10 +74,11 @@ async def invite_create(talk: Talk, rest: str) -> None:
     say = talk.say
     name, _, number = (rest or "DEMO").partition(" ")
     role = next((role for role in ROLES if role == name.upper()), None)
-    if role is None or not (number.strip() or "1").isdigit():
+    uses = _whole(number.strip() or "1")
+    if role is None or uses is None:
         raise BadInputError(say("Say the role and how often: /invite_create FULL_ACCESS 3"))
     code = secrets.token_urlsafe(16)
-    new = NewInvite(code_sha256=hashlib.sha256(code.encode()).hexdigest(), role=role, uses=int(number.strip() or 1))
+    new = NewInvite(code_sha256=hashlib.sha256(code.encode()).hexdigest(), role=role, uses=uses)
     made = await talk.desk.ledger.add_invite(new, By(user=talk.user, address=ADDRESS))
     talk.tell(
         say(
@@ -97,14 +100,15 @@ async def give(talk: Talk, rest: str) -> None:
     """`/give 12345 100`: credits, whole ones."""
     say = talk.say
     who, _, number = rest.partition(" ")
-    if not number.strip().isdigit():
+    credits = _whole(number.strip())
+    if credits is None:
         raise BadInputError(say("Say to whom and how many: /give TELEGRAM_ID CREDITS"))
     user = await _user(talk, who)
     balance = await talk.desk.ledger.adjust(
         Adjustment(
             id=talk.key("give"),
             user=user,
-            amount_ucredits=int(number) * UCREDITS_PER_CREDIT,
+            amount_ucredits=credits * UCREDITS_PER_CREDIT,
             reason="given in Telegram",
             made_by=talk.user,
         )
@@ -141,7 +145,13 @@ async def _user(talk: Talk, who: str) -> UserId:
     if not named:
         raise BadInputError(say("Say who it is, by the number that /users shows."))
     ledger = talk.desk.ledger
-    known = await ledger.account_of(int(named)) if named.isdigit() else await ledger.account(UserId(named))
+    number = _whole(named)
+    known = await ledger.account(UserId(named)) if number is None else await ledger.account_of(number)
     if known is None:
         raise NotFoundError(say("There is no user {who}.", who=named[:60]), say("/users lists them."))
     return known.user
+
+
+def _whole(text: str) -> int | None:
+    """What `text` counts; None for what is no number, or none that anything here can be."""
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None

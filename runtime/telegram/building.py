@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from runtime.errors import ConflictError, NotEnoughCreditsError
 from runtime.ids import user_entity
 from runtime.ledger.money import UCREDITS_PER_CREDIT
-from runtime.project.messages import Answer, Approve, Back, OpenProject, ProjectView, Reject, Status
+from runtime.project.messages import Answer, Approve, Back, OpenProject, ProjectView, Reject, Status, is_scope
 from runtime.telegram import money, steering
 from runtime.telegram.buttons import Press, press
 from runtime.telegram.calls import Button, TelegramRefusedError
@@ -185,9 +185,9 @@ async def _answer(talk: Talk, view: ProjectView, text: str) -> None:
         view = await talk.ask(view.id, Answer(key=talk.key("answer"), text=text))
         talk.follow(view)
         talk.busy()
-    elif view.asks == "scope" and is_yes(text):
-        await yes(talk, Press(verb="yes", project=view.id, about="scope"))
-    elif view.asks == "scope":
+    elif view.asks and is_scope(view.asks) and is_yes(text):
+        await yes(talk, Press(verb="yes", project=view.id, about=view.asks))
+    elif is_scope(view.asks):
         await steering.change(talk, view, text)
     elif view.status in (Status.GATHERING_REQUIREMENTS, Status.CLARIFYING):
         talk.tell(say("One moment: I am still thinking about what you wrote. Then I ask the next question."))
@@ -235,7 +235,11 @@ async def not_text(talk: Talk, message: Message) -> None:
 
 
 async def yes(talk: Talk, pressed: Press) -> None:
+    """To what the button names, never to whatever is asked by now."""
     say = talk.say
+    if not pressed.about:
+        talk.toast(say("This button is not known here."), alert=True)
+        return
     view = await talk.ask(pressed.project, Approve(key=talk.key("yes"), about=pressed.about))
     talk.follow(view, from_now=True)
     talk.settle()

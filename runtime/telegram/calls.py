@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from runtime.errors import RefusedError
 from runtime.ids import BlobId
+from runtime.telegram.formatting import fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +23,8 @@ class Attached:
 class Call:
     """One call of the Bot API. `data` are its parameters, JSON-able.
 
-    `plain` is the text without markup, for when Telegram refuses the markup. `mark` says what the sent message is to
-    be known as (`progress/<project>`), so that it can be edited later.
+    `plain` is the text without markup, for when Telegram refuses the markup; empty: what is seen of it.
+    `mark` says what the sent message is to be known as (`progress/<project>`), so that it can be edited later.
     """
 
     method: str
@@ -110,7 +111,9 @@ class Said:
     quiet: bool = False
 
     def call(self, where: Where) -> Call:
-        data = where.data | {"text": self.html, "parse_mode": "HTML", "link_preview_options": {"is_disabled": True}}
+        """One message, whatever a person or a model made of it: Telegram takes none that is longer."""
+        text, off = fitted(self.html), {"is_disabled": True}
+        data = where.data | {"text": text, "parse_mode": "HTML", "link_preview_options": off}
         if self.rows:
             data["reply_markup"] = keyboard(self.rows)
         if self.quiet:

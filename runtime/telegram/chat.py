@@ -11,16 +11,20 @@ from runtime.entity.entity import Entity
 from runtime.entity.journal import EventRecord, Reminder
 from runtime.entity.reminders import OWNER_LEFT, Reminded
 from runtime.errors import BadInputError, MasterbuilderError, NotFoundError, StaleWriterError, UnavailableError
+from runtime.frames import frames
 from runtime.ids import BlobId, EntityId, ProjectId, UserId, name_of
 from runtime.telegram.calls import DRAFT, TYPING, BlockedError, BotApi, Call, TelegramRefusedError, Upload, typing
 from runtime.telegram.dialogue import Dialogue
 from runtime.telegram.following import FOLLOW_AGAIN_S, LOOK_EVERY_S, PURGE_SOON, Telling
+from runtime.telegram.formatting import UNITS_MAX, seen
 from runtime.telegram.reply import Reply
 from runtime.telegram.state import ChatState, Followed
-from runtime.telegram.updates import parse_update
+from runtime.telegram.updates import Message, Place, Update, parse_update
 
 SIGNS = (DRAFT, TYPING)
 TRIES_MAX = 8
+TEXT_MAX = UNITS_MAX // 2
+"""Characters of an announcement: so many fit into a message whatever they are."""
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Before another try, of an update or of a call; the last one for all that follow."""
 
@@ -100,7 +104,8 @@ class Chat(Entity[ChatState]):
             case Receive():
                 return await self._receive(message)
             case Announce() if message.key not in self.state.announced:
-                calls = [Call(method="sendMessage", data={"chat_id": self._chat, "text": message.text}).frozen()]
+                data = {"chat_id": self._chat, "text": message.text[:TEXT_MAX]}
+                calls = [Call(method="sendMessage", data=data).frozen()]
                 await self.activation.emit("chat.announced", message.key, {"key": message.key, "calls": calls})
             case Announce():
                 return False
@@ -162,7 +167,14 @@ class Chat(Entity[ChatState]):
 
     async def _answered(self, number: int, received: Mapping[str, Any]) -> Reply:
         """Tried again while something of ours is away; every update gets an answer in the end."""
-        update, user = parse_update(received["update"]), UserId(received["user"])
+        user = UserId(received["user"])
+        try:
+            update = parse_update(received["update"])
+        except BadInputError as error:
+            log.error(
+                "update %d of chat %d is in the journal and cannot be read: %s", number, self._chat, error.message
+            )
+            return await self._dialogue.apologise(unread(number, self._chat), user)
         for pause_s in _pauses(TRIES_MAX):
             try:
                 return await self._dialogue.answer(self.state, update, user)
@@ -171,9 +183,10 @@ class Chat(Entity[ChatState]):
             except UnavailableError as error:
                 log.info("update %d of chat %d waits: %s", number, self._chat, error)
                 await asyncio.sleep(pause_s)
-            except Exception:
+            except Exception as error:
                 # An update that always fails would set the whole chat aside.
-                log.exception("update %d of chat %d met an error of ours", number, self._chat)
+                fault = f"{type(error).__name__} at {' < '.join(reversed(frames(error)))}"
+                log.error("update %d of chat %d met an error of ours: %s", number, self._chat, fault)
                 break
         return await self._dialogue.apologise(update, user)
 
@@ -230,10 +243,11 @@ class Chat(Entity[ChatState]):
         except TelegramRefusedError as error:
             if error.is_no_news:
                 return None
-            if not error.is_about_markup or not call.plain:
+            if not error.is_about_markup or "parse_mode" not in call.data:
                 raise
         field = "caption" if "caption" in call.data else "text"
-        data = {name: value for name, value in call.data.items() if name != "parse_mode"} | {field: call.plain}
+        plain = call.plain or seen(call.data[field])
+        data = {name: value for name, value in call.data.items() if name != "parse_mode"} | {field: plain}
         return await self._api.call(call.method, data, upload)
 
     async def _upload(self, call: Call) -> Upload | None:
@@ -303,6 +317,12 @@ class Chat(Entity[ChatState]):
 
 def chat_entity(chat: int) -> EntityId:
     return EntityId(f"chat:{chat}")
+
+
+def unread(number: int, chat: int) -> Update:
+    """In the place of an update that another version wrote: it has an answer's address, and says nothing."""
+    place = Place(id=chat, type="private" if chat > 0 else "group")
+    return Update(update_id=number, message=Message(message_id=0, chat=place))
 
 
 def _pauses(tries: int) -> Sequence[float]:

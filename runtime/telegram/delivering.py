@@ -16,7 +16,6 @@ GAPS_SHOWN = 10
 SCORES = ("1", "2", "3", "4", "5")
 RUN_LINES = 3
 NEWLINE = "\n"
-_TEXT_MAX = 4_000
 
 Link = Callable[[ProjectView], str]
 
@@ -27,7 +26,7 @@ def delivery(view: ProjectView, spent: Spent, balance: Balance, say: Texts, wher
     Source: spec/builder.md §13.
     """
     assert view.package is not None, "a complete project has a package"
-    said = Said(html=_summary(view, spent, balance, say, link)[:_TEXT_MAX], rows=_rows(view, say))
+    said = Said(html=_summary(view, spent, balance, say, link), rows=_rows(view, say))
     calls = [said.call(where)]
     if not goes_by_link(view.package.size_bytes):
         calls += package_calls(view, view.package, say, where, link)
@@ -59,7 +58,7 @@ def ended(view: ProjectView, spent: Spent, balance: Balance, say: Texts, where: 
         if goes_by_link(package.size_bytes):
             lines.append(_link(view, say, link))
     rows: list[list[Button]] = [[(say("🧾 Receipt"), press("receipt", view.id)), (say("🆕 New"), press("new"))]]
-    calls = [Said(html="\n".join(filter(None, lines))[:_TEXT_MAX], rows=rows).call(where)]
+    calls = [Said(html="\n".join(filter(None, lines)), rows=rows).call(where)]
     if package is not None and not goes_by_link(package.size_bytes):
         calls += package_calls(view, package, say, where, link)
     return calls

@@ -5,13 +5,14 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from runtime.errors import MasterbuilderError, NotFoundError, RefusedError, StaleWriterError, TooManyRequestsError
+from runtime.frames import frames
 from runtime.ids import UserId, user_entity
 from runtime.session.messages import Admit
 from runtime.telegram import building, money, persons, steering
 from runtime.telegram.buttons import Press, parse_press
 from runtime.telegram.calls import Where
 from runtime.telegram.commands import COMMANDS, available
-from runtime.telegram.formatting import escape
+from runtime.telegram.formatting import clean, escape
 from runtime.telegram.reply import Reply
 from runtime.telegram.state import ChatState
 from runtime.telegram.talk import Desk, Talk
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 Pressed = Callable[[Talk, Press], Awaitable[None]]
 PRESSED: Mapping[str, Pressed] = {**building.PRESSED, **steering.PRESSED, **money.PRESSED, **persons.PRESSED}
 """What each button does, by its verb."""
+IN_PRIVATE_ONLY = ("credits", "buy", "purge", "export", "forget", "forgetyes")
+"""As the commands that show them: others of a group would see what is a person's own."""
 
 
 class Dialogue:
@@ -57,7 +60,8 @@ class Dialogue:
         """When nothing else can be said."""
         try:
             talk = await self._talk(ChatState(), update, user)
-        except MasterbuilderError:
+        except Exception as error:
+            log.error("nothing could be answered: %s at %s", type(error).__name__, frames(error)[-1:])
             return Reply()
         if talk is None:
             return Reply()
@@ -114,15 +118,18 @@ class Dialogue:
             log.warning("a button with unknown data was pressed in chat %d", talk.where.chat)
             talk.toast(say("This button is not known here."), alert=True)
             return
+        if found.verb in IN_PRIVATE_ONLY and not talk.in_private:
+            talk.toast(say("Ask for this in a private chat with me."), alert=True)
+            return
         try:
             await handler(talk, found)
         except NotFoundError:
             log.warning("somebody pressed a button of a project that is not theirs, in chat %d", talk.where.chat)
-            talk.calls = []
+            talk.calls, talk.expects, talk.follows = [], {}, {}
             talk.toast(say("This is not your project."), alert=True)
 
     async def _said(self, talk: Talk, message: Message) -> None:
-        text = (message.text or message.caption).strip()
+        text = clean(message.text or message.caption).strip()
         _, username = await self._desk.bot()
         found = _COMMAND.fullmatch(text) if message.text else None
         if found is not None:

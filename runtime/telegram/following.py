@@ -12,10 +12,10 @@ from runtime.errors import ExpiredError, MasterbuilderError
 from runtime.ids import BlobId, ProjectId, UserId, project_entity
 from runtime.language.texts import Texts
 from runtime.ledger.port import Ledger
-from runtime.project.messages import Describe, ProjectView, Status
+from runtime.project.messages import Describe, ProjectView, Status, is_scope
 from runtime.telegram.calls import BotApi, Call, Said, Where, keyboard
 from runtime.telegram.delivering import delivery, ended
-from runtime.telegram.formatting import escape
+from runtime.telegram.formatting import escape, fitted
 from runtime.telegram.progress import progress_rows, progress_text
 from runtime.telegram.project_texts import asks_text, paused_said, question_said, scope_said
 from runtime.telegram.state import Followed
@@ -130,7 +130,12 @@ class Story:
         pause_s = SHOW_EVERY_S if self._changed(said.html) else REFRESH_EVERY_S
         if said.html == self._shown or (elapsed_s < pause_s and not at_once):
             return
-        data: dict[str, Any] = {"chat_id": self._chat, "message_id": message, "text": said.html, "parse_mode": "HTML"}
+        data: dict[str, Any] = {
+            "chat_id": self._chat,
+            "message_id": message,
+            "text": fitted(said.html),
+            "parse_mode": "HTML",
+        }
         try:
             await api.call("editMessageText", data | {"reply_markup": keyboard(said.rows)}, may_drop=not at_once)
         except MasterbuilderError:
@@ -154,7 +159,7 @@ class Story:
             case "project.question" | "project.back" if view.topic:
                 is_open = record.type == "project.back" or view.question == data.get("text")
                 return [question_said(view, say)] if is_open else ()
-            case "project.quoted" if view.asks == "scope":
+            case "project.quoted" if is_scope(view.asks):
                 balance = await self._telling.ledger.balance(view.owner)
                 return scope_said(view, say, balance)
             case "project.confirmed" if progress_mark(self._project) not in marks:
@@ -175,7 +180,7 @@ class Story:
                 text = say(
                     "⚠️ This could not be made to pass. It will not be in the package, and its cost is given back:"
                 )
-                return [Said(html="\n".join([text, *given_up])[:4_000])]
+                return [Said(html="\n".join([text, *given_up]))]
             case "verify.finished":
                 passed = data.get("verdict") == "pass"
                 where = escape(str(data.get("phase", "")))

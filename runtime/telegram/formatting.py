@@ -1,8 +1,10 @@
 """What models and people write, as Telegram takes it: Markdown becomes HTML, and a long text several messages."""
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import unescape
 from typing import Final
 
 import regex
@@ -10,13 +12,15 @@ import regex
 from runtime.telegram.markdown import parse
 from runtime.telegram.rich_text import RichText, clean, escape, utf16_units
 
-__all__ = ["UNITS_MAX", "Message", "escape", "messages", "plain", "to_html", "utf16_units"]
+__all__ = ["UNITS_MAX", "Message", "clean", "escape", "fitted", "messages", "plain", "seen", "to_html", "utf16_units"]
 
 UNITS_MAX: Final = 4_096
 """Of one message. Telegram counts the text that is seen; here the HTML is held to it, which is never shorter."""
 _FOOTER_UNITS_MAX = 1_000
 _SEEN = regex.compile(r"[^\s\p{Z}\p{Cc}\p{Cf}\p{Cs}\u115f\u1160\u2800\u3164\uffa0]")
 """Telegram takes no message without any of it."""
+_PIECE = re.compile(r"<(?P<close>/?)(?P<tag>[a-z-]+)[^<>]*>|&[a-z]+;|.", re.DOTALL)
+_MORE = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,32 @@ def messages(markdown: str, footer: str = "") -> Sequence[Message]:
         return [Message(footer_html.strip(), footer.strip())] if footer else []
     made = [Message(text.html(start, end), text.plain(start, end)) for start, end in parts]
     return [*made[:-1], Message(made[-1].html + footer_html, made[-1].plain + footer)]
+
+
+def fitted(html: str) -> str:
+    """`html` of ours, cut where one message ends: between characters, with what is open there closed again."""
+    if utf16_units(html) <= UNITS_MAX:
+        return html
+    kept, opened, left = list[str](), list[str](), UNITS_MAX - len(_MORE)
+    for piece in _PIECE.finditer(html):
+        left -= utf16_units(piece[0])
+        if piece["close"]:
+            opened.pop()
+            left += len(f"</{piece['tag']}>")
+        elif piece["tag"]:
+            opened.append(piece["tag"])
+            left -= len(f"</{piece['tag']}>")
+        if left < 0:
+            if piece["tag"] and not piece["close"]:
+                opened.pop()
+            break
+        kept.append(piece[0])
+    return "".join([*kept, _MORE, *(f"</{tag}>" for tag in reversed(opened))])
+
+
+def seen(html: str) -> str:
+    """What is seen of `html`."""
+    return unescape(re.sub(r"<[^<>]*>", "", html))
 
 
 def _parts(text: RichText, footer_units: int) -> Iterator[tuple[int, int]]:

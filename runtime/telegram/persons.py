@@ -142,11 +142,7 @@ async def purge(talk: Talk, pressed: Press) -> None:
 
 
 async def export_pressed(talk: Talk, pressed: Press) -> None:
-    """In private alone, whoever pressed it."""
     say = talk.say
-    if not talk.in_private:
-        talk.toast(say("Ask for this in a private chat with me."), alert=True)
-        return
     pieces = [piece async for piece in export(talk.user, talk.desk.ledger, talk.desk.journal, datetime.now(UTC))]
     data = b"".join(pieces)
     if len(data) > EXPORT_BYTES_MAX:

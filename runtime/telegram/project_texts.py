@@ -39,9 +39,10 @@ def scope_said(view: ProjectView, say: Texts, balance: Balance) -> Sequence[Said
         ceiling=say.credits(view.ceiling_ucredits or 0),
         free=say.credits(balance.free_ucredits),
     )
+    about = view.asks or ""
     rows = [
-        [(say("✅ Build it"), press("yes", view.id, "scope"))],
-        [(say("✏️ Change"), press("no", view.id, "scope")), (say("✖️ Cancel"), press("cancel", view.id))],
+        [(say("✅ Build it"), press("yes", view.id, about))],
+        [(say("✏️ Change"), press("no", view.id, about)), (say("✖️ Cancel"), press("cancel", view.id))],
     ]
     said = [_said(each) for each in before]
     if utf16_units(last.html) + utf16_units(price) < UNITS_MAX - 2:
@@ -70,7 +71,7 @@ def asks_text(view: ProjectView, say: Texts) -> Said:
         ),
     ]
     rows = [[(say("✅ Yes"), press("yes", view.id, about)), (say("✖️ No"), press("no", view.id, about))]]
-    return Said(html="\n".join(filter(None, lines))[:4_000], rows=rows)
+    return Said(html="\n".join(filter(None, lines)), rows=rows)
 
 
 def paused_said(view: ProjectView, say: Texts) -> Said:

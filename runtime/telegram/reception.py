@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -80,39 +79,58 @@ class Reception:
 class Order:
     """Updates that overtook another on the net wait for it, a moment: Telegram numbers them one by one.
 
-    A gap that stays is none of ours to fill: who waited long enough goes on.
+    A gap that stays is none of ours to fill: who waited long enough goes on, after whoever waits with a lower number.
     """
 
     def __init__(self) -> None:
         self._next: int | None = None
         """The smallest number that did not pass yet, of those since the first."""
         self._passed: set[int] = set()
+        self._waiting: list[int] = []
         self._moved = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def wait(self, number: int) -> None:
+        """Returns `GAP_S_MAX` after the call at the latest. The loop's clock counts."""
         if self._next is None or abs(number - self._next) > AHEAD_MAX:
             self._next, self._passed = number, set()
-        deadline = time.monotonic() + GAP_S_MAX
-        while self._next is not None and number > self._next and time.monotonic() < deadline:
+        self._waiting.append(number)
+        try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(deadline - time.monotonic()), self._moved:
-                    await self._moved.wait()
-        if self._next is not None and number > self._next:
+                async with asyncio.timeout(GAP_S_MAX), self._moved:
+                    await self._moved.wait_for(lambda: self._is_due(number))
+            async with self._moved:
+                while not self._is_due(number):
+                    self._skip_to(min(self._waiting))
+                    if not self._is_due(number):
+                        await self._moved.wait()
+        finally:
+            self._waiting.remove(number)
+
+    def _is_due(self, number: int) -> bool:
+        return self._next is None or number <= self._next
+
+    def _skip_to(self, number: int) -> None:
+        if not self._is_due(number):
             self._next = number
             self._passed = {each for each in self._passed if each >= number}
+            self._advance()
+            self._moved.notify_all()
 
     def passed(self, number: int) -> None:
         """Whoever waits for it goes on."""
         if self._next is None or number < self._next or number in self._passed:
             return
         self._passed.add(number)
-        while self._next in self._passed:
-            self._passed.discard(self._next)
-            self._next += 1
+        self._advance()
         task = asyncio.ensure_future(self._tell())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _advance(self) -> None:
+        while self._next is not None and self._next in self._passed:
+            self._passed.discard(self._next)
+            self._next += 1
 
     async def _tell(self) -> None:
         async with self._moved:

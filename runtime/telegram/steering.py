@@ -7,7 +7,7 @@ from runtime.ids import ProjectId, name_of
 from runtime.language.texts import Texts
 from runtime.ledger.receipt import receipt_text
 from runtime.project.delivery import goes_by_link
-from runtime.project.messages import Cancel, Change, Pause, ProjectView, Resume, Retry, Skip, Status
+from runtime.project.messages import Cancel, Change, Pause, ProjectView, Resume, Retry, Skip, Status, is_scope
 from runtime.reports.port import Feedback
 from runtime.telegram.buttons import Press, press
 from runtime.telegram.calls import Attached, Button, Call
@@ -15,6 +15,7 @@ from runtime.telegram.delivering import is_score, package_calls
 from runtime.telegram.following import progress_mark
 from runtime.telegram.formatting import escape
 from runtime.telegram.progress import progress_rows, progress_text, status_name
+from runtime.telegram.project_texts import raised
 from runtime.telegram.talk import Talk
 
 HISTORY_SHOWN = 10
@@ -38,7 +39,7 @@ async def status(talk: Talk, rest: str) -> None:
 
 def status_rows(view: ProjectView, say: Texts) -> list[list[Button]]:
     rows = progress_rows(view, say)
-    if view.asks and view.asks != "scope":
+    if view.asks and not is_scope(view.asks):
         rows.append([(say("✅ Approve"), press("yes", view.id, view.asks))])
     failed = [task.id for task in view.tasks if task.state == "failed"][:3]
     if "retry" in view.possible and failed:
@@ -111,7 +112,7 @@ async def change(talk: Talk, view: ProjectView, text: str) -> None:
     say = talk.say
     now = await talk.ask(view.id, Change(key=talk.key("change"), text=text))
     talk.follow(now, from_now=True)
-    if view.scope is None or view.asks == "scope":
+    if view.scope is None or is_scope(view.asks):
         talk.busy()
     talk.tell(say("✏️ Understood. I think it over and tell you what it costs."), quiet=True)
 
@@ -158,8 +159,14 @@ async def pause_pressed(talk: Talk, pressed: Press) -> None:
 
 
 async def resume_pressed(talk: Talk, pressed: Press) -> None:
-    say = talk.say
-    ceiling = int(pressed.about) if pressed.about.isdigit() else None
+    """With a ceiling only while that one is offered: an old button, or one that somebody made up, raises nothing."""
+    say, view, ceiling = talk.say, await talk.owned(pressed.project), None
+    if pressed.about:
+        ceiling = raised(view.ceiling_ucredits or 0)
+        if view.status is not Status.PAUSED_QUOTE or pressed.about != str(ceiling):
+            talk.toast(say("This was answered already."))
+            talk.settle()
+            return
     await _carry_out(talk, pressed.project, Resume(key=talk.key("resume"), ceiling_ucredits=ceiling))
     talk.settle()
     talk.toast(say("It goes on."))

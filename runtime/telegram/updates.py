@@ -2,31 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from runtime.errors import BadInputError
 
-_UPDATE_ID_MAX = (1 << 53) - 1
+_NUMBER_MAX = (1 << 53) - 1
+"""Source: Telegram Bot API, "Chat": an id has 52 significant bits at most."""
 _DATE_MAX = (1 << 32) - 1
+
+Number = Annotated[int, msgspec.Meta(ge=-_NUMBER_MAX, le=_NUMBER_MAX)]
+Name = Annotated[str, msgspec.Meta(max_length=1_024)]
+"""Telegram's own bounds are far lower; what is above ours is none of its."""
+Words = Annotated[str, msgspec.Meta(max_length=65_536)]
 
 
 class User(msgspec.Struct, frozen=True, omit_defaults=True):
-    id: int
-    first_name: str = ""
-    last_name: str = ""
-    username: str = ""
-    language_code: str = ""
+    id: Number
+    first_name: Name = ""
+    last_name: Name = ""
+    username: Name = ""
+    language_code: Name = ""
     is_bot: bool = False
 
 
 class Place(msgspec.Struct, frozen=True, omit_defaults=True):
     """Telegram's `Chat`."""
 
-    id: int
-    type: str = "private"
-    title: str = ""
+    id: Number
+    type: Name = "private"
+    title: Name = ""
     is_forum: bool = False
 
     @property
@@ -35,51 +41,53 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MessageEntity(msgspec.Struct, frozen=True, omit_defaults=True):
-    type: str
-    offset: int
-    length: int
+    type: Name
+    offset: Number
+    length: Number
 
 
 class File(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a document, a voice message, a sticker or a photo."""
 
-    file_id: str
-    file_name: str = ""
-    file_size: int = 0
-    mime_type: str = ""
+    file_id: Name
+    file_name: Name = ""
+    file_size: Number = 0
+    mime_type: Name = ""
 
 
 class SuccessfulPayment(msgspec.Struct, frozen=True, omit_defaults=True):
-    currency: str
-    total_amount: int
-    invoice_payload: str
-    telegram_payment_charge_id: str
-    provider_payment_charge_id: str = ""
+    currency: Name
+    total_amount: Number
+    invoice_payload: Name
+    telegram_payment_charge_id: Name
+    provider_payment_charge_id: Name = ""
 
 
 class RefundedPayment(msgspec.Struct, frozen=True, omit_defaults=True):
-    currency: str
-    total_amount: int
-    invoice_payload: str
-    telegram_payment_charge_id: str
+    currency: Name
+    total_amount: Number
+    invoice_payload: Name
+    telegram_payment_charge_id: Name
 
 
 class RepliedTo(msgspec.Struct, frozen=True, omit_defaults=True):
-    message_id: int
+    message_id: Number
     sender: User | None = msgspec.field(default=None, name="from")
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    message_id: int
+    message_id: Number
     chat: Place
     sender: User | None = msgspec.field(default=None, name="from")
     """None for what a channel or an anonymous administrator writes."""
-    date: int = 0
+    sender_chat: Place | None = None
+    """A channel or group that speaks by itself; `sender` is then nobody's account."""
+    date: Number = 0
     """Unix seconds."""
-    message_thread_id: int | None = None
+    message_thread_id: Number | None = None
     is_topic_message: bool = False
-    text: str = ""
-    caption: str = ""
+    text: Words = ""
+    caption: Words = ""
     entities: tuple[MessageEntity, ...] = ()
     reply_to_message: RepliedTo | None = None
     document: File | None = None
@@ -105,22 +113,22 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 class Pressed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Telegram's `CallbackQuery`: somebody pressed a button."""
 
-    id: str
+    id: Name
     sender: User = msgspec.field(name="from")
     message: Message | None = None
-    data: str = ""
+    data: Name = ""
 
 
 class PreCheckout(msgspec.Struct, frozen=True, omit_defaults=True):
-    id: str
-    currency: str
-    total_amount: int
-    invoice_payload: str
+    id: Name
+    currency: Name
+    total_amount: Number
+    invoice_payload: Name
     sender: User = msgspec.field(name="from")
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):
-    status: str
+    status: Name
 
 
 class MemberChanged(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -134,7 +142,7 @@ class MemberChanged(msgspec.Struct, frozen=True, omit_defaults=True):
 class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     """One of the rest is set; an update of another kind has none of them."""
 
-    update_id: int
+    update_id: Number
     message: Message | None = None
     callback_query: Pressed | None = None
     pre_checkout_query: PreCheckout | None = None
@@ -142,6 +150,9 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def sender(self) -> User | None:
+        """Who did it; None where no person did."""
+        if self.message is not None and self.message.sender_chat is not None:
+            return None
         found = self.message or self.callback_query or self.pre_checkout_query or self.my_chat_member
         return found.sender if found is not None else None
 
@@ -157,18 +168,31 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
         return found.chat if found is not None else None
 
 
+_NOT_TELEGRAMS = "This is not an update of Telegram's"
+
 KINDS: Sequence[str] = ("message", "callback_query", "pre_checkout_query", "my_chat_member")
 """What Telegram is asked to send: without the third, no payment can be completed."""
 
 
 def parse_update(data: Any) -> Update:
-    """Raises BadInputError for what cannot be an update of Telegram's."""
+    """Raises BadInputError for what cannot be an update of Telegram's. It names fields, and says nothing of their text.
+
+    A private chat is its person's own: whoever writes there has its id.
+    """
     try:
         update = msgspec.convert(data, Update, strict=True)
+        msgspec.json.encode(update)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise BadInputError(f"This is not an update of Telegram's: {error}.") from None
-    if not 0 <= update.update_id <= _UPDATE_ID_MAX:
-        raise BadInputError("This is not an update of Telegram's: its number is out of range.")
+        raise BadInputError(f"{_NOT_TELEGRAMS}: {error}.") from None
+    except UnicodeEncodeError:
+        raise BadInputError(f"{_NOT_TELEGRAMS}: half a surrogate pair is in its text.") from None
+    sender, chat = update.sender, update.chat
+    if update.update_id < 0:
+        raise BadInputError(f"{_NOT_TELEGRAMS}: its number is negative.")
+    if chat is not None and chat.is_private != (chat.id > 0):
+        raise BadInputError(f"{_NOT_TELEGRAMS}: its chat is of another kind than its id.")
+    if sender is not None and (sender.id <= 0 or (chat is not None and chat.is_private and chat.id != sender.id)):
+        raise BadInputError(f"{_NOT_TELEGRAMS}: its chat is not its sender's.")
     return update
 
 
