@@ -1,0 +1,254 @@
+"""The order of updates, on a clock that jumps: duplicates, overtakings, gaps, restarts of the door, slow chats."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.accounts.port import TelegramIdentity
+from runtime.errors import BadInputError, UnavailableError
+from runtime.telegram.chat import Receive
+from runtime.telegram.reception import GAP_S_MAX, Reception
+from tests.unit.telegram.jumping_loop import run
+
+WINDOW_S = 0.9 * GAP_S_MAX
+FIRST = 700_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    number: int
+    chat: int
+    at_s: float
+
+
+class Ledger:
+    async def register(self, identity: TelegramIdentity) -> Any:
+        await asyncio.sleep(0.001)
+        return SimpleNamespace(user=f"telegram:{identity.telegram_id}")
+
+
+@dataclass
+class Chats:
+    """In the place of the chats' entities: which updates each took, as news, and when."""
+
+    taken: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    at_s: dict[int, float] = field(default_factory=dict)
+    slow: str = ""
+    away: list[int] = field(default_factory=list)
+
+    async def ask(self, entity: str, message: Receive, *, timeout_s: float = 30.0) -> bool:
+        if entity == self.slow:
+            await asyncio.sleep(1_000.0)
+        if message.update_id in self.away:
+            self.away.remove(message.update_id)
+            raise UnavailableError("away")
+        if message.update_id in self.taken[entity]:
+            return False
+        self.taken[entity].append(message.update_id)
+        self.at_s[message.update_id] = asyncio.get_running_loop().time()
+        return True
+
+
+def update(number: int, chat: int = 5) -> dict[str, Any]:
+    sender = {"id": chat, "first_name": "Ada"}
+    return {"update_id": number, "message": {"message_id": 1, "chat": {"id": chat}, "from": sender, "text": "hello"}}
+
+
+def door(chats: Chats) -> Reception:
+    return Reception(Ledger(), chats)  # type: ignore[arg-type]
+
+
+async def received(reception: Reception, arrivals: Sequence[Arrival]) -> dict[Arrival, float]:
+    """How long each waited."""
+    loop = asyncio.get_running_loop()
+    waited: dict[Arrival, float] = {}
+
+    async def come(arrival: Arrival) -> None:
+        await asyncio.sleep(arrival.at_s)
+        began_s = loop.time()
+        await reception.take(update(arrival.number, arrival.chat))
+        waited[arrival] = loop.time() - began_s
+
+    await asyncio.gather(*(come(arrival) for arrival in arrivals))
+    return waited
+
+
+def arrivals(within_s: float) -> st.SearchStrategy[list[Arrival]]:
+    """Numbers with gaps, some of them twice, in any order."""
+    chats = st.integers(1, 3)
+    one = st.builds(
+        Arrival,
+        number=st.integers(FIRST + 1, FIRST + 30),
+        chat=st.just(0),
+        at_s=st.floats(0.001, within_s, allow_nan=False),
+    )
+    return st.tuples(st.lists(one, max_size=25), st.lists(chats, min_size=31, max_size=31)).map(
+        lambda made: [
+            Arrival(number=each.number, chat=made[1][each.number - FIRST], at_s=each.at_s) for each in made[0]
+        ]
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(arrivals(WINDOW_S))
+def test_updates__that_come_within_the_window_are_taken_in_their_order_and_once(coming: list[Arrival]) -> None:
+    chats = Chats()
+
+    async def all_of_it() -> dict[Arrival, float]:
+        reception = door(chats)
+        await reception.take(update(FIRST, 1))
+        return await received(reception, coming)
+
+    waited = run(all_of_it())
+    for chat in (1, 2, 3):
+        wanted = sorted({each.number for each in coming if each.chat == chat} | ({FIRST} if chat == 1 else set()))
+        assert chats.taken[f"chat:{chat}"] == wanted
+    assert max(waited.values(), default=0.0) <= GAP_S_MAX + 0.1
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrivals(20.0), st.integers(0, 31))
+def test_updates__whenever_they_come_are_taken_once_and_wait_no_longer_than_a_gap(
+    coming: list[Arrival], first: int
+) -> None:
+    chats = Chats()
+
+    async def all_of_it() -> dict[Arrival, float]:
+        reception = door(chats)
+        await reception.take(update(FIRST + first, 9))
+        return await received(reception, coming)
+
+    waited = run(all_of_it())
+    for chat in (1, 2, 3):
+        wanted = {each.number for each in coming if each.chat == chat}
+        assert sorted(chats.taken[f"chat:{chat}"]) == sorted(wanted)
+    assert max(waited.values(), default=0.0) <= GAP_S_MAX + 0.1
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrivals(5.0), st.floats(0.0, 5.0))
+def test_updates__that_a_door_did_not_answer_are_taken_once_by_the_next(coming: list[Arrival], dies_s: float) -> None:
+    """What was not answered when it died, Telegram sends again; what was answered may come again too."""
+    chats = Chats()
+
+    async def all_of_it() -> None:
+        dying = asyncio.create_task(received(door(chats), coming))
+        await asyncio.sleep(dies_s)
+        dying.cancel()
+        await asyncio.gather(dying, return_exceptions=True)
+        await received(door(chats), coming)
+
+    run(all_of_it())
+    for chat in (1, 2, 3):
+        assert sorted(chats.taken[f"chat:{chat}"]) == sorted({each.number for each in coming if each.chat == chat})
+
+
+def test_gap__lets_the_lower_of_two_that_waited_go_first() -> None:
+    chats = Chats()
+
+    async def all_of_it() -> None:
+        reception = door(chats)
+        await reception.take(update(FIRST))
+        higher = asyncio.create_task(reception.take(update(FIRST + 3)))
+        await asyncio.sleep(0.5)
+        await asyncio.gather(higher, reception.take(update(FIRST + 2)))
+
+    run(all_of_it())
+    assert chats.taken["chat:5"] == [FIRST, FIRST + 2, FIRST + 3]
+
+
+def test_chat__that_is_slow_holds_up_no_other() -> None:
+    chats = Chats(slow="chat:1")
+
+    async def all_of_it() -> None:
+        reception = door(chats)
+        slow = [asyncio.create_task(reception.take(update(FIRST + n, 1))) for n in (0, 1, 2)]
+        await asyncio.gather(*(reception.take(update(FIRST + n, n)) for n in range(3, 40)))
+        assert asyncio.get_running_loop().time() < GAP_S_MAX
+        await asyncio.gather(*slow)
+
+    run(all_of_it())
+    assert chats.taken["chat:1"] == [FIRST, FIRST + 1, FIRST + 2]
+
+
+def test_update__that_could_not_be_kept_is_refused_and_taken_when_it_comes_again() -> None:
+    chats = Chats(away=[FIRST])
+
+    async def all_of_it() -> None:
+        reception = door(chats)
+        with pytest.raises(UnavailableError):
+            await reception.take(update(FIRST))
+        assert await reception.take(update(FIRST + 1))
+        assert await reception.take(update(FIRST))
+        assert not await reception.take(update(FIRST))
+        assert asyncio.get_running_loop().time() < GAP_S_MAX
+
+    run(all_of_it())
+
+
+def test_numbers__that_begin_anew_wait_for_nothing() -> None:
+    """Telegram chooses the next number at random after a week without updates."""
+    chats = Chats()
+
+    async def all_of_it() -> None:
+        reception = door(chats)
+        for number in (FIRST, 12, 13, FIRST + 5_000_000):
+            await reception.take(update(number))
+        assert asyncio.get_running_loop().time() < GAP_S_MAX
+
+    run(all_of_it())
+
+
+FROM_NOBODY: dict[str, dict[str, Any]] = {
+    "a bot": {"from": {"id": 5, "is_bot": True}},
+    "an anonymous administrator": {
+        "from": {"id": 1087968824, "is_bot": True},
+        "chat": {"id": -9, "type": "supergroup"},
+        "sender_chat": {"id": -9, "type": "supergroup"},
+    },
+    "a channel in its group": {
+        "from": {"id": 777000, "is_bot": False},
+        "chat": {"id": -9, "type": "supergroup"},
+        "sender_chat": {"id": -8, "type": "channel"},
+    },
+    "a channel": {"chat": {"id": -8, "type": "channel"}, "from": None},
+}
+
+
+@pytest.mark.parametrize("changes", FROM_NOBODY.values(), ids=FROM_NOBODY)
+def test_update__that_no_person_sent_reaches_no_chat(changes: dict[str, Any]) -> None:
+    chats, sent = Chats(), update(FIRST)
+    sent["message"] |= changes
+    assert run(door(chats).take(sent)) is False
+    assert not chats.taken
+
+
+STRANGE: dict[str, dict[str, Any]] = {
+    "another's private chat": {"chat": {"id": 6}},
+    "another's private chat, called a group": {"chat": {"id": 6, "type": "group"}},
+    "a group, called private": {"chat": {"id": -6, "type": "private"}},
+    "a person below zero": {"from": {"id": -5}, "chat": {"id": -5, "type": "group"}},
+    "a person beyond all numbers": {"from": {"id": 2**63}},
+    "a chat beyond all numbers": {"chat": {"id": -(2**63), "type": "group"}},
+    "a date beyond all numbers": {"date": 10**30},
+    "half a surrogate pair": {"text": "\ud83d"},
+    "half a surrogate pair in a name": {"from": {"id": 5, "first_name": "\udc00"}},
+    "an endless name": {"from": {"id": 5, "first_name": "x" * 5_000}},
+    "an endless text": {"text": "x" * 100_000},
+}
+
+
+@pytest.mark.parametrize("changes", STRANGE.values(), ids=STRANGE)
+def test_update__that_cannot_be_telegrams_is_refused(changes: dict[str, Any]) -> None:
+    chats, sent = Chats(), update(FIRST)
+    sent["message"] |= changes
+    with pytest.raises(BadInputError, match="not an update of Telegram's"):
+        run(door(chats).take(sent))
+    assert not chats.taken
