@@ -1,20 +1,17 @@
 """The order of updates, on a clock that jumps: duplicates, overtakings, gaps, restarts of the door, slow chats."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.accounts.port import TelegramIdentity
 from runtime.errors import BadInputError, UnavailableError
-from runtime.telegram.chat import Receive
 from runtime.telegram.reception import GAP_S_MAX, Reception
+from tests.unit.telegram.fake_chats import Chats, Ledger, update
 from tests.unit.telegram.jumping_loop import run
 
 WINDOW_S = 0.9 * GAP_S_MAX
@@ -26,39 +23,6 @@ class Arrival:
     number: int
     chat: int
     at_s: float
-
-
-class Ledger:
-    async def register(self, identity: TelegramIdentity) -> Any:
-        await asyncio.sleep(0.001)
-        return SimpleNamespace(user=f"telegram:{identity.telegram_id}")
-
-
-@dataclass
-class Chats:
-    """In the place of the chats' entities: which updates each took, as news, and when."""
-
-    taken: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    at_s: dict[int, float] = field(default_factory=dict)
-    slow: str = ""
-    away: list[int] = field(default_factory=list)
-
-    async def ask(self, entity: str, message: Receive, *, timeout_s: float = 30.0) -> bool:
-        if entity == self.slow:
-            await asyncio.sleep(1_000.0)
-        if message.update_id in self.away:
-            self.away.remove(message.update_id)
-            raise UnavailableError("away")
-        if message.update_id in self.taken[entity]:
-            return False
-        self.taken[entity].append(message.update_id)
-        self.at_s[message.update_id] = asyncio.get_running_loop().time()
-        return True
-
-
-def update(number: int, chat: int = 5) -> dict[str, Any]:
-    sender = {"id": chat, "first_name": "Ada"}
-    return {"update_id": number, "message": {"message_id": 1, "chat": {"id": chat}, "from": sender, "text": "hello"}}
 
 
 def door(chats: Chats) -> Reception:

@@ -1,0 +1,44 @@
+"""What stands behind Telegram's door, in memory: who is registered, and which updates each chat took."""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from runtime.accounts.port import TelegramIdentity
+from runtime.errors import UnavailableError
+from runtime.telegram.chat import Receive
+
+
+class Ledger:
+    async def register(self, identity: TelegramIdentity) -> Any:
+        await asyncio.sleep(0.001)
+        return SimpleNamespace(user=f"telegram:{identity.telegram_id}")
+
+
+@dataclass
+class Chats:
+    """In the place of the chats' entities: which updates each took, as news, and when."""
+
+    taken: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    at_s: dict[int, float] = field(default_factory=dict)
+    slow: str = ""
+    away: list[int] = field(default_factory=list)
+
+    async def ask(self, entity: str, message: Receive, *, timeout_s: float = 30.0) -> bool:
+        if entity == self.slow:
+            await asyncio.sleep(1_000.0)
+        if message.update_id in self.away:
+            self.away.remove(message.update_id)
+            raise UnavailableError("away")
+        if message.update_id in self.taken[entity]:
+            return False
+        self.taken[entity].append(message.update_id)
+        self.at_s[message.update_id] = asyncio.get_running_loop().time()
+        return True
+
+
+def update(number: int, chat: int = 5) -> dict[str, Any]:
+    sender = {"id": chat, "first_name": "Ada"}
+    return {"update_id": number, "message": {"message_id": 1, "chat": {"id": chat}, "from": sender, "text": "hello"}}
