@@ -218,8 +218,8 @@ async def _check_own(system: System, user: Identity, body: CodeBody) -> None:
 
 
 async def _me(system: System, user: Identity, view: SessionView) -> dict[str, Any]:
-    account = await system.ledger.account(user.user)
-    if account is None:
+    account, person = await system.ledger.account(user.user), await system.ledger.person(user.user)
+    if account is None or person is None:
         raise NotFoundError(f"There is no user {user.user}.")
     return {
         **_account_json(account),
@@ -227,7 +227,7 @@ async def _me(system: System, user: Identity, view: SessionView) -> dict[str, An
         "first_name": account.first_name,
         "last_name": account.last_name,
         "verified": account.verified,
-        "subscription_tier": None,
+        "subscription_tier": person.subscription_tier,
         "default_mode": view.default_mode,
         "settings": {"language": view.language, "provider": view.provider},
         "conversation_state": view.conversation,
