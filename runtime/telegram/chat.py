@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -215,6 +216,7 @@ class Chat(Entity[ChatState]):
         tries = 0
         while self.state.outbox and not self.state.blocked:
             n, call = next(iter(self.state.outbox.items()))
+            await asyncio.sleep(self.state.waits_s(time.time()))
             try:
                 sent = await self._send(call)
             except BlockedError:
@@ -230,9 +232,8 @@ class Chat(Entity[ChatState]):
                 continue
             else:
                 message = sent.get("message_id", 0) if isinstance(sent, Mapping) else 0
-                await self.activation.emit(
-                    "chat.sent", f"sent/{n}", {"n": n, "message": message, "mark": call.mark if message else ""}
-                )
+                known = {"n": n, "message": message, "mark": call.mark if message else ""}
+                await self.activation.emit("chat.sent", f"sent/{n}", known | {"in_group": self._chat < 0})
             tries = 0
 
     async def _send(self, call: Call) -> Any:

@@ -25,7 +25,7 @@ LOOK_EVERY_S = 5.0
 SHOW_EVERY_S = 3.0
 """Between two edits of the progress, whatever happens."""
 REFRESH_EVERY_S = 15.0
-"""Where nothing happened but time."""
+"""Where nothing happened but time, and in a group, whose limit is a minute's."""
 FOLLOW_AGAIN_S = 2.0
 PURGE_SOON = "purge_soon/"
 """Before a project's id: the name of the reminder that it will be erased."""
@@ -127,7 +127,8 @@ class Story:
         say = await self._telling.speak(followed.owner)
         said = self._progress(view, say)
         elapsed_s = time.monotonic() - self._shown_at
-        pause_s = SHOW_EVERY_S if self._changed(said.html) else REFRESH_EVERY_S
+        may_hurry = self._chat > 0 and self._changed(said.html)
+        pause_s = SHOW_EVERY_S if may_hurry else REFRESH_EVERY_S
         if said.html == self._shown or (elapsed_s < pause_s and not at_once):
             return
         data: dict[str, Any] = {

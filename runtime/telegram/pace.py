@@ -3,28 +3,42 @@
 Source: https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
-from aiolimiter import AsyncLimiter
 from telegram.ext import AIORateLimiter
 
 OVERALL = 3, 3 / 22
 """A bucket lets its size through at once and then its rate: 25 in the worst second leaves some for the net."""
 IN_GROUP = 4, 4 * 60 / 14
 """18 in the worst minute."""
-IN_CHAT = 1, 1.1
+IN_CHAT_S = 1.05
+"""From the end of one call to the beginning of the next."""
+START_S = 1.2
+"""A process that begins does not know what the one before it sent in the last second."""
 CHATS_KEPT = 2_048
 TRIES_MAX = 5
 """Of a call that Telegram told to wait: it waits as long as that says, and all others with it."""
 
 
+@dataclass(slots=True)
+class _Turn:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    free_at_s: float = 0.0
+    """By the loop's clock."""
+
+
 class Pace(AIORateLimiter):
-    """The library's limiter, which has no rule for a single chat, with one."""
+    """The library's limiter, and one for a single chat, which it lacks: a chat's next call begins when the one before is
+    over, wherever that had to wait. Used from one loop.
+    """
 
     def __init__(self) -> None:
         super().__init__(*OVERALL, *IN_GROUP, max_retries=TRIES_MAX)
-        self._chats: dict[int, AsyncLimiter] = {}
+        self._chats: dict[int, _Turn] = {}
+        self._begins_at_s: float | None = None
 
     async def process_request(
         self,
@@ -36,13 +50,21 @@ class Pace(AIORateLimiter):
         rate_limit_args: int | None,
     ) -> Any:
         chat = data.get("chat_id")
-        if isinstance(chat, int) and endpoint != "sendChatAction":
-            await self._chat(chat).acquire()
-        return await super().process_request(callback, args, kwargs, endpoint, data, rate_limit_args)
+        if not isinstance(chat, int) or endpoint == "sendChatAction":
+            return await super().process_request(callback, args, kwargs, endpoint, data, rate_limit_args)
+        clock = asyncio.get_running_loop().time
+        turn = self._turn(chat, clock())
+        async with turn.lock:
+            await asyncio.sleep(max(turn.free_at_s, self._begins_at_s or 0.0) - clock())
+            try:
+                return await super().process_request(callback, args, kwargs, endpoint, data, rate_limit_args)
+            finally:
+                turn.free_at_s = clock() + IN_CHAT_S
 
-    def _chat(self, chat: int) -> AsyncLimiter:
-        if chat not in self._chats:
-            if len(self._chats) >= CHATS_KEPT:
-                self._chats = {each: limiter for each, limiter in self._chats.items() if not limiter.has_capacity()}
-            self._chats[chat] = AsyncLimiter(*IN_CHAT)
-        return self._chats[chat]
+    def _turn(self, chat: int, now_s: float) -> _Turn:
+        if self._begins_at_s is None:
+            self._begins_at_s = now_s + START_S
+        if len(self._chats) >= CHATS_KEPT:
+            busy = {each: turn for each, turn in self._chats.items() if turn.lock.locked() or turn.free_at_s > now_s}
+            self._chats = busy
+        return self._chats.setdefault(chat, _Turn())

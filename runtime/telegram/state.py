@@ -12,6 +12,8 @@ DONE_KEPT = 200
 """Numbers of updates that were answered: Telegram repeats what it is not sure of, seldom after many others."""
 MARKS_KEPT = 50
 ANNOUNCED_KEPT = 100
+GROUP_A_MINUTE = 14
+"""Messages in a group; Telegram allows 20, and edits count too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +51,19 @@ class ChatState:
     """What a message is known as -> its number at Telegram."""
     announced: tuple[str, ...] = ()
     """Keys of what was announced here, so that it is said once."""
+    sent_at_s: tuple[float, ...] = ()
+    """Unix seconds of the last calls that Telegram took, of a group: its limit outlives the process that keeps it."""
     blocked: bool = False
     """Nothing arrives: the person blocked the bot."""
 
     @property
     def open(self) -> bool:
         return bool(self.inbox) or (not self.blocked and bool(self.outbox or self.follows))
+
+    def waits_s(self, now_s: float) -> float:
+        """How long a group must wait for its next message."""
+        is_full = len(self.sent_at_s) >= GROUP_A_MINUTE
+        return max(0.0, self.sent_at_s[0] + 60.0 - now_s) if is_full else 0.0
 
     def has(self, update_id: int) -> bool:
         return update_id in self.inbox or update_id in self.done
@@ -83,7 +92,8 @@ class ChatState:
                 marks = self.marks
                 if data.get("mark"):
                     marks = dict([*self.marks.items(), (data["mark"], data["message"])][-MARKS_KEPT:])
-                return replace(self, outbox=_without(self.outbox, data["n"]), marks=marks)
+                sent = (*self.sent_at_s, event.at.timestamp())[-GROUP_A_MINUTE:] if data.get("in_group") else ()
+                return replace(self, outbox=_without(self.outbox, data["n"]), marks=marks, sent_at_s=sent)
             case "chat.dropped":
                 return replace(self, outbox=_without(self.outbox, data["n"]))
             case "chat.blocked":
@@ -103,6 +113,7 @@ class ChatState:
             "follows": {project: asdict(followed) for project, followed in self.follows.items()},
             "marks": dict(self.marks),
             "announced": list(self.announced),
+            "sent_at_s": list(self.sent_at_s),
             "blocked": self.blocked,
         }
 
@@ -117,6 +128,7 @@ class ChatState:
             follows={ProjectId(project): Followed(**followed) for project, followed in data["follows"].items()},
             marks=data["marks"],
             announced=tuple(data["announced"]),
+            sent_at_s=tuple(data["sent_at_s"]),
             blocked=data["blocked"],
         )
 

@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from cluster.simulator.telegram.client import StandInClient
 from cluster.simulator.telegram.disorder import DisorderSetup
+from cluster.simulator.telegram.limits import Excess
 from cluster.simulator.telegram.server import TOKEN
 from runtime.errors import UnavailableError
 from tests.bench.figures import figure
@@ -55,7 +57,7 @@ class Outcome:
 
     answers: Mapping[int, Sequence[int]]
     kills: Sequence[Kill]
-    excesses: int
+    excesses: Sequence[Excess]
     refused: Mapping[str, int]
     seconds: float
 
@@ -73,10 +75,15 @@ class Outcome:
             _figure("lost", lost, "updates", "", 0, lost == 0),
             _figure("chats out of order", disordered, "chats", "", 0, disordered == 0),
             _figure("answered twice", twice, "answers", "what was under way at a kill", twice_max, twice <= twice_max),
-            _figure("over Telegram's limits", self.excesses, "calls", "", 0, self.excesses == 0),
+            _figure("over Telegram's limits", len(self.excesses), "calls", self._excesses(), 0, not self.excesses),
             _figure("refused by Telegram", sum(self.refused.values()), "calls", json.dumps(self.refused), 0,
                     not self.refused),
         ]  # fmt: skip
+
+    def _excesses(self) -> str:
+        rules = Counter(each.rule for each in self.excesses)
+        early_s = max((each.spare_s for each in self.excesses), default=0.0)
+        return f"{dict(rules)}, {early_s:.2f} s too early at most" if rules else ""
 
 
 async def run(folder: Path, load: Load) -> Outcome:
@@ -118,7 +125,7 @@ async def _under_load(live: Live, control: StandInClient, load: Load) -> Outcome
     answers = await _all_answered(control, persons, load, time.monotonic() + 120 + load.total / ANSWERS_PER_S)
     counts = await control.counts()
     refused = {str(code): count for code, count in counts["by_error"].items() if count}
-    excesses = len(await control.excesses())
+    excesses = await control.excesses()
     return Outcome(
         answers=answers, kills=kills, excesses=excesses, refused=refused, seconds=time.monotonic() - began_s
     )  # fmt: skip
