@@ -70,7 +70,7 @@ def ideas(talk: Talk) -> list[tuple[str, str, str]]:
             say("🧮 Split the costs of a trip"),
             say(
                 "A command-line program that reads who paid what on a trip from a CSV file and prints who owes whom "
-                "how much, with as few payments as possible. It refuses broken lines with their number."
+                "how much, with as few payments as possible. It rejects invalid lines and names their numbers."
             ),
         ),
         (
@@ -86,7 +86,8 @@ def ideas(talk: Talk) -> list[tuple[str, str, str]]:
             say("🔗 A link shortener"),
             say(
                 "A small HTTP service that shortens links: POST a URL, get a short code, GET the code and be "
-                "redirected. It counts visits, keeps everything in SQLite, and refuses what is no http or https URL."
+                "redirected. It counts visits, keeps everything in SQLite, and rejects what is not an http or https "
+                "URL."
             ),
         ),
     ]

@@ -32,7 +32,7 @@ def delivery(view: ProjectView, spent: Spent, balance: Balance, say: Texts, wher
         calls += package_calls(view, view.package, say, where, link)
     for path, blob in view.screenshots.items():
         name = path.rpartition("/")[2]
-        caption = say("What a browser showed of it.")
+        caption = say("This is how it looks in a browser.")
         calls.append(
             Call(
                 method="sendPhoto",
@@ -94,7 +94,7 @@ def _summary(view: ProjectView, spent: Spent, balance: Balance, say: Texts, link
         say("<b>To run it</b>"),
         f"<pre>{escape(NEWLINE.join([f'unzip {stem}.zip && cd {ROOT}', *view.run_commands][:RUN_LINES]))}</pre>",
         "",
-        say("How content are you? Press a number, or /feedback."),
+        say("How happy are you with it? Press a number, or write /feedback."),
     ]
     return "\n".join(lines)
 
@@ -117,7 +117,8 @@ def _gaps(view: ProjectView, say: Texts) -> list[str]:
 def _money(view: ProjectView, spent: Spent, balance: Balance, say: Texts) -> str:
     cost = say.credits(spent.net_ucredits)
     if view.quote_ucredits is not None:
-        text = say("💳 It cost {cost} credits; quoted were {quote}.", cost=cost, quote=say.credits(view.quote_ucredits))
+        quote = say.credits(view.quote_ucredits)
+        text = say("💳 It cost {cost} credits; the quote was {quote}.", cost=cost, quote=quote)
     else:
         text = say("💳 It cost {cost} credits.", cost=cost)
     if spent.refunded_ucredits:

@@ -53,9 +53,10 @@ def offer(talk: Talk, balance: Balance, *, too_few: bool) -> None:
     lines = []
     if too_few:
         lines.append(
-            say(
-                "💳 A project needs at least {least} free credits; you have {free}.",
-                least=talk.desk.settings.min_credits_to_start,
+            say.count(
+                "💳 A project needs at least {n} free credit; you have {free}.",
+                "💳 A project needs at least {n} free credits; you have {free}.",
+                talk.desk.settings.min_credits_to_start,
                 free=say.credits(balance.free_ucredits),
             )
         )
@@ -79,11 +80,12 @@ async def buy(talk: Talk, rest: str) -> None:
 
 async def subscribe(talk: Talk, rest: str) -> None:
     say = talk.say
+    product = PRODUCTS["full_access_monthly"]
     text = say(
-        "⭐ <b>Full access</b>: {credits} credits, all providers and higher limits, for {days} days. A running "
-        "subscription is extended from its end.",
-        credits=PRODUCTS["full_access_monthly"].credits,
-        days=PRODUCTS["full_access_monthly"].days,
+        "⭐ <b>{access}</b>: {credits}, all providers and higher limits. A running subscription is extended from its "
+        "end.",
+        access=_label(talk, product),
+        credits=_credits(talk, product),
     )
     talk.tell(text, _shop(talk))
 
@@ -194,7 +196,7 @@ def _invoice(talk: Talk, product: Product) -> None:
     label = _label(talk, product)
     data = talk.where.data | {
         "title": label,
-        "description": label,
+        "description": f"{label} + {_credits(talk, product)}" if product.days else label,
         "payload": f"{PREFIX}{product.id}",
         "provider_token": "",
         "currency": CURRENCY,
@@ -219,10 +221,16 @@ def _more(talk: Talk) -> str:
 
 
 def _label(talk: Talk, product: Product) -> str:
+    """At most 32 characters. Source: Telegram Bot API, `sendInvoice`, of a title."""
     say = talk.say
     if product.days:
-        return say("Full access for {days} days, with {credits} credits", days=product.days, credits=product.credits)
-    return say("{credits} credits", credits=product.credits)
+        return say.count("Full access for {n} day", "Full access for {n} days", product.days)
+    return _credits(talk, product)
+
+
+def _credits(talk: Talk, product: Product) -> str:
+    say = talk.say
+    return say.count("{n} credit", "{n} credits", product.credits)
 
 
 def _kinds(talk: Talk) -> Mapping[str, str]:

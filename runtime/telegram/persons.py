@@ -55,7 +55,7 @@ async def unlock(talk: Talk, rest: str) -> None:
         talk.tell(say("Send the code with it: <code>/unlock CODE</code>"))
         return
     await talk.desk.ledger.unlock(talk.user, rest, ADDRESS)
-    talk.tell(say("🔓 Unlocked: you may chat with the assistant as soon as it is here, and build already."))
+    talk.tell(say("🔓 Unlocked: you can build now, and chat with the assistant as soon as it is here."))
 
 
 async def login(talk: Talk, rest: str) -> None:
@@ -121,16 +121,20 @@ async def privacy(talk: Talk, rest: str) -> None:
     session = await talk.desk.journal.head(user_entity(talk.user))
     days = (session.data.get("purge_days") if session else None) or talk.desk.settings.project_purge_days
     rows: list[list[Button]] = [
-        [(say("{n} days", n=each), press("purge", about=str(each))) for each in PERIODS],
+        [(say.count("{n} day", "{n} days", each), press("purge", about=str(each))) for each in PERIODS],
         [(say("📤 Export my data"), press("export"))],
         [(say("🗑 Delete me"), press("forget"))],
     ]
-    text = say(
-        "🔒 A project's files, package and texts are erased {days} days after its end. You can change the period, take "
-        "all your data with you, or have it deleted. Rows of money stay as long as the law wants, without your name.",
-        days=days,
+    erased = say.count(
+        "🔒 A project's files, package and texts are erased {n} day after its end.",
+        "🔒 A project's files, package and texts are erased {n} days after its end.",
+        days,
     )
-    talk.tell(text, rows)
+    rights = say(
+        "You can change the period, take all your data with you, or have it deleted. Records of payments stay as long "
+        "as the law requires, without your name."
+    )
+    talk.tell(f"{erased} {rights}", rows)
 
 
 async def purge(talk: Talk, pressed: Press) -> None:
@@ -138,7 +142,7 @@ async def purge(talk: Talk, pressed: Press) -> None:
     days = int(pressed.about) if pressed.about.isdigit() else 0
     period = SetPurgePeriod(key=talk.key("purge"), days=days)
     await talk.desk.entities.ask(user_entity(talk.user), period)
-    talk.toast(say("{days} days from now on.", days=days))
+    talk.toast(say.count("{n} day from now on.", "{n} days from now on.", days))
 
 
 async def export_pressed(talk: Talk, pressed: Press) -> None:
@@ -183,7 +187,7 @@ async def email(talk: Talk, rest: str) -> None:
         known = escape(person.email) if person and person.email else say("none")
         talk.tell(
             say(
-                "Your address for bills: {address}. Change it with <code>/email you@example.com</code>, remove it with "
+                "Your billing address: {address}. Change it with <code>/email you@example.com</code>, remove it with "
                 "<code>/email -</code>.",
                 address=known,
             )

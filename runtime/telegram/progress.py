@@ -11,6 +11,8 @@ from runtime.telegram.formatting import escape
 BAR = 10
 WORKERS_SHOWN = 8
 TITLE_CHARACTERS = 60
+_WAITS, _KEY, _SILENT = "waiting: ", "a free key of ", ", which does not answer"
+"""What a worker's own words begin or end with."""
 
 
 def progress_text(view: ProjectView, say: Texts, verified: str = "") -> str:
@@ -64,7 +66,7 @@ def doing_text(doing: Doing, view: ProjectView, say: Texts) -> str:
     name = f"<b>{escape(doing.task)}</b>"
     if title:
         name += f" {escape(title[:TITLE_CHARACTERS])}"
-    attempt = say(" (attempt {n})", n=doing.attempt) if doing.attempt > 1 else ""
+    attempt = " " + say("(attempt {n})", n=doing.attempt) if doing.attempt > 1 else ""
     seconds = max(0, int((now - doing.since).total_seconds()))
     text = f"{name}{attempt}: {escape(_what(doing.what, say))}, " + say("{n} s", n=seconds)
     if doing.retry_at is not None:
@@ -101,9 +103,22 @@ def _what(what: str, say: Texts) -> str:
         "merging": say("merging"),
         "asking the architect": say("asking the architect"),
     }
-    if what.startswith("waiting: "):
-        return say("waiting for {what}", what=what.removeprefix("waiting: "))
+    if what.startswith(_WAITS):
+        return _waits_for(what.removeprefix(_WAITS), say)
     return known.get(what, what)
+
+
+def _waits_for(what: str, say: Texts) -> str:
+    known = {
+        "a free implementer": say("waiting for a free implementer"),
+        "the project is paused": say("waiting: the project is paused"),
+        "the calls of other tasks hold what is left": say("waiting for credits that other tasks hold"),
+    }
+    if what.startswith(_KEY):
+        return say("waiting for a free key of {provider}", provider=what.removeprefix(_KEY))
+    if what.endswith(_SILENT):
+        return say("waiting for {provider}, which does not answer", provider=what.removesuffix(_SILENT))
+    return known.get(what) or say("waiting: {what}", what=what)
 
 
 def _sign(view: ProjectView) -> str:

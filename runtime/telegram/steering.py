@@ -99,7 +99,7 @@ async def feedback(talk: Talk, rest: str) -> None:
     say = talk.say
     score, _, text = rest.partition(" ")
     if not is_score(score):
-        talk.tell(say("Say how content you are, from 1 to 5: <code>/feedback 5 It does what I wanted</code>"))
+        talk.tell(say("Rate it from 1 to 5: <code>/feedback 5 It does what I wanted</code>"))
         return
     view = await talk.newest()
     if view is None or view.status is not Status.COMPLETED:
