@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from runtime.accounts.port import TelegramIdentity
 from runtime.entity.port import Entities
-from runtime.errors import ConflictError, ForbiddenError
+from runtime.errors import BadInputError, ConflictError, ForbiddenError
 from runtime.ledger.port import Ledger
 from runtime.telegram.chat import Receive, chat_entity
 from runtime.telegram.updates import Update, User, parse_update, plain_update
@@ -32,7 +32,11 @@ class Reception:
 
     async def take(self, data: Any) -> bool:
         """Whether it was news. Raises BadInputError for what is none of Telegram's, UnavailableError: send it again."""
-        update = parse_update(data)
+        try:
+            update = parse_update(data)
+        except BadInputError:
+            self._order.let_go(data.get("update_id") if isinstance(data, Mapping) else None)
+            raise
         sender, chat = update.sender, update.chat
         try:
             await self._order.wait(update.update_id)
@@ -126,6 +130,12 @@ class Order:
         task = asyncio.ensure_future(self._tell())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def let_go(self, number: Any) -> None:
+        """Nobody waits for what came and is no update, if it had a number that could be one's."""
+        is_number = isinstance(number, int) and not isinstance(number, bool)
+        if is_number and self._next is not None and 0 <= number - self._next <= AHEAD_MAX:
+            self.passed(number)
 
     def _advance(self) -> None:
         while self._next is not None and self._next in self._passed:

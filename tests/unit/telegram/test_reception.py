@@ -157,6 +157,21 @@ def test_update__that_could_not_be_kept_is_refused_and_taken_when_it_comes_again
     run(all_of_it())
 
 
+def test_update__that_is_let_go_delays_no_other() -> None:
+    chats = Chats()
+
+    async def all_of_it() -> None:
+        reception = door(chats)
+        await reception.take(update(FIRST))
+        with pytest.raises(BadInputError):
+            await reception.take({"update_id": FIRST + 1, "message": 5})
+        await reception.take(update(FIRST + 2))
+        assert asyncio.get_running_loop().time() < GAP_S_MAX
+
+    run(all_of_it())
+    assert chats.taken["chat:5"] == [FIRST, FIRST + 2]
+
+
 def test_numbers__that_begin_anew_wait_for_nothing() -> None:
     """Telegram chooses the next number at random after a week without updates."""
     chats = Chats()
