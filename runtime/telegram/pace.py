@@ -31,8 +31,9 @@ class _Turn:
 
 
 class Pace(AIORateLimiter):
-    """The library's limiter, and one for a single chat, which it lacks: a chat's next call begins when the one before is
-    over, wherever that had to wait. Used from one loop.
+    """The library's limiter, and one for a single chat, which it lacks.
+
+    A chat's next call begins when the one before is over, wherever that had to wait. Used from one loop.
     """
 
     def __init__(self) -> None:

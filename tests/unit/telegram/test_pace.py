@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ async def test_chats__get_a_message_a_second_each_although_all_of_them_wait(monk
     limiter, wire = Pace(), Wire()
     # Together they wait longer for the whole bot's turn than one chat waits for its own.
     await asyncio.gather(*(sent(limiter, wire, chat) for chat in range(1, 13) for _ in range(3)))
-    gaps = [later - sooner for each in wire.at_s.values() for sooner, later in zip(each, each[1:], strict=False)]
+    gaps = [later - sooner for each in wire.at_s.values() for sooner, later in pairwise(each)]
     assert min(gaps) >= 0.29
     assert most_in(wire.all_s, 1.0) <= 26
 
