@@ -95,6 +95,10 @@ class Bot:
         except Conflict as error:
             raise UnavailableError(f"Telegram is asked by another one too: {error.message}") from error
         except InvalidToken as error:
+            if method != "getMe":
+                # Telegram says the same of a method that it does not have, and then this does not raise.
+                await self._asked("getMe", {})
+                raise TelegramRefusedError(f"Telegram has no method {method}.") from error
             log.error("Telegram does not know TELEGRAM_BOT_TOKEN")
             raise UnavailableError(
                 "Telegram does not know this token.", "Correct TELEGRAM_BOT_TOKEN and run `masterbuilder up`."
