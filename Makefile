@@ -27,6 +27,7 @@ setup-stacks: ## also what JavaScript and TypeScript projects and screenshots of
 setup-tests:
 	@$(require-python)
 	@$(PYTHON) cluster/setup.py --for-tests
+	@$(BIN)/python -m tests.e2e.npm
 
 demo: setup ## build a small real application with a simulated provider, and check it
 	@$(BIN)/masterbuilder demo

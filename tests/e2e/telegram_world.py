@@ -1,4 +1,4 @@
-"""A whole build in one process with its bot: real chats, dialogue and limiter, against the stand-in for Telegram."""
+"""A whole build in one process with its bot: real chats, dialogue and limiter, against a stand-in for Telegram."""
 
 import asyncio
 import socket
@@ -27,6 +27,7 @@ from runtime.telegram.following import Telling
 from runtime.telegram.reception import Reception
 from runtime.telegram.updates import KINDS
 from serve_apps.telegram_routes import create_app
+from tests.e2e.telegram_test_api import TelegramTestApi
 from tests.e2e.world import World
 
 
@@ -93,7 +94,9 @@ class BotWorld:
 
 
 @asynccontextmanager
-async def bot_world(folder: Path, telegram: TelegramStandIn, **settings: Any) -> AsyncIterator[BotWorld]:
+async def bot_world(
+    folder: Path, telegram: TelegramStandIn | TelegramTestApi, **settings: Any
+) -> AsyncIterator[BotWorld]:
     """With a simulator of its own; polling has begun, or, with `telegram_mode="webhook"`, the webhook is set."""
     usage = folder / "usage.jsonl"
     async with Simulator(usage_file=usage) as simulator:

@@ -25,8 +25,9 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
 from runtime.keys.pool import TTL_UNLIMITED_S
-from tests.e2e.aimock import aimock, missing_programs
+from tests.e2e.aimock import aimock
 from tests.e2e.live import Live
+from tests.e2e.npm import missing_programs
 from tests.e2e.upstream import CLAUDE, GEMINI, GPT, MODELS, simulated, three_wires
 
 AIDER_VENV = Path(os.environ.get("AIDER_VENV") or Path(__file__).parents[2] / ".venv-aider").absolute()
