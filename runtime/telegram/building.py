@@ -241,7 +241,14 @@ async def yes(talk: Talk, pressed: Press) -> None:
     if not pressed.about:
         talk.toast(say("This button is not known here."), alert=True)
         return
-    view = await talk.ask(pressed.project, Approve(key=talk.key("yes"), about=pressed.about))
+    try:
+        view = await talk.ask(pressed.project, Approve(key=talk.key("yes"), about=pressed.about))
+    except ConflictError:
+        if (await talk.owned(pressed.project)).asks == pressed.about:
+            raise
+        talk.toast(say("This was answered already."))
+        talk.settle()
+        return
     talk.follow(view, from_now=True)
     talk.settle()
     talk.toast(say("Agreed."))

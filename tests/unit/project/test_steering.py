@@ -220,6 +220,23 @@ async def test_message__to_what_is_over_changes_nothing(name: str, method: str, 
     assert recorded.seq == len(STATES[name])
 
 
+async def test_yes__to_a_scope_that_was_quoted_anew_is_refused() -> None:
+    anew: list[Event] = [
+        *QUOTED,
+        ("project.change", {"text": "other"}),
+        ("project.quoted", {"summary": "t", "change": "other", "quote_ucredits": 90, "ceiling_ucredits": 135}),
+    ]
+    recorded, steering = steered(anew)
+    for old in ("scope/1", "scope"):
+        with pytest.raises(ConflictError):
+            await steering.approve(Approve(key="old", about=old))
+        with pytest.raises(ConflictError):
+            await steering.reject(Reject(key="no", text="x", about=old))
+    assert recorded.seq == len(anew)
+    await steering.approve(Approve(key="new", about="scope/2"))
+    assert recorded.keys["new"] == "project.confirmed"
+
+
 async def test_change__raises_quote_and_ceiling_when_it_is_agreed_to_and_lowers_them_when_it_fails() -> None:
     recorded, steering = steered(PROPOSED)
     await steering.approve(Approve(key="k"))
