@@ -49,11 +49,12 @@ format: setup-tests ## rewrite the code as the formatter wants it
 texts: setup-tests ## bring the catalogues of other languages after the texts in the code, and list what is to translate
 	@$(BIN)/python -m runtime.language.update
 
-nightly: setup-tests ## the ledger at length: 20,000 random histories, 10,000,000 sums, 200 kills, 10,000,000 calls (hours)
+nightly: setup-tests ## the ledger at length: 20,000 random histories, 10,000,000 sums, 200 kills, 10,000,000 calls; 10,000 hostile updates (hours)
 	@$(BIN)/python -m tests.chaos.ledger --seed $(or $(SEED),1)
 	@$(BIN)/python -m tests.bench.ledger_start
 	@NIGHTLY=1 $(BIN)/python -m pytest --timeout 0 tests/unit/ledger/test_ledger_machine.py \
-		tests/unit/ledger/test_money_exact.py tests/unit/store/test_store_journal_machine.py
+		tests/unit/ledger/test_money_exact.py tests/unit/store/test_store_journal_machine.py \
+		tests/e2e/test_telegram_hostile.py
 
 bench: setup-tests ## make bench NAME=runtime|gateway|limits|ledger|ledger_start|index|reindex|engines|builder
 	@$(BIN)/python -m tests.bench.$(or $(NAME),$(error NAME is missing: make bench NAME=ledger))

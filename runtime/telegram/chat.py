@@ -17,7 +17,7 @@ from runtime.ids import BlobId, EntityId, ProjectId, UserId, name_of
 from runtime.telegram.calls import DRAFT, TYPING, BlockedError, BotApi, Call, TelegramRefusedError, Upload, typing
 from runtime.telegram.dialogue import Dialogue
 from runtime.telegram.following import FOLLOW_AGAIN_S, LOOK_EVERY_S, PURGE_SOON, Telling
-from runtime.telegram.formatting import UNITS_MAX, seen
+from runtime.telegram.formatting import UNITS_MAX, unmarked
 from runtime.telegram.reply import Reply
 from runtime.telegram.state import ChatState, Followed
 from runtime.telegram.updates import Message, Place, Update, parse_update
@@ -247,7 +247,7 @@ class Chat(Entity[ChatState]):
             if not error.is_about_markup or "parse_mode" not in call.data:
                 raise
         field = "caption" if "caption" in call.data else "text"
-        plain = call.plain or seen(call.data[field])
+        plain = call.plain or unmarked(call.data[field])
         data = {name: value for name, value in call.data.items() if name != "parse_mode"} | {field: plain}
         return await self._api.call(call.method, data, upload)
 

@@ -12,7 +12,18 @@ import regex
 from runtime.telegram.markdown import parse
 from runtime.telegram.rich_text import RichText, clean, escape, utf16_units
 
-__all__ = ["UNITS_MAX", "Message", "clean", "escape", "fitted", "messages", "plain", "seen", "to_html", "utf16_units"]
+__all__ = [
+    "UNITS_MAX",
+    "Message",
+    "clean",
+    "escape",
+    "fitted",
+    "messages",
+    "plain",
+    "to_html",
+    "unmarked",
+    "utf16_units",
+]
 
 UNITS_MAX: Final = 4_096
 """Of one message. Telegram counts the text that is seen; here the HTML is held to it, which is never shorter."""
@@ -85,7 +96,7 @@ def fitted(html: str) -> str:
     return "".join([*kept, _MORE, *(f"</{tag}>" for tag in reversed(opened))])
 
 
-def seen(html: str) -> str:
+def unmarked(html: str) -> str:
     """What is seen of `html`."""
     return unescape(re.sub(r"<[^<>]*>", "", html))
 

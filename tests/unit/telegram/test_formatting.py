@@ -7,7 +7,17 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.telegram.formatting import UNITS_MAX, Message, escape, messages, plain, to_html, utf16_units
+from runtime.telegram.formatting import (
+    UNITS_MAX,
+    Message,
+    escape,
+    fitted,
+    messages,
+    plain,
+    to_html,
+    unmarked,
+    utf16_units,
+)
 from tests.unit.telegram.telegram_html import read
 
 
@@ -303,3 +313,33 @@ def test_messages__of_code_say_it_letter_by_letter(code: str) -> None:
     code = code.replace("`", "'").replace("~", "-")
     made = messages(f"```\n{code}\n```")
     assert "".join(read(message.html).text for message in made) in (code, "")
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<b>" + "x" * 5_000 + "</b>",
+        "<b>one</b>\n" * 700,
+        "&lt;" * 2_000,
+        "<pre>" + "&amp;" * 4_000 + "</pre>",
+        "x" * 4_093 + "<b><i>yz</i></b>",
+        "x" * 4_095 + "<b>y</b>",
+        "\U0001f9e8" * 3_000,
+        '<a href="https://example.org/?a=1&amp;b=2">' + "x" * 9_000 + "</a>",
+        "<blockquote><b>" + "word " * 2_000 + "</b></blockquote>",
+    ],
+)
+def test_fitted__cuts_what_is_too_long_and_closes_what_is_open(html: str) -> None:
+    cut = fitted(html)
+    assert utf16_units(cut) <= UNITS_MAX
+    assert utf16_units(cut) > UNITS_MAX - 50
+    assert read(cut).text.removesuffix("…") == read(html).text[: len(read(cut).text) - 1]
+
+
+def test_fitted__leaves_what_fits_as_it_is() -> None:
+    html = "<b>" + "x" * (UNITS_MAX - 7) + "</b>"
+    assert fitted(html) == html
+
+
+def test_unmarked__is_the_text_without_its_markup() -> None:
+    assert unmarked('<b>1 &lt; 2</b> &amp; <a href="https://example.org">x</a>') == "1 < 2 & x"
