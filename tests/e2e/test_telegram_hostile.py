@@ -183,7 +183,8 @@ LONG = [
 async def test_command__of_any_length_gets_an_answer_that_telegram_takes(
     here: BotWorld, door: httpx.AsyncClient, api: ListeningApi
 ) -> None:
-    await here.world.store.books.register(TelegramIdentity(telegram_id=6, first_name="<" * 900))
+    for id in range(6, 46):
+        await here.world.store.books.register(TelegramIdentity(telegram_id=id, first_name="<&" * 450))
     root = await here.world.store.books.register(TelegramIdentity(telegram_id=5, first_name="<i>" * 300))
     await here.world.store.books.bootstrap(root.user, here.world.secrets.bootstrap_code, "here")
     number = 0
