@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 class Bot:
     """Implements `BotApi` over python-telegram-bot: its requests, errors, files and limiter. Used from one loop."""
 
-    def __init__(self, token: str, api_url: str) -> None:
+    def __init__(self, token: str, api_url: str, pace: Pace | None = None) -> None:
         self._bot = ExtBot(
             token,
             base_url=f"{api_url}/bot",
             base_file_url=f"{api_url}/file/bot",
-            rate_limiter=Pace(),
+            rate_limiter=pace or Pace(),
             request=HTTPXRequest(connection_pool_size=CONNECTIONS, pool_timeout=60.0, media_write_timeout=UPLOAD_S_MAX),
             get_updates_request=HTTPXRequest(read_timeout=POLL_S + 10.0),
         )
