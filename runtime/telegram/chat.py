@@ -309,10 +309,7 @@ class Chat(Entity[ChatState]):
 
     async def _leave(self, message: Reminded) -> None:
         """Its owner asked to be erased: nothing is left to do, and what was said leaves the journal."""
-        await self.activation.emit("chat.blocked", message.key)
-        for number in list(self.state.inbox):
-            done = {"update_id": number, "calls": []}
-            await self.activation.emit("chat.handled", f"handled/{number}", done)
+        await self.activation.emit("chat.left", message.key)
         await self.activation.save()
 
 

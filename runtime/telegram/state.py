@@ -54,7 +54,7 @@ class ChatState:
     sent_at_s: tuple[float, ...] = ()
     """Unix seconds of the last calls that Telegram took, of a group: its limit outlives the process that keeps it."""
     blocked: bool = False
-    """Nothing arrives: the person blocked the bot."""
+    """Nothing arrives: the person blocked the bot. What was to be sent waits, and projects are told on afterwards."""
 
     @property
     def open(self) -> bool:
@@ -76,6 +76,8 @@ class ChatState:
                 return replace(self, inbox={**self.inbox, data["update_id"]: received})
             case "chat.handled":
                 number = data["update_id"]
+                if number not in self.inbox:
+                    return self
                 seen = replace(
                     self,
                     inbox={each: received for each, received in self.inbox.items() if each != number},
@@ -83,8 +85,9 @@ class ChatState:
                 )
                 return seen._with_calls(data["calls"])._expecting(data)._following(data)
             case "chat.told":
-                told = self._with_calls(data["calls"])
-                return told._following(data)
+                if self.blocked and not set(data["follows"]) <= set(self.follows):
+                    return self
+                return self._with_calls(data["calls"], keeps=True)._following(data)
             case "chat.announced":
                 said = (*self.announced, data["key"])[-ANNOUNCED_KEPT:]
                 return replace(self, announced=said)._with_calls(data["calls"])
@@ -97,7 +100,10 @@ class ChatState:
             case "chat.dropped":
                 return replace(self, outbox=_without(self.outbox, data["n"]))
             case "chat.blocked":
-                return replace(self, blocked=True, outbox={})
+                return replace(self, blocked=True)
+            case "chat.left":
+                done = (*self.done, *self.inbox)[-DONE_KEPT:]
+                return ChatState(done=done, numbered=self.numbered, blocked=True)
             case "chat.unblocked":
                 return replace(self, blocked=False)
             case _:
@@ -132,8 +138,9 @@ class ChatState:
             blocked=data["blocked"],
         )
 
-    def _with_calls(self, calls: list[Mapping[str, Any]]) -> "ChatState":
-        if self.blocked:
+    def _with_calls(self, calls: list[Mapping[str, Any]], *, keeps: bool = False) -> "ChatState":
+        """`keeps`: also for who blocked the bot."""
+        if self.blocked and not keeps:
             return self
         added = {self.numbered + n: Call.thawed(call) for n, call in enumerate(calls)}
         return replace(self, outbox={**self.outbox, **added}, numbered=self.numbered + len(calls))
