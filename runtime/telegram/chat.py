@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import chain, islice, repeat
 from typing import Any
 
 from runtime.entity.entity import Entity
@@ -167,7 +168,10 @@ class Chat(Entity[ChatState]):
             await self.wake()
 
     async def _answered(self, number: int, received: Mapping[str, Any]) -> Reply:
-        """Tried again while something of ours is away; every update gets an answer in the end."""
+        """Tried again while something of ours is away; every update gets an answer in the end.
+
+        What was paid is never given up: Telegram tells of it once.
+        """
         user = UserId(received["user"])
         try:
             update = parse_update(received["update"])
@@ -176,7 +180,7 @@ class Chat(Entity[ChatState]):
                 "update %d of chat %d is in the journal and cannot be read: %s", number, self._chat, error.message
             )
             return await self._dialogue.apologise(unread(number, self._chat), user)
-        for pause_s in _pauses(TRIES_MAX):
+        for pause_s in _pauses(None if update.is_payment else TRIES_MAX):
             try:
                 return await self._dialogue.answer(self.state, update, user)
             except StaleWriterError:
@@ -323,5 +327,6 @@ def unread(number: int, chat: int) -> Update:
     return Update(update_id=number, message=Message(message_id=0, chat=place))
 
 
-def _pauses(tries: int) -> Sequence[float]:
-    return [PAUSES_S[min(n, len(PAUSES_S) - 1)] for n in range(tries)]
+def _pauses(tries: int | None) -> Iterable[float]:
+    """None: without an end."""
+    return islice(chain(PAUSES_S, repeat(PAUSES_S[-1])), tries)

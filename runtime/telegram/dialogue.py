@@ -69,6 +69,15 @@ class Dialogue:
         talk.toast(say("This did not work."))
         talk.tell(say("⚠️ This did not work, and it is our fault. Nothing was charged. Please try it again; /help."))
         return talk.reply()
+        payment = update.message.successful_payment if update.message is not None else None
+        if payment is not None:
+            text = say(
+                "⚠️ Your payment arrived, but it could not be booked, and that is our fault. Whoever runs this service "
+                "can book it or give it back; show them this: <code>{charge}</code>",
+                charge=escape(payment.telegram_payment_charge_id),
+            )
+            talk.tell(text)
+            return talk.reply()
 
     async def _talk(self, state: ChatState, update: Update, user: UserId) -> Talk | None:
         chat, account = update.chat, await self._desk.ledger.account(user)

@@ -20,6 +20,8 @@ MOVEMENTS_SHOWN = 8
 PAYMENTS_SHOWN = 10
 PREFIX = "product:"
 CURRENCY = "XTR"
+TITLE_MAX = 32
+"""Source: Telegram Bot API, `sendInvoice`."""
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +197,7 @@ def _invoice(talk: Talk, product: Product) -> None:
     """Source: spec/assistant.md §15: currency XTR, no provider token, one price line."""
     label = _label(talk, product)
     data = talk.where.data | {
-        "title": label,
+        "title": label[:TITLE_MAX],
         "description": f"{label} + {_credits(talk, product)}" if product.days else label,
         "payload": f"{PREFIX}{product.id}",
         "provider_token": "",

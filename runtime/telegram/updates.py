@@ -149,6 +149,11 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     my_chat_member: MemberChanged | None = None
 
     @property
+    def is_payment(self) -> bool:
+        """That Stars were taken."""
+        return self.message is not None and self.message.successful_payment is not None
+
+    @property
     def sender(self) -> User | None:
         """Who did it; None where no person did."""
         if self.message is not None and self.message.sender_chat is not None:
