@@ -66,9 +66,6 @@ class Dialogue:
         if talk is None:
             return Reply()
         say = talk.say
-        talk.toast(say("This did not work."))
-        talk.tell(say("⚠️ This did not work, and it is our fault. Nothing was charged. Please try it again; /help."))
-        return talk.reply()
         payment = update.message.successful_payment if update.message is not None else None
         if payment is not None:
             text = say(
@@ -78,6 +75,9 @@ class Dialogue:
             )
             talk.tell(text)
             return talk.reply()
+        talk.toast(say("This did not work."))
+        talk.tell(say("⚠️ This did not work, and it is our fault. Nothing was charged. Please try it again; /help."))
+        return talk.reply()
 
     async def _talk(self, state: ChatState, update: Update, user: UserId) -> Talk | None:
         chat, account = update.chat, await self._desk.ledger.account(user)
