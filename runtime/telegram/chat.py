@@ -275,6 +275,7 @@ class Chat(Entity[ChatState]):
                 if told.calls or told.over:
                     await self._tell(project, followed, told.calls, seq, over=told.over, purge_at=told.purge_at)
                 await story.show_progress(self._api, followed, self.state.marks, at_once=told.over)
+                await self._notify(story, followed)
             except UnavailableError as error:
                 log.info("chat %d waits for project %s: %s", self._chat, project, error)
                 await asyncio.sleep(FOLLOW_AGAIN_S)
@@ -302,6 +303,14 @@ class Chat(Entity[ChatState]):
             remind=[Reminder(name=name, due_at=soon, data=data)] if soon and soon > datetime.now(UTC) else (),
         )
         await self.wake()
+
+    async def _notify(self, story: Story, followed: Followed) -> None:
+        """What the ledger has to say to the owner. It hears that it was told when that is in the outbox."""
+        for at, call in await story.notices(followed):
+            told = {"calls": [call.frozen()], "follows": {}}
+            await self.activation.emit("chat.told", f"notice/{followed.owner}/{at.isoformat()}", told)
+            await self._telling.ledger.mark_told(followed.owner, at)
+            await self.wake()
 
     async def _warn(self, message: Reminded) -> None:
         """That a project will soon be erased."""

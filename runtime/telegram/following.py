@@ -13,7 +13,8 @@ from runtime.ids import BlobId, ProjectId, UserId, project_entity
 from runtime.language.texts import Texts
 from runtime.ledger.port import Ledger
 from runtime.project.messages import Describe, ProjectView, Status, is_scope
-from runtime.telegram.calls import BotApi, Call, Said, Where, keyboard
+from runtime.telegram.buttons import press
+from runtime.telegram.calls import BotApi, Button, Call, Said, Where, keyboard
 from runtime.telegram.delivering import delivery, ended
 from runtime.telegram.formatting import escape, fitted
 from runtime.telegram.progress import progress_rows, progress_text
@@ -26,6 +27,7 @@ SHOW_EVERY_S = 3.0
 """Between two edits of the progress, whatever happens."""
 REFRESH_EVERY_S = 15.0
 """Where nothing happened but time, and in a group, whose limit is a minute's."""
+VERIFIED_SHOWN = 4
 FOLLOW_AGAIN_S = 2.0
 PURGE_SOON = "purge_soon/"
 """Before a project's id: the name of the reminder that it will be erased."""
@@ -90,7 +92,8 @@ class Story:
         self._chat = chat
         self._project = project
         self._view: ProjectView | None = None
-        self._verified = ""
+        self._verified: list[str] = []
+        """What was verified since the progress was last shown, and the one before."""
         self._shown = ""
         self._shown_at = 0.0
 
@@ -117,6 +120,19 @@ class Story:
             calls += [said.call(where) for said in await self._said(record, view, say, marks)]
         return Told(seq=seq, calls=calls, over=over, purge_at=purge_at)
 
+    async def notices(self, followed: Followed) -> Sequence[tuple[datetime, Call]]:
+        """What no door has told its owner yet, oldest first: that few credits are left. Raises UnavailableError."""
+        ledger, owner = self._telling.ledger, followed.owner
+        notices = await ledger.untold_notices(owner)
+        if not notices:
+            return ()
+        say, balance = await self._telling.speak(owner), await ledger.balance(owner)
+        low = say("🔔 Few credits are left: {balance}.", balance=say.credits(balance.balance_ucredits))
+        rows: list[list[Button]] = [[(say("💳 Credits"), press("credits"))]]
+        where = Where(self._chat, followed.thread)
+        texts = (low if each.kind == "low_balance" else f"🔔 {escape(each.text)}" for each in notices)
+        return [(each.at, Said(html=text, rows=rows).call(where)) for each, text in zip(notices, texts, strict=True)]
+
     async def show_progress(
         self, api: BotApi, followed: Followed, marks: Mapping[str, int], *, at_once: bool = False
     ) -> None:
@@ -142,13 +158,14 @@ class Story:
         except MasterbuilderError:
             return
         self._shown, self._shown_at = said.html, time.monotonic()
+        self._verified = self._verified[-1:]
 
     def _changed(self, html: str) -> bool:
         """Whether more than seconds passed."""
         return _without_digits(html) != _without_digits(self._shown)
 
     def _progress(self, view: ProjectView, say: Texts) -> Said:
-        html = progress_text(view, say, self._verified)
+        html = progress_text(view, say, "\n".join(self._verified[-VERIFIED_SHOWN:]))
         return Said(html=html, rows=progress_rows(view, say), mark=progress_mark(self._project), quiet=True)
 
     async def _said(
@@ -185,7 +202,7 @@ class Story:
             case "verify.finished":
                 passed = data.get("verdict") == "pass"
                 where = escape(str(data.get("phase", "")))
-                self._verified = (
+                self._verified.append(
                     say("☑️ Verified: {what}", what=where)
                     if passed
                     else say("🔁 Verified, not yet right: {what}", what=where)

@@ -42,9 +42,10 @@ async def credits(talk: Talk, rest: str) -> None:
     subscription = await ledger.subscription(talk.user)
     if subscription is not None and subscription.expires_at > datetime.now(UTC):
         lines.append(say("⭐ Full access until {day}.", day=say.date(subscription.expires_at)))
-    notices = await ledger.notices(talk.user)
+    notices = await ledger.untold_notices(talk.user)
     if notices:
-        await ledger.mark_told(talk.user, notices[0].at)
+        lines += [f"🔔 {escape(each.text)}" for each in notices if each.kind != "low_balance"]
+        await ledger.mark_told(talk.user, notices[-1].at)
     lines.append(_more(talk))
     talk.tell("\n".join(lines), _shop(talk))
 
