@@ -191,7 +191,7 @@ async def _answer(talk: Talk, view: ProjectView, text: str) -> None:
     elif is_scope(view.asks):
         await steering.change(talk, view, text)
     elif view.status in (Status.GATHERING_REQUIREMENTS, Status.CLARIFYING):
-        talk.tell(say("One moment: I am still thinking about what you wrote. Then I ask the next question."))
+        talk.tell(say("⏳ One moment: I am still thinking, and did not take this. Say it with your next answer."))
     else:
         talk.expect("offer", view.id, text)
         rows: list[list[Button]] = [

@@ -17,7 +17,7 @@ from runtime.frames import frames
 from runtime.ids import BlobId, EntityId, ProjectId, UserId, name_of
 from runtime.telegram.calls import DRAFT, TYPING, BlockedError, BotApi, Call, TelegramRefusedError, Upload, typing
 from runtime.telegram.dialogue import Dialogue
-from runtime.telegram.following import FOLLOW_AGAIN_S, LOOK_EVERY_S, PURGE_SOON, Telling
+from runtime.telegram.following import FOLLOW_AGAIN_S, LOOK_EVERY_S, PURGE_SOON, Story, Telling
 from runtime.telegram.formatting import UNITS_MAX, unmarked
 from runtime.telegram.reply import Reply
 from runtime.telegram.state import ChatState, Followed

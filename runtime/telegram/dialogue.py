@@ -2,11 +2,13 @@
 
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from runtime.errors import MasterbuilderError, NotFoundError, RefusedError, StaleWriterError, TooManyRequestsError
 from runtime.frames import frames
 from runtime.ids import UserId, user_entity
+from runtime.policy.rates import WINDOW_S
 from runtime.session.messages import Admit
 from runtime.telegram import building, money, persons, steering
 from runtime.telegram.buttons import Press, parse_press
@@ -37,8 +39,8 @@ class Dialogue:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._told_to_wait: set[tuple[UserId, int]] = set()
-        """(who, the window) -> that they were told; who goes on all the same is not answered."""
+        self._told_to_wait: dict[UserId, float] = {}
+        """Who was told that it is too much -> until when they are not told again. A restart tells once more."""
 
     async def answer(self, state: ChatState, update: Update, user: UserId) -> Reply:
         """Raises UnavailableError where it is to be tried again."""
@@ -109,15 +111,27 @@ class Dialogue:
                 talk.tell(say("🚫 You are banned here. Whoever runs this service can lift that."))
             return
         if update.callback_query is not None:
-            await self._admit(talk)
-            await self._pressed(talk, update.callback_query.data)
-        elif update.message is not None and await self._is_addressed(talk, update.message):
-            await self._admit(talk)
+            if await self._admits(talk):
+                await self._pressed(talk, update.callback_query.data)
+        elif update.message is not None and await self._is_addressed(talk, update.message) and await self._admits(talk):
             await self._said(talk, update.message)
 
-    async def _admit(self, talk: Talk) -> None:
-        """Source: spec/builder.md §14. Whoever writes too much is told so once a minute."""
-        await self._desk.entities.ask(user_entity(talk.user), Admit(kind="message", role=talk.account.role))
+    async def _admits(self, talk: Talk) -> bool:
+        """Source: spec/builder.md §14. Whoever writes too much is told so once a minute, and then not answered.
+
+        Raises TooManyRequestsError where they are to be told.
+        """
+        try:
+            await self._desk.entities.ask(user_entity(talk.user), Admit(kind="message", role=talk.account.role))
+        except TooManyRequestsError as error:
+            now_s, told = time.monotonic(), self._told_to_wait
+            if told.get(talk.user, now_s) > now_s:
+                talk.toast(error.message)
+                return False
+            self._told_to_wait = {user: until_s for user, until_s in told.items() if until_s > now_s}
+            self._told_to_wait[talk.user] = now_s + WINDOW_S
+            raise
+        return True
 
     async def _pressed(self, talk: Talk, data: str) -> None:
         say = talk.say

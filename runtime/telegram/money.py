@@ -182,6 +182,11 @@ async def _top_up(talk: Talk) -> None:
 
 
 async def credits_pressed(talk: Talk, pressed: Press) -> None:
+    """In private alone, whoever pressed it."""
+    say = talk.say
+    if not talk.in_private:
+        talk.toast(say("Ask for this in a private chat with me."), alert=True)
+        return
     await credits(talk, "")
 
 

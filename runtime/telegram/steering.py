@@ -201,8 +201,10 @@ async def stop(talk: Talk, pressed: Press) -> None:
 
 async def go_on(talk: Talk, pressed: Press) -> None:
     say = talk.say
+    if pressed.project:
+        await talk.owned(pressed.project)
     talk.settle()
-    talk.toast(say("It goes on."))
+    talk.toast(say("Nothing was changed."))
 
 
 async def retry(talk: Talk, pressed: Press) -> None:
