@@ -36,8 +36,10 @@ class Pace(AIORateLimiter):
     A chat's next call begins when the one before is over, wherever that had to wait. Used from one loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_chat_s: float = IN_CHAT_S, start_s: float = START_S) -> None:
         super().__init__(*OVERALL, *IN_GROUP, max_retries=TRIES_MAX)
+        self._in_chat_s = in_chat_s
+        self._start_s = start_s
         self._chats: dict[int, _Turn] = {}
         self._begins_at_s: float | None = None
 
@@ -60,11 +62,11 @@ class Pace(AIORateLimiter):
             try:
                 return await super().process_request(callback, args, kwargs, endpoint, data, rate_limit_args)
             finally:
-                turn.free_at_s = clock() + IN_CHAT_S
+                turn.free_at_s = clock() + self._in_chat_s
 
     def _turn(self, chat: int, now_s: float) -> _Turn:
         if self._begins_at_s is None:
-            self._begins_at_s = now_s + START_S
+            self._begins_at_s = now_s + self._start_s
         if len(self._chats) >= CHATS_KEPT:
             busy = {each: turn for each, turn in self._chats.items() if turn.lock.locked() or turn.free_at_s > now_s}
             self._chats = busy

@@ -2,11 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,14 +16,15 @@ from cluster.simulator.telegram.server import TelegramStandIn
 from runtime.catalogue.catalogue import CATALOGUE
 from runtime.entity.host import Factory
 from runtime.entity.journal import Journal
-from runtime.errors import UnavailableError
+from runtime.errors import BadInputError, UnavailableError
 from runtime.keys.office import KeyFacts
 from runtime.telegram.bot import Bot
-from runtime.telegram.calls import BotApi
+from runtime.telegram.calls import BotApi, Upload
 from runtime.telegram.chat import Chat
 from runtime.telegram.desk import desk_of
 from runtime.telegram.dialogue import Dialogue
 from runtime.telegram.following import Telling
+from runtime.telegram.pace import Pace
 from runtime.telegram.reception import Reception
 from runtime.telegram.updates import KINDS
 from serve_apps.telegram_routes import create_app
@@ -31,11 +32,55 @@ from tests.e2e.telegram_test_api import TelegramTestApi
 from tests.e2e.world import World
 
 
-class NoKeys:
+class Keys:
     """In the place of the operator's office."""
 
-    async def listed(self) -> list[KeyFacts]:
-        return []
+    def __init__(self, facts: Sequence[KeyFacts] = ()) -> None:
+        self.facts = facts
+
+    async def listed(self) -> Sequence[KeyFacts]:
+        return self.facts
+
+
+class Living:
+    """The bot as one incarnation of the host reaches it: a dead one calls nobody."""
+
+    def __init__(self, world: World, bot: BotApi) -> None:
+        self._world = world
+        self._incarnation = world.incarnations
+        self._bot = bot
+
+    async def call(
+        self, method: str, data: Mapping[str, Any], upload: Upload | None = None, *, may_drop: bool = False
+    ) -> Any:
+        if self._world.crashed.is_set() or self._incarnation != self._world.incarnations:
+            raise UnavailableError("this process is dead")
+        return await self._bot.call(method, data, upload, may_drop=may_drop)
+
+
+class Bystander:
+    """Restarts the host whenever it crashes, while `async with` lasts."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None, "entered"
+        self._world.crash_at = 0
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if self._world.crashed.is_set():
+            await self._world.crash_and_restart()
+
+    async def _watch(self) -> None:
+        while True:
+            await self._world.crashed.wait()
+            await asyncio.shield(asyncio.ensure_future(self._world.crash_and_restart()))
 
 
 class BotWorld:
@@ -44,10 +89,11 @@ class BotWorld:
     def __init__(self, world: World, bot: BotApi) -> None:
         self.world = world
         self.bot = bot
+        self.keys = Keys()
         self._polling: asyncio.Task[None] | None = None
 
     def factories(self, journal: Journal) -> Mapping[str, Factory]:
-        world, books = self.world, self.world.store.books
+        world, books, bot = self.world, self.world.store.books, Living(self.world, self.bot)
         desk = desk_of(
             world.settings,
             world.secrets,
@@ -55,13 +101,13 @@ class BotWorld:
             world.entities,
             journal,
             world.store.reports,
-            NoKeys(),  # type: ignore[arg-type]
-            self.bot,
+            self.keys,  # type: ignore[arg-type]
+            bot,
             lambda: CATALOGUE,
         )
         telling = Telling(world.entities, books, desk.speak, desk.link, books.get_blob)
         dialogue = Dialogue(desk)
-        return {"chat": lambda entity: Chat(entity, self.bot, dialogue, telling)}
+        return {"chat": lambda entity: Chat(entity, bot, dialogue, telling)}
 
     def start_polling(self, bot: Bot) -> None:
         self._polling = asyncio.create_task(self._poll(bot))
@@ -88,20 +134,29 @@ class BotWorld:
             updates: Any = ()
             with suppress(UnavailableError):
                 updates = await bot.updates(offset)
-            for update in updates:
-                await reception.take(update)
-                offset = max(offset, update["update_id"] + 1)
+            took = await asyncio.gather(*(reception.take(update) for update in updates), return_exceptions=True)
+            if any(isinstance(each, BaseException) and not isinstance(each, BadInputError) for each in took):
+                await asyncio.sleep(0.05)
+            elif updates:
+                offset = max(update["update_id"] for update in updates) + 1
 
 
 @asynccontextmanager
 async def bot_world(
-    folder: Path, telegram: TelegramStandIn | TelegramTestApi, **settings: Any
+    folder: Path,
+    telegram: TelegramStandIn | TelegramTestApi,
+    *,
+    in_chat_s: float | None = None,
+    **settings: Any,
 ) -> AsyncIterator[BotWorld]:
-    """With a simulator of its own; polling has begun, or, with `telegram_mode="webhook"`, the webhook is set."""
+    """With a simulator of its own; polling has begun, or, with `telegram_mode="webhook"`, the webhook is set.
+
+    `in_chat_s`: in the place of Telegram's second in a chat.
+    """
     usage = folder / "usage.jsonl"
     async with Simulator(usage_file=usage) as simulator:
         world = World(folder, simulator, usage, **settings)
-        bot = Bot(telegram.token, telegram.root_url)
+        bot = Bot(telegram.token, telegram.root_url, Pace() if in_chat_s is None else Pace(in_chat_s, start_s=0.0))
         made = BotWorld(world, bot)
         world.more = made.factories
         await world.open()

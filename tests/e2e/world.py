@@ -65,7 +65,14 @@ class World:
         self.simulator = simulator
         self.usage_file = usage_file
         self.secrets = Secrets.load(self.settings.data_dir, {})
-        self.store = Store(self.settings, self.secrets, facts_of=project_facts)
+        self.store_ahead = timedelta()
+        """How far the store's clock is ahead."""
+        self.store = Store(
+            self.settings,
+            self.secrets,
+            clock=lambda: datetime.now(UTC) + self.store_ahead,
+            facts_of=project_facts,
+        )
         self.sandbox = Sandbox()
         engine = BlocksEngine(MeteredDoor(self))
         packages = PackageCache.of(self.settings)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from runtime.telegram import pace
-from runtime.telegram.pace import Pace
+from runtime.telegram.pace import IN_GROUP, Pace
 
 
 class Wire:
@@ -33,10 +32,8 @@ def most_in(at_s: list[float], window_s: float) -> int:
     return max(sum(at <= other < at + window_s for other in at_s) for at in at_s)
 
 
-async def test_chats__get_a_message_a_second_each_although_all_of_them_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "IN_CHAT_S", 0.3)
-    monkeypatch.setattr(pace, "START_S", 0.0)
-    limiter, wire = Pace(), Wire()
+async def test_chats__get_a_message_a_second_each_although_all_of_them_wait() -> None:
+    limiter, wire = Pace(in_chat_s=0.3, start_s=0.0), Wire()
     # Together they wait longer for the whole bot's turn than one chat waits for its own.
     await asyncio.gather(*(sent(limiter, wire, chat) for chat in range(1, 13) for _ in range(3)))
     gaps = [later - sooner for each in wire.at_s.values() for sooner, later in pairwise(each)]
@@ -44,21 +41,16 @@ async def test_chats__get_a_message_a_second_each_although_all_of_them_wait(monk
     assert most_in(wire.all_s, 1.0) <= 26
 
 
-async def test_process__that_begins_waits_for_what_the_one_before_it_may_have_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pace, "START_S", 0.2)
-    limiter, wire = Pace(), Wire()
+async def test_process__that_begins_waits_for_what_the_one_before_it_may_have_sent() -> None:
+    limiter, wire = Pace(start_s=0.2), Wire()
     began_s = asyncio.get_running_loop().time()
     await sent(limiter, wire, 1)
     assert wire.all_s[0] - began_s >= 0.19
 
 
-async def test_group__gets_a_burst_and_then_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "IN_CHAT_S", 0.0)
-    monkeypatch.setattr(pace, "START_S", 0.0)
-    limiter, wire = Pace(), Wire()
+async def test_group__gets_a_burst_and_then_waits() -> None:
+    limiter, wire = Pace(in_chat_s=0.0, start_s=0.0), Wire()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1.0):
             await asyncio.gather(*(sent(limiter, wire, -100) for _ in range(8)))
-    assert len(wire.at_s[-100]) == pace.IN_GROUP[0]
+    assert len(wire.at_s[-100]) == IN_GROUP[0]
