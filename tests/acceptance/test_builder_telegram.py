@@ -242,6 +242,18 @@ async def test_48__the_delivery_says_what_it_cost_and_what_is_left(
     assert view.title.split()[0] in receipt.text or "coding" in receipt.text
 
 
+async def test_48__the_delivery_names_what_is_missing_and_what_was_given_back(phone: Phone) -> None:
+    ada = await phone.welcomed()
+    summary = await phone.built(ada, "tasks=3 sabotage=deletes_test")
+    cost, view = await spent(phone, ada), await phone.project(ada)
+    assert list(view.known_gaps) == ["T-002"]
+    assert "✅ 1 of 2 requirements proven" in summary.text
+    assert "⚠️ Not in it:\n• T-002: " in summary.text
+    assert cost.refunded_ucredits > 0
+    assert f"{cost.refunded_ucredits / 1e6:.2f} credits were given back." in summary.text
+    assert [text for text in (message.text for message in await ada.sees()) if "could not be made to pass" in text]
+
+
 async def test_49__status_counts_items_and_credits_as_the_ledger_does_and_51_52_cancel_stops_all_of_it(
     phone: Phone,
 ) -> None:
