@@ -554,7 +554,7 @@ def _routes():
     every = [*router.routes, *admin_routes.router.routes, *delivery_routes.router.routes]
     without = ("/live", "/health", "/api/v1/downloads")
     routes = [route for route in every if not route.path.startswith(without)]
-    assert len(routes) == 25
+    assert len(routes) == 26
     return [(method, route.path) for route in routes for method in route.methods]
 
 
