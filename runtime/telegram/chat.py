@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice, repeat
@@ -25,6 +26,8 @@ from runtime.telegram.updates import Message, Place, Update, parse_update
 
 SIGNS = (DRAFT, TYPING)
 TRIES_MAX = 8
+GAP_S_MAX = 1.0
+"""How long an update waits for one that Telegram numbered before it and that has not come."""
 TEXT_MAX = UNITS_MAX // 2
 """Characters of an announcement: so many fit into a message whatever they are."""
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -40,6 +43,8 @@ class Receive:
     owner: UserId
     update_id: int
     update: Mapping[str, Any]
+    is_early: bool = False
+    """One that Telegram numbered before it has not come yet. It may be this chat's, so this one waits a moment."""
 
     @property
     def key(self) -> str:
@@ -71,6 +76,8 @@ class Chat(Entity[ChatState]):
         self._dialogue = dialogue
         self._telling = telling
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._came = asyncio.Event()
+        """An update: one that waits for a lower number looks again."""
 
     def initial(self) -> ChatState:
         return ChatState()
@@ -133,7 +140,9 @@ class Chat(Entity[ChatState]):
             if self.state.blocked:
                 await self.activation.emit("chat.unblocked", f"{message.key}/unblocked")
             received = {"update_id": message.update_id, "update": message.update, "user": message.owner}
-            await self.activation.emit("chat.received", message.key, received)
+            due_s = time.time() + GAP_S_MAX if message.is_early else 0.0
+            await self.activation.emit("chat.received", message.key, received | {"due_s": due_s})
+        self._came.set()
         await self.wake()
         return True
 
@@ -147,7 +156,13 @@ class Chat(Entity[ChatState]):
 
     async def _work_off(self) -> None:
         while self.state.inbox:
-            number, received = next(iter(self.state.inbox.items()))
+            number, received = self.state.next_received
+            if (wait_s := self.state.early_s(number, time.time())) > 0:
+                self._came.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._came.wait()
+                continue
             reply = await self._answered(number, received)
             await self._hurry(reply.urgent)
             await self.activation.emit(

@@ -39,7 +39,7 @@ class Followed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatState:
     inbox: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Update number -> the update and who sent it, until it is answered. In the order of their coming."""
+    """Update number -> the update, who sent it, and until when it waits for a lower one; until it is answered."""
     done: tuple[int, ...] = ()
     outbox: Mapping[int, Call] = field(default_factory=dict)
     """By the order in which they are to be sent."""
@@ -60,6 +60,18 @@ class ChatState:
     def open(self) -> bool:
         return bool(self.inbox) or (not self.blocked and bool(self.outbox or self.follows))
 
+    @property
+    def next_received(self) -> tuple[int, Mapping[str, Any]]:
+        """In the order of the numbers. Only where there is one."""
+        number = min(self.inbox)
+        return number, self.inbox[number]
+
+    def early_s(self, number: int, now_s: float) -> float:
+        """How long it waits yet for a lower number. One behind it that was not early shows that none is left."""
+        if any(later > number and not received["due_s"] for later, received in self.inbox.items()):
+            return 0.0
+        return max(0.0, float(self.inbox[number]["due_s"]) - now_s)
+
     def waits_s(self, now_s: float) -> float:
         """How long a group must wait for its next message."""
         is_full = len(self.sent_at_s) >= GROUP_A_MINUTE
@@ -72,7 +84,7 @@ class ChatState:
         data = event.data
         match event.type:
             case "chat.received":
-                received = {"update": data["update"], "user": data["user"]}
+                received = {"update": data["update"], "user": data["user"], "due_s": data["due_s"]}
                 return replace(self, inbox={**self.inbox, data["update_id"]: received})
             case "chat.handled":
                 number = data["update_id"]

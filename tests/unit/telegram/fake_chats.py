@@ -19,10 +19,10 @@ class Ledger:
 
 @dataclass
 class Chats:
-    """In the place of the chats' entities: which updates each took, as news, and when."""
+    """In the place of the chats' entities: which updates each took, as news, and which of them were early."""
 
     taken: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    at_s: dict[int, float] = field(default_factory=dict)
+    early: set[int] = field(default_factory=set)
     slow: str = ""
     away: list[int] = field(default_factory=list)
 
@@ -35,7 +35,8 @@ class Chats:
         if message.update_id in self.taken[entity]:
             return False
         self.taken[entity].append(message.update_id)
-        self.at_s[message.update_id] = asyncio.get_running_loop().time()
+        if message.is_early:
+            self.early.add(message.update_id)
         return True
 
 
