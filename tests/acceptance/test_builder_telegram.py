@@ -283,7 +283,10 @@ async def test_49__status_counts_items_and_credits_as_the_ledger_does_and_51_52_
     assert balance.balance_ucredits == 100_000_000 - cost.net_ucredits
     assert f"It cost {cost.net_ucredits / 1e6:.2f} credits" in ended.text
     await asyncio.sleep(2.0)
-    assert calls_of(phone, view) == asked
+    under_way = calls_of(phone, view) - asked
+    assert under_way <= 1, "the one that the implementer had made is counted when it is answered"
+    await asyncio.sleep(2.0)
+    assert calls_of(phone, view) == asked + under_way
 
 
 async def test_50__status_without_a_project_says_so(phone: Phone) -> None:
