@@ -37,7 +37,7 @@ MONTHLY = "full_access_monthly"
 class NoSessions:
     """Nobody waits for credits here."""
 
-    async def ask(self, entity: str, message: Any) -> None:
+    async def ask(self, entity: str, message: Any, *, timeout_s: float = 30.0) -> None:
         return None
 
 

@@ -260,7 +260,7 @@ async def test_107__a_message_is_edited_once_a_second_at_most(tmp_path: Path, mo
         await ada.hears("is finished", 60.0)
         await asyncio.sleep(1.5)
         at_s = [call["at_s"] for call in await phone.control.calls("editMessageText")]
-        assert len(at_s) >= 4
+        assert len(at_s) >= 2
         assert min(later - earlier for earlier, later in pairwise(at_s)) >= 1.0
         assert not await phone.control.excesses()
 
