@@ -11,12 +11,14 @@ from runtime.telegram.formatting import fitted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attached:
-    """A file that goes with a call. Its bytes are a blob, or a member of the ZIP that the blob is."""
+    """A file that goes with a call. Its bytes are a blob."""
 
     field: str
     """`document` or `photo`."""
     name: str
     blob: BlobId
+    is_for_this: bool = False
+    """It was stored to be sent, and is removed when it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -244,6 +244,7 @@ class Chat(Entity[ChatState]):
             except TelegramRefusedError as error:
                 log.warning("%s in chat %d was refused: %s", call.method, self._chat, error.message)
                 await self.activation.emit("chat.dropped", f"dropped/{n}", {"n": n, "why": error.message})
+                await self._remove(call)
             except UnavailableError as error:
                 log.info("%s in chat %d waits: %s", call.method, self._chat, error)
                 await asyncio.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
@@ -253,7 +254,17 @@ class Chat(Entity[ChatState]):
                 message = sent.get("message_id", 0) if isinstance(sent, Mapping) else 0
                 known = {"n": n, "message": message, "mark": call.mark if message else ""}
                 await self.activation.emit("chat.sent", f"sent/{n}", known | {"in_group": self._chat < 0})
+                await self._remove(call)
             tries = 0
+
+    async def _remove(self, call: Call) -> None:
+        """A file that nothing else needs. One that a crash leaves goes with its owner."""
+        named = {each.file.blob for each in self.state.outbox.values() if each.file is not None}
+        if call.file is not None and call.file.is_for_this and call.file.blob not in named:
+            try:
+                await self._telling.ledger.remove_blob(call.file.blob)
+            except UnavailableError as error:
+                log.info("a file that was sent in chat %d stays: %s", self._chat, error)
 
     async def _send(self, call: Call) -> Any:
         """Without its markup where Telegram refuses that: no answer is ever lost to markup."""

@@ -153,7 +153,7 @@ async def export_pressed(talk: Talk, pressed: Press) -> None:
         talk.tell(say("Your data is too large for Telegram. The operator can give it to you."))
         return
     blob = await talk.desk.ledger.put_blob(data)
-    file = Attached(field="document", name="masterbuilder-data.zip", blob=blob)
+    file = Attached(field="document", name="masterbuilder-data.zip", blob=blob, is_for_this=True)
     talk.calls.append(Call(method="sendDocument", data=talk.where.data, file=file))
     talk.toast(say("On its way."))
 

@@ -227,7 +227,7 @@ async def receipt(talk: Talk, pressed: Press) -> None:
         talk.tell(f"<pre>{escape(text)}</pre>")
         return
     blob = await talk.desk.ledger.put_blob(text.encode())
-    file = Attached(field="document", name="receipt.txt", blob=blob)
+    file = Attached(field="document", name="receipt.txt", blob=blob, is_for_this=True)
     talk.calls.append(Call(method="sendDocument", data=talk.where.data, file=file))
 
 

@@ -1,6 +1,10 @@
 """How the bot talks: from /start to the first question, in the wrong state, in groups and in topics of a forum."""
 
 import base64
+import hashlib
+import io
+import json
+import zipfile
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,6 +12,8 @@ import pytest_asyncio
 
 from cluster.simulator.telegram.person import Person
 from cluster.simulator.telegram.seen import SeenMessage
+from runtime.errors import NotFoundError
+from runtime.ids import BlobId
 from runtime.project.messages import Status
 from runtime.telegram.buttons import press
 from tests.acceptance.phone import BACK, CANCEL, DECIDE, SKIP, YES, Phone, open_phone, said_by_bot, soon
@@ -225,3 +231,25 @@ async def test_forum__without_the_right_to_make_topics_stays_where_it_began(phon
     scope = await ada.hears(lambda message: YES in message.labels, 30.0)
     assert scope.thread_id is None
     assert [call["error_code"] for call in await phone.control.calls("createForumTopic")][-1] == 400
+
+
+async def test_export__is_sent_whole_and_stays_nowhere(phone: Phone) -> None:
+    ada = await phone.welcomed()
+    await ada.says("/privacy")
+    asked = await ada.hears(lambda message: "📤 Export my data" in message.labels)
+    await ada.presses("📤 Export my data", on=asked)
+    sent = await ada.hears(lambda message: message.kind == "document", 20.0)
+    content = await ada.downloads(sent)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        profile = json.loads(archive.read("profile.json"))
+    assert profile["telegram_id"] == ada.id
+    blob = BlobId(hashlib.sha256(content).hexdigest())
+
+    async def gone() -> bool:
+        try:
+            await phone.store.books.get_blob(blob)
+        except NotFoundError:
+            return True
+        return False
+
+    await soon(gone, 10.0)
