@@ -51,9 +51,11 @@ class TelegramActor:
         self._ledger = LedgerHandle.ensure(self._settings)
         self._entities = EntitiesHandle()
         self._entities.start_following()
-        works = [self._introduce(), self._give_back(), self._alert()]
-        if isinstance(self._bot, Bot) and self._settings.telegram_mode == "polling":
-            works.append(self._poll(self._bot))
+        works = [self._introduce(), self._alert()]
+        if isinstance(self._bot, Bot):  # A rehearsal gives no Stars back, and must not say that it did.
+            works.append(self._give_back())
+            if self._settings.telegram_mode == "polling":
+                works.append(self._poll(self._bot))
         self._tasks = [asyncio.create_task(work) for work in works]
 
     async def call(self, method: str, data: Mapping[str, Any], upload: Upload | None, may_drop: bool) -> Any:

@@ -79,7 +79,12 @@ async def bootstrap(talk: Talk, rest: str) -> None:
     if not rest:
         talk.tell(say("Send the code with it: <code>/bootstrap CODE</code>"))
         return
+    from runtime.telegram.commands import menu
+
     await talk.desk.ledger.bootstrap(talk.user, rest, ADDRESS)
+    scope = {"type": "chat", "chat_id": talk.where.chat}
+    shown = {"commands": menu(talk.desk.settings, "ADMIN", say), "scope": scope}
+    talk.calls.append(Call(method="setMyCommands", data=shown))
     talk.tell(say("👑 You are the administrator now. /help shows what that brings."))
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -253,3 +254,16 @@ async def test_export__is_sent_whole_and_stays_nowhere(phone: Phone) -> None:
         return False
 
     await soon(gone, 10.0)
+
+
+async def test_bootstrap__brings_the_menu_of_administrators(tmp_path: Path) -> None:
+    async with open_phone(tmp_path, admin_user_ids="") as phone:
+        ada = await phone.welcomed()
+        await ada.says(f"/bootstrap {phone.world.secrets.bootstrap_code}")
+        await ada.hears("You are the administrator now")
+
+        async def has_menu() -> bool:
+            menus = [each for each in await phone.control.commands() if each["scope"].get("chat_id") == ada.id]
+            return any(command["command"] == "ban" for menu in menus for command in menu["commands"])
+
+        await soon(has_menu, 10.0)
