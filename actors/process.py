@@ -1,10 +1,20 @@
 """What a process of ours sets for itself before its actor begins."""
 
+import ctypes
 import gc
 import logging
+import signal
 
 NEW_OBJECTS = 50_000
 """Made and not yet freed before the youngest are looked at; Python's own figure is 700."""
+
+
+def ends_at_once() -> None:
+    """SIGTERM ends the process now: for one that has nothing to lose, where Ray's own handler waits for its tasks.
+
+    Through the C library, because Python lets a process's first thread alone say so, and an actor is made in another.
+    """
+    ctypes.CDLL(None).signal(int(signal.SIGTERM), 0)
 
 
 OURS = ("runtime", "actors", "serve_apps", "cluster")

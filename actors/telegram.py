@@ -9,7 +9,7 @@ from typing import Any
 from actors.entities import EntitiesHandle
 from actors.handles import ActorGoneError, call, ensure, once
 from actors.ledger import LedgerHandle
-from actors.process import prepare_process
+from actors.process import ends_at_once, prepare_process
 from runtime.config import Secrets, Settings
 from runtime.errors import BadInputError, MasterbuilderError
 from runtime.frames import frames
@@ -38,6 +38,7 @@ class TelegramActor:
 
     def __init__(self, settings: Settings) -> None:
         prepare_process(keeps_much=False)
+        ends_at_once()
         self._settings = settings
         self._secrets = Secrets.load(settings.data_dir, os.environ)
         dry = settings.telegram_dry_run

@@ -59,6 +59,11 @@ def _check(given: str, name: str, variable: str) -> None:
             f"{variable} is too short: it must have at least {least} bytes.",
             "Make one with `openssl rand -base64 32`, or unset it to have one made.",
         )
+    if not given.isprintable() or any(each.isspace() for each in given):
+        raise BadInputError(
+            f"{variable} has a space or an invisible character in it: it was cut off, or is two things.",
+            "Make one with `openssl rand -base64 32`, or unset it to have one made.",
+        )
     if _PLACEHOLDER.search(given) or len(set(given)) < _CHARACTERS_MIN:
         raise BadInputError(
             f"{variable} is a placeholder, which anybody can guess.",

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from cluster.simulator.telegram.person import Person
 from cluster.simulator.telegram.seen import SeenMessage
 from cluster.simulator.telegram.server import TelegramStandIn
 from runtime.entity.journal import EventRecord
+from runtime.errors import NotEnoughCreditsError
 from runtime.ids import ProjectId, UserId, name_of, project_entity
 from runtime.ledger.port import Adjustment, Balance
 from runtime.project.messages import Describe, ProjectView, Status
@@ -75,6 +76,14 @@ class Phone:
             made_by=UserId("operator"),
         )
         await self.store.books.adjust(gift)
+
+    async def takes_all(self, person: Person) -> None:
+        """All that is free, in whole credits; a build that runs may hold more a moment later."""
+        for _ in range(20):
+            with suppress(NotEnoughCreditsError):
+                await self.gives(person, -int((await self.balance(person)).free_ucredits / 1e6))
+                return
+        raise AssertionError("the build was always faster")
 
     async def projects(self, person: Person) -> list[ProjectView]:
         """The newest first."""

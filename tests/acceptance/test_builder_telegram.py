@@ -177,7 +177,7 @@ async def test_31__few_credits_are_told_once(phone: Phone) -> None:
 async def test_32__an_empty_wallet_pauses_the_build_and_credits_let_it_go_on(phone: Phone) -> None:
     ada = await phone.welcomed()
     view = await phone.begun(ada, "tasks=2 width=1 delay_ms=700 seed=32")
-    await phone.gives(ada, -(int((await phone.balance(ada)).free_ucredits / 1e6)))
+    await phone.takes_all(ada)
     paused = await ada.hears("waits for credits", 30.0)
     assert {"💳 Credits", "▶️ Resume", "✖️ Cancel"} <= set(paused.labels)
     assert (await phone.view(view.id)).status is Status.PAUSED_NO_CREDITS
@@ -231,7 +231,7 @@ async def test_48__the_delivery_says_what_it_cost_and_what_is_left(
     cost, view = await spent(phone, anna), await phone.project(anna)
     balance = await phone.balance(anna)
     assert cost.net_ucredits > 0
-    assert f"It cost {cost.net_ucredits / 1e6:.2f} credits; quoted were 51.00." in summary.text
+    assert f"It cost {cost.net_ucredits / 1e6:.2f} credits; the quote was 51.00." in summary.text
     assert f"{balance.balance_ucredits / 1e6:.2f} are left" in summary.text
     assert balance.balance_ucredits == 100_000_000 - cost.net_ucredits
     assert "1 of 1 requirements proven" in summary.text
