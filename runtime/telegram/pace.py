@@ -10,8 +10,8 @@ from typing import Any
 
 from telegram.ext import AIORateLimiter
 
-OVERALL = 3, 3 / 22
-"""A bucket lets its size through at once and then its rate: 25 in the worst second leaves some for the net."""
+OVERALL = 3, 3 / 20
+"""A bucket lets its size through at once and then its rate: 23 in the worst second leaves some for the net."""
 IN_GROUP = 4, 4 * 60 / 14
 """18 in the worst minute."""
 IN_CHAT_S = 1.05
