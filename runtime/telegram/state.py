@@ -84,7 +84,7 @@ class ChatState:
         data = event.data
         match event.type:
             case "chat.received":
-                received = {"update": data["update"], "user": data["user"], "due_s": data["due_s"]}
+                received = {"update": data["update"], "user": data["user"], "due_s": data.get("due_s", 0.0)}
                 return replace(self, inbox={**self.inbox, data["update_id"]: received})
             case "chat.handled":
                 number = data["update_id"]

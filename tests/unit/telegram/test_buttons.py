@@ -9,7 +9,7 @@ from runtime.ids import ProjectId
 from runtime.telegram.buttons import BYTES_MAX, Press, parse_press, press
 
 projects = st.one_of(st.just(ProjectId("")), st.uuids().map(lambda each: ProjectId(str(each))))
-verbs = st.text(string.ascii_lowercase, min_size=1, max_size=12)
+verbs = st.text(string.ascii_lowercase, min_size=1, max_size=10)
 abouts = st.text(string.ascii_letters + string.digits + "_./-", max_size=20)
 
 
@@ -21,7 +21,7 @@ def test_press__comes_back_as_it_was_made_and_fits(verb: str, project: ProjectId
 
 
 @pytest.mark.parametrize(
-    ("verb", "about"), [("", ""), ("Yes", ""), ("y" * 13, ""), ("yes", "a" * 21), ("yes", "ą"), ("yes", "a:b")]
+    ("verb", "about"), [("", ""), ("Yes", ""), ("y" * 11, ""), ("yes", "a" * 21), ("yes", "ą"), ("yes", "a:b")]
 )
 def test_press__is_not_made_of_what_could_not_be_read(verb: str, about: str) -> None:
     with pytest.raises(ValueError, match="no button's data"):

@@ -22,7 +22,8 @@ expected = st.sampled_from([None, {"what": "change", "project": "p-1", "about": 
 follows = st.dictionaries(st.sampled_from(PROJECTS), st.sampled_from([None, FOLLOWED, {**FOLLOWED, "thread": 7}]))
 happenings = st.one_of(
     st.tuples(st.just("chat.received"), st.fixed_dictionaries({
-        "update_id": numbers, "update": st.just({"update_id": 1}), "user": st.just("ann")})),
+        "update_id": numbers, "update": st.just({"update_id": 1}), "user": st.just("ann")},
+        optional={"due_s": st.floats(0.0, 2e9)})),
     st.tuples(st.just("chat.handled"), st.fixed_dictionaries({
         "update_id": numbers, "calls": calls, "follows": follows,
         "expects": st.dictionaries(st.sampled_from(["ann", "bob"]), expected)})),
