@@ -1,19 +1,17 @@
 """Faults to order: each spoils the next calls it fits, first ordered first served."""
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.simulator.chat import WireName
 from cluster.simulator.matching import KeyPattern, fits
+from cluster.simulator.orders import ORDERS_MAX, Orders
 from cluster.simulator.refusal import Refusal, RetryForm
 from cluster.simulator.reply import Reply, Speech
 
-ORDERS_MAX = 1_000
 _DELAYS_S = {"slow_first_byte": 5.0, "slow_pieces": 0.5, "hang": 3600.0}
 _STATUSES = {
     "status_429": (429, "Rate limit reached."),
@@ -96,65 +94,42 @@ class Fault(BaseModel):
         return replace(reply, tells_usage=False) if self.kind == "missing_usage" else reply
 
 
-@dataclass(slots=True)
-class _Order:
-    id: int
-    fault: Fault
-    left: int | None
-    draws: random.Random
-    taken: int = 0
-
-    def facts(self) -> dict[str, Any]:
-        return {"id": self.id, **self.fault.model_dump(exclude_none=True), "count": self.left, "taken": self.taken}
-
-
 class Faults:
     """The orders of one server; a restart forgets them."""
 
     def __init__(self) -> None:
-        self._orders: list[_Order] = []
-        self._revoked: list[_Order] = []
-        self._ids = count(1)
+        self._orders: Orders[Fault] = Orders()
 
     def order(self, fault: Fault) -> int:
         """Its id. Raises Refusal where too many wait."""
-        if len(self._orders) + len(self._revoked) >= ORDERS_MAX:
+        if len(self._orders) >= ORDERS_MAX:
             raise Refusal(400, f"{ORDERS_MAX} faults are on order; clear them first.")
-        left = fault.count or (None if fault.rate or fault.kind == "revoke_key" else 1)
-        order = _Order(next(self._ids), fault, left, random.Random(fault.seed))
-        (self._revoked if fault.kind == "revoke_key" else self._orders).append(order)
-        return order.id
+        return self._orders.add(fault, for_ever=_revokes(fault))
 
     def revoked(self, wire: WireName, key: str) -> bool:
-        for order in self._revoked:
-            if order.fault.wire in (None, wire) and fits(order.fault.key, key):
-                order.taken += 1
-                return True
-        return False
+        return self._orders.take(lambda fault: _revokes(fault) and _is_for(fault, wire, key)) is not None
 
     def take(self, wire: WireName, key: str, model: str, task: str) -> Fault | None:
-        """The fault that this call must suffer. An order is used up `count` times, each that it fits draws."""
-        for order in self._orders:
-            fault = order.fault
-            if fault.wire not in (None, wire) or fault.task not in (None, task):
-                continue
-            if not fits(fault.key, key) or not fits(fault.model, model):
-                continue
-            if fault.rate is not None and order.draws.random() >= fault.rate:
-                continue
-            order.taken += 1
-            if order.left is not None:
-                order.left -= 1
-                if not order.left:
-                    self._orders.remove(order)
-            return fault
-        return None
+        """The fault that this call must suffer."""
+
+        def spoils(fault: Fault) -> bool:
+            is_meant = not _revokes(fault) and _is_for(fault, wire, key)
+            return is_meant and fault.task in (None, task) and fits(fault.model, model)
+
+        return self._orders.take(spoils)
 
     def waiting(self) -> Sequence[dict[str, Any]]:
-        """Those not used up, as ordered, with `id`, how often they were `taken`, and what is left of their `count`."""
-        return [order.facts() for order in (*self._revoked, *self._orders)]
+        """Revoked keys come first."""
+        return self._orders.waiting(first=_revokes)
 
     def clear(self, id: int | None = None) -> None:
         """One of them, or all."""
-        self._orders = [order for order in self._orders if id not in (None, order.id)]
-        self._revoked = [order for order in self._revoked if id not in (None, order.id)]
+        self._orders.clear(id)
+
+
+def _revokes(fault: Fault) -> bool:
+    return fault.kind == "revoke_key"
+
+
+def _is_for(fault: Fault, wire: WireName, key: str) -> bool:
+    return fault.wire in (None, wire) and fits(fault.key, key)

@@ -5,15 +5,14 @@ usage file, written before the last part of the answer leaves, so that no client
 """
 
 import asyncio
-import errno
 import importlib
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
 
 from cluster.simulator.doors import Doors
+from cluster.simulator.listening import listen, root_url, until_stopped
 from cluster.simulator.payments import PaymentSetup
 from cluster.simulator.scenario import SCENARIOS
 from cluster.simulator.usage import UsageFile
@@ -60,20 +59,14 @@ class Simulator:
     @property
     def root_url(self) -> str:
         """As ANTHROPIC_BASE_URL and GEMINI_BASE_URL want it."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._runner.addresses[0][1]}"
+        return root_url(self._runner, self._host)
 
     async def __aenter__(self) -> "Simulator":
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError as error:
+            await listen(self._runner, "The simulator", self._host, self._port)
+        except BadInputError:
             await self.__aexit__()
-            why = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
-            raise BadInputError(
-                f"The simulator cannot listen on {self._host}:{self._port}: {why}.",
-                "Choose another --port; 0 picks a free one.",
-            ) from error
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -82,13 +75,10 @@ class Simulator:
 
 
 async def _run(host: str, port: int, usage_file: Path, latency_ms: int, payments: PaymentSetup | None) -> None:
-    stopped = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
     server = Simulator(usage_file=usage_file, host=host, port=port, latency_ms=latency_ms, payments=payments)
     async with server as simulator:
         print(f"Simulator ready: {simulator.base_url}", flush=True)
-        await stopped.wait()
+        await until_stopped()
 
 
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -300,7 +300,7 @@ class Chat(Entity[ChatState]):
                 seq = told.seq
                 if told.calls or told.over:
                     await self._tell(project, followed, told.calls, seq, over=told.over, purge_at=told.purge_at)
-                await story.show_progress(self._api, followed, self.state.marks, at_once=told.over)
+                await story.show_progress(self._api, self.state.marks, at_once=told.over)
                 await self._notify(story, followed)
             except UnavailableError as error:
                 log.info("chat %d waits for project %s: %s", self._chat, project, error)

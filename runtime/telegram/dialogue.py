@@ -91,7 +91,7 @@ class Dialogue:
             state=state,
             update=update,
             account=account,
-            say=await self._desk.speak(user),
+            say=await self._desk.speak_to(user, account),
             where=Where(chat.id, message.thread if message else None),
             in_private=chat.is_private,
             is_forum=chat.is_forum,

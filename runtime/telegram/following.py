@@ -92,6 +92,7 @@ class Story:
         self._chat = chat
         self._project = project
         self._view: ProjectView | None = None
+        self._say: Texts | None = None
         self._verified: list[str] = []
         """What was verified since the progress was last shown, and the one before."""
         self._shown = ""
@@ -105,8 +106,8 @@ class Story:
         entities, entity = self._telling.entities, project_entity(self._project)
         records = await entities.events(entity, seq, wait_s)
         view: ProjectView = await entities.ask(entity, Describe())
-        self._view = view
         say = await self._telling.speak(followed.owner)
+        self._view, self._say = view, say
         where = Where(self._chat, followed.thread)
         calls: list[Call] = []
         over = view.status.terminal and not records
@@ -133,14 +134,14 @@ class Story:
         texts = (low if each.kind == "low_balance" else f"🔔 {escape(each.text)}" for each in notices)
         return [(each.at, Said(html=text, rows=rows).call(where)) for each, text in zip(notices, texts, strict=True)]
 
-    async def show_progress(
-        self, api: BotApi, followed: Followed, marks: Mapping[str, int], *, at_once: bool = False
-    ) -> None:
-        """Edits the message, if there is one and something is new. What does not arrive is made good by the next."""
-        view, message = self._view, marks.get(progress_mark(self._project))
-        if view is None or message is None:
+    async def show_progress(self, api: BotApi, marks: Mapping[str, int], *, at_once: bool = False) -> None:
+        """Edits the message, if there is one and something is new, as `next` saw the project last.
+
+        What does not arrive is made good by the next.
+        """
+        view, say, message = self._view, self._say, marks.get(progress_mark(self._project))
+        if view is None or say is None or message is None:
             return
-        say = await self._telling.speak(followed.owner)
         said = self._progress(view, say)
         elapsed_s = time.monotonic() - self._shown_at
         may_hurry = self._chat > 0 and self._changed(said.html)

@@ -8,7 +8,7 @@ from runtime.errors import MasterbuilderError, QuarantinedError, UnavailableErro
 from runtime.ids import user_entity
 from runtime.ledger.port import Balance, StarsCheckout, StarsPayment
 from runtime.payments.products import PRODUCTS, Product
-from runtime.payments.stars import product_named
+from runtime.payments.stars import CURRENCY, payload_of, product_named
 from runtime.session.session import ToppedUp
 from runtime.telegram.buttons import Press, press
 from runtime.telegram.calls import Button, Call
@@ -18,8 +18,6 @@ from runtime.telegram.updates import PreCheckout, SuccessfulPayment
 
 MOVEMENTS_SHOWN = 8
 PAYMENTS_SHOWN = 10
-PREFIX = "product:"
-CURRENCY = "XTR"
 TITLE_MAX = 32
 """Source: Telegram Bot API, `sendInvoice`."""
 
@@ -205,7 +203,7 @@ def _invoice(talk: Talk, product: Product) -> None:
     data = talk.where.data | {
         "title": label[:TITLE_MAX],
         "description": f"{label} + {_credits(talk, product)}" if product.days else label,
-        "payload": f"{PREFIX}{product.id}",
+        "payload": payload_of(product),
         "provider_token": "",
         "currency": CURRENCY,
         "prices": [{"label": label, "amount": product.stars}],

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from runtime.language.texts import Texts
+from runtime.ledger.money import UCREDITS_PER_CREDIT
 from runtime.ledger.port import Balance
 from runtime.project.messages import ProjectView, Status
 from runtime.telegram.buttons import press
@@ -97,8 +98,7 @@ def paused_said(view: ProjectView, say: Texts) -> Said:
 def raised(ceiling_ucredits: int) -> int:
     """In whole credits, so that a button says what it does."""
     times, by = RAISED_BY
-    credit = 1_000_000
-    return -(-ceiling_ucredits * times // (by * credit)) * credit
+    return -(-ceiling_ucredits * times // (by * UCREDITS_PER_CREDIT)) * UCREDITS_PER_CREDIT
 
 
 def _said(message: Message) -> Said:

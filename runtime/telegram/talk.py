@@ -46,8 +46,11 @@ class Desk:
 
     async def speak(self, user: UserId) -> Texts:
         """In the language that the user chose, else in the one of their Telegram, else in the installation's."""
-        session, account = await self.session(user), await self.ledger.account(user)
-        spoken = account.language_code if account else ""
+        return await self.speak_to(user, await self.ledger.account(user))
+
+    async def speak_to(self, user: UserId, account: Account | None) -> Texts:
+        """For whoever has looked the account up already."""
+        session, spoken = await self.session(user), account.language_code if account else ""
         return texts(choose(session.language, spoken, default=self.settings.default_language))
 
 

@@ -1,17 +1,13 @@
 """Faults to order: each spoils the next calls it fits, first ordered first served."""
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import count
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.simulator.matching import fits
+from cluster.simulator.orders import ORDERS_MAX, Orders
 from cluster.simulator.telegram.refusal import TelegramRefusal, bad_request, cannot_parse, too_many_requests
-
-ORDERS_MAX = 1_000
 
 
 class Fault(BaseModel):
@@ -54,55 +50,30 @@ class Fault(BaseModel):
         return None
 
 
-@dataclass(slots=True)
-class _Order:
-    id: int
-    fault: Fault
-    left: int | None
-    draws: random.Random
-    taken: int = 0
-
-    def facts(self) -> dict[str, Any]:
-        return {"id": self.id, **self.fault.model_dump(exclude_none=True), "count": self.left, "taken": self.taken}
-
-
 class Faults:
     """The orders of one stand-in; a restart forgets them."""
 
     def __init__(self) -> None:
-        self._orders: list[_Order] = []
-        self._ids = count(1)
+        self._orders: Orders[Fault] = Orders()
 
     def order(self, fault: Fault) -> int:
         """Its id. Raises TelegramRefusal where too many wait."""
         if len(self._orders) >= ORDERS_MAX:
             raise bad_request(f"{ORDERS_MAX} faults are on order; clear them first")
-        left = fault.count or (None if fault.rate else 1)
-        self._orders.append(_Order(next(self._ids), fault, left, random.Random(fault.seed)))
-        return self._orders[-1].id
+        return self._orders.add(fault)
 
     def take(self, method: str, chat_id: int | None, *, with_markup: bool) -> Fault | None:
-        """The fault that this call must suffer. An order is used up `count` times, each that it fits draws."""
-        for order in self._orders:
-            fault = order.fault
-            if not fits(fault.method, method) or fault.chat_id not in (None, chat_id):
-                continue
-            if fault.kind == "markup_refused" and not with_markup:
-                continue
-            if fault.rate is not None and order.draws.random() >= fault.rate:
-                continue
-            order.taken += 1
-            if order.left is not None:
-                order.left -= 1
-                if not order.left:
-                    self._orders.remove(order)
-            return fault
-        return None
+        """The fault that this call must suffer."""
+
+        def spoils(fault: Fault) -> bool:
+            is_meant = fits(fault.method, method) and fault.chat_id in (None, chat_id)
+            return is_meant and (with_markup or fault.kind != "markup_refused")
+
+        return self._orders.take(spoils)
 
     def waiting(self) -> Sequence[dict[str, Any]]:
-        """Those not used up, as ordered, with `id`, how often they were `taken`, and what is left of their `count`."""
-        return [order.facts() for order in self._orders]
+        return self._orders.waiting()
 
     def clear(self, id: int | None = None) -> None:
         """One of them, or all."""
-        self._orders = [order for order in self._orders if id not in (None, order.id)]
+        self._orders.clear(id)

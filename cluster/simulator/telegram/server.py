@@ -1,14 +1,13 @@
 """The server: the Bot API and the control side on one loopback address."""
 
 import asyncio
-import errno
-import signal
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
 from aiohttp import web
 
+from cluster.simulator.listening import listen, root_url, until_stopped
 from cluster.simulator.telegram.control import Control, control_errors
 from cluster.simulator.telegram.parameters import BODY_BYTES_MAX
 from cluster.simulator.telegram.payments import PRE_CHECKOUT_S
@@ -57,8 +56,7 @@ class TelegramStandIn:
     @property
     def root_url(self) -> str:
         """Only while it is started; `StandInClient` wants it."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._runner.addresses[0][1]}"
+        return root_url(self._runner, self._host)
 
     @property
     def base_url(self) -> str:
@@ -70,16 +68,11 @@ class TelegramStandIn:
         return f"{self.root_url}/file/bot"
 
     async def __aenter__(self) -> "TelegramStandIn":
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError as error:
+            await listen(self._runner, "The stand-in for Telegram", self._host, self._port)
+        except BadInputError:
             await self.__aexit__()
-            why = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
-            raise BadInputError(
-                f"The stand-in for Telegram cannot listen on {self._host}:{self._port}: {why}.",
-                "Choose another --port; 0 picks a free one.",
-            ) from error
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,9 +93,6 @@ def _check(host: str, token: str) -> None:
 
 
 async def _run(host: str, port: int, token: str) -> None:
-    stopped = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
     async with TelegramStandIn(token=token, host=host, port=port) as telegram:
         print(f"Telegram stand-in ready: {telegram.root_url}", flush=True)
-        await stopped.wait()
+        await until_stopped()
