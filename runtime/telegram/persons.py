@@ -17,6 +17,7 @@ from runtime.tokens import LINK_LIFE, new_link_token, token_hash
 
 ADDRESS = "telegram"
 """Where a code was guessed from: Telegram says who, and not from which network address."""
+AUTOMATIC = "auto"
 PERIODS = (7, 30, 90, 365)
 EXPORT_BYTES_MAX = 50 * 10**6
 
@@ -99,16 +100,16 @@ async def invite(talk: Talk, rest: str) -> None:
 
 async def language(talk: Talk, rest: str) -> None:
     say = talk.say
-    if rest:
+    if rest.lower() in (*LANGUAGES, AUTOMATIC):
         await _set_language(talk, rest.lower())
         return
     rows: list[list[Button]] = [[(name, press("language", about=code)) for code, name in LANGUAGES.items()]]
-    rows.append([(say("As in Telegram"), press("language", about="auto"))])
+    rows.append([(say("As in Telegram"), press("language", about=AUTOMATIC))])
     talk.tell(say("🌍 Which language shall I speak?"), rows)
 
 
 async def _set_language(talk: Talk, code: str) -> None:
-    chosen = "" if code == "auto" else code
+    chosen = "" if code == AUTOMATIC else code
     await talk.desk.entities.ask(user_entity(talk.user), ChangeSettings(key=talk.key("language"), language=chosen))
     talk.say = await talk.desk.speak(talk.user)
     say = talk.say

@@ -267,3 +267,11 @@ async def test_bootstrap__brings_the_menu_of_administrators(tmp_path: Path) -> N
             return any(command["command"] == "ban" for menu in menus for command in menu["commands"])
 
         await soon(has_menu, 10.0)
+
+
+async def test_language__that_is_not_spoken_is_answered_with_those_that_are(phone: Phone) -> None:
+    ada = await phone.welcomed()
+    await ada.says("/language de")
+    assert (await ada.hears("Which language")).labels == ("English", "Polski", "Русский", "As in Telegram")
+    await ada.says("/language PL")
+    await ada.hears("Mówię teraz po polsku")
