@@ -27,9 +27,9 @@ def root_url(runner: web.AppRunner, host: str) -> str:
     return f"http://{name}:{runner.addresses[0][1]}"
 
 
-async def until_stopped() -> None:
-    """Until SIGTERM or SIGINT comes."""
-    stopped = asyncio.Event()
+def asked_to_stop() -> asyncio.Event:
+    """Set when SIGTERM or SIGINT comes. To be called before anybody can know that the server is there."""
+    asked = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    await stopped.wait()
+        asyncio.get_running_loop().add_signal_handler(name, asked.set)
+    return asked

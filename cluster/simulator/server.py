@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from cluster.simulator.doors import Doors
-from cluster.simulator.listening import listen, root_url, until_stopped
+from cluster.simulator.listening import asked_to_stop, listen, root_url
 from cluster.simulator.payments import PaymentSetup
 from cluster.simulator.scenario import SCENARIOS
 from cluster.simulator.usage import UsageFile
@@ -75,10 +75,11 @@ class Simulator:
 
 
 async def _run(host: str, port: int, usage_file: Path, latency_ms: int, payments: PaymentSetup | None) -> None:
+    stop = asked_to_stop()
     server = Simulator(usage_file=usage_file, host=host, port=port, latency_ms=latency_ms, payments=payments)
     async with server as simulator:
         print(f"Simulator ready: {simulator.base_url}", flush=True)
-        await until_stopped()
+        await stop.wait()
 
 
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

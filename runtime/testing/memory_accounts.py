@@ -154,7 +154,7 @@ class MemoryAccounts(ABC):
             )  # fmt: skip
             details = {"role": invite.role, "uses": invite.uses}
             await self.note(AuditEntry(by=by, action="invite", target=invite.id, details=details))
-        return self._invites[invite.code_sha256]
+        return self._as_now(self._invites[invite.code_sha256])
 
     async def invites(self) -> Sequence[Invite]:
         return [self._as_now(each) for each in reversed(self._invites.values())]

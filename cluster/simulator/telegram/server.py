@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from aiohttp import web
 
-from cluster.simulator.listening import listen, root_url, until_stopped
+from cluster.simulator.listening import asked_to_stop, listen, root_url
 from cluster.simulator.telegram.control import Control, control_errors
 from cluster.simulator.telegram.parameters import BODY_BYTES_MAX
 from cluster.simulator.telegram.payments import PRE_CHECKOUT_S
@@ -93,6 +93,7 @@ def _check(host: str, token: str) -> None:
 
 
 async def _run(host: str, port: int, token: str) -> None:
+    stop = asked_to_stop()
     async with TelegramStandIn(token=token, host=host, port=port) as telegram:
         print(f"Telegram stand-in ready: {telegram.root_url}", flush=True)
-        await until_stopped()
+        await stop.wait()
