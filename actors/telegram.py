@@ -94,7 +94,7 @@ class TelegramActor:
         }
 
     async def _poll(self, bot: Bot) -> None:
-        reception, offset = Reception(self._ledger, self._entities), 0
+        reception, offset = Reception(self._ledger, self._entities, is_pushed=False), 0
         while True:
             try:
                 updates = await bot.updates(offset)

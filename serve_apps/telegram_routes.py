@@ -27,7 +27,7 @@ def create_app(system: System, secret: str, *, under_serve: bool = False) -> Fas
     assert secret, "without one, anybody could speak as Telegram"
     app = application((router,), system, under_serve=under_serve)
     app.state.webhook_secret = secret
-    app.state.reception = Reception(system.ledger, system.entities)
+    app.state.reception = Reception(system.ledger, system.entities, is_pushed=True)
     return app
 
 

@@ -26,8 +26,6 @@ from runtime.telegram.updates import Message, Place, Update, parse_update
 
 SIGNS = (DRAFT, TYPING)
 TRIES_MAX = 8
-GAP_S_MAX = 1.0
-"""How long an update waits for one that Telegram numbered before it and that has not come."""
 TEXT_MAX = UNITS_MAX // 2
 """Characters of an announcement: so many fit into a message whatever they are."""
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -43,8 +41,9 @@ class Receive:
     owner: UserId
     update_id: int
     update: Mapping[str, Any]
-    is_early: bool = False
-    """One that Telegram numbered before it has not come yet. It may be this chat's, so this one waits a moment."""
+    waits_s: float = 0.0
+    """One that Telegram numbered before it may still come, of this chat too: it waits so long. 0: none is missing.
+    A checkout never waits, because Telegram gives it ten seconds in all."""
 
     @property
     def key(self) -> str:
@@ -140,7 +139,8 @@ class Chat(Entity[ChatState]):
             if self.state.blocked:
                 await self.activation.emit("chat.unblocked", f"{message.key}/unblocked")
             received = {"update_id": message.update_id, "update": message.update, "user": message.owner}
-            due_s = time.time() + GAP_S_MAX if message.is_early else 0.0
+            may_wait = message.waits_s > 0 and update.pre_checkout_query is None
+            due_s = time.time() + message.waits_s if may_wait else 0.0
             await self.activation.emit("chat.received", message.key, received | {"due_s": due_s})
         self._came.set()
         await self.wake()

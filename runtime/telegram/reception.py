@@ -3,28 +3,40 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from runtime.accounts.port import TelegramIdentity
 from runtime.entity.port import Entities
-from runtime.errors import BadInputError, ConflictError, ForbiddenError
+from runtime.errors import BadInputError, ConflictError, ForbiddenError, UnavailableError
 from runtime.ledger.port import Ledger
-from runtime.telegram.chat import GAP_S_MAX, Receive, chat_entity
+from runtime.telegram.chat import Receive, chat_entity
 from runtime.telegram.updates import Update, User, parse_update, plain_update
 
+GAP_S_MAX = 1.0
+"""How long an update waits for one that Telegram numbered before it and that has not come."""
+AGAIN_S_MAX = 10.0
+"""And for one that was refused, or had nobody to take it: Telegram sends it again after pauses that grow."""
 AHEAD_MAX = 1_000
 
 log = logging.getLogger(__name__)
 
 
 class Reception:
-    """One for each door. When `take` returns, the update is on disk, or was before."""
+    """One for each door. When `take` returns, the update is on disk, or was before.
 
-    def __init__(self, ledger: Ledger, entities: Entities) -> None:
+    `is_pushed`: updates come by themselves, in any order, also those that came when there was no door; otherwise they
+    are fetched in their order.
+    """
+
+    def __init__(
+        self, ledger: Ledger, entities: Entities, *, is_pushed: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ledger = ledger
         self._entities = entities
-        self._numbers = Numbers()
+        self._numbers = Numbers(clock, AGAIN_S_MAX if is_pushed else 0.0)
+        self._refused = Refused(clock)
         self._last: dict[int, asyncio.Future[None]] = {}
         """The end of the newest update's turn in each chat that has one."""
 
@@ -35,14 +47,21 @@ class Reception:
         except BadInputError:
             self._numbers.let_go(data.get("update_id") if isinstance(data, Mapping) else None)
             raise
-        is_early = self._numbers.came(update.update_id)
+        waits_s = self._numbers.came(update.update_id)
         sender, chat = update.sender, update.chat
         if sender is None or sender.is_bot or chat is None:
             return False
         async with self._turn(chat.id):
-            return await self._take(update, sender, chat.id, is_early=is_early)
+            try:
+                waits_s = max(waits_s, self._refused.wait_s(chat.id, update.update_id))
+                is_news = await self._take(update, sender, chat.id, waits_s)
+            except UnavailableError:
+                self._refused.add(chat.id, update.update_id)
+                raise
+            self._refused.discard(chat.id, update.update_id)
+            return is_news
 
-    async def _take(self, update: Update, sender: User, chat: int, *, is_early: bool) -> bool:
+    async def _take(self, update: Update, sender: User, chat: int, waits_s: float) -> bool:
         identity = TelegramIdentity(
             telegram_id=sender.id,
             username=sender.username,
@@ -55,9 +74,7 @@ class Reception:
         except (ForbiddenError, ConflictError) as error:
             log.info("an update was not taken: %s", error.message)
             return False
-        receive = Receive(
-            owner=account.user, update_id=update.update_id, update=plain_update(update), is_early=is_early
-        )
+        receive = Receive(owner=account.user, update_id=update.update_id, update=plain_update(update), waits_s=waits_s)
         is_news: bool = await self._entities.ask(chat_entity(chat), receive)
         return is_news
 
@@ -79,18 +96,25 @@ class Reception:
 class Numbers:
     """Which updates overtook another on the net: Telegram numbers them one by one, so a gap shows.
 
-    A gap that stays is none of ours to fill: after `GAP_S_MAX` nobody is early because of it. The loop's clock counts.
+    A gap that stays is none of ours to fill: after `GAP_S_MAX` nobody waits because of it. For the first `unsettled_s`
+    nobody knows which numbers are missing, because those before may have met no door: whatever comes waits until then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float], unsettled_s: float) -> None:
+        self._clock = clock
+        self._settled_at_s = clock() + unsettled_s
         self._next: int | None = None
         """The smallest number that did not come yet, of those since the first."""
         self._ahead: dict[int, float] = {}
         """Number -> when it came, of those behind a gap."""
 
-    def came(self, number: int) -> bool:
-        """Whether one with a smaller number is still to come."""
-        now_s = asyncio.get_running_loop().time()
+    def came(self, number: int) -> float:
+        """For how many seconds one with a smaller number may still come; 0: none is missing."""
+        now_s = self._clock()
+        waits_s = GAP_S_MAX if self._is_early(number, now_s) else 0.0
+        return max(waits_s, self._settled_at_s - now_s)
+
+    def _is_early(self, number: int, now_s: float) -> bool:
         if self._next is None or abs(number - self._next) > AHEAD_MAX:
             self._next, self._ahead = number + 1, {}
             return False
@@ -109,3 +133,25 @@ class Numbers:
         is_number = isinstance(number, int) and not isinstance(number, bool)
         if is_number and self._next is not None and 0 <= number - self._next <= AHEAD_MAX:
             self.came(number)
+
+
+class Refused:
+    """Updates that could not be kept, until they come again: what is behind them in their chat waits for them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until_s: dict[tuple[int, int], float] = {}
+        """By chat and number."""
+
+    def add(self, chat: int, number: int) -> None:
+        now_s = self._clock()
+        self._until_s = {each: until_s for each, until_s in self._until_s.items() if until_s > now_s}
+        self._until_s[chat, number] = now_s + AGAIN_S_MAX
+
+    def discard(self, chat: int, number: int) -> None:
+        self._until_s.pop((chat, number), None)
+
+    def wait_s(self, chat: int, number: int) -> float:
+        """How long this one waits for those before it."""
+        untils_s = [until_s for (its, lower), until_s in self._until_s.items() if its == chat and lower < number]
+        return max(0.0, max(untils_s, default=0.0) - self._clock())

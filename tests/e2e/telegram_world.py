@@ -129,7 +129,7 @@ class BotWorld:
             await asyncio.gather(self._polling, return_exceptions=True)
 
     async def _poll(self, bot: Bot) -> None:
-        reception, offset = Reception(self.world.store.books, self.world.entities), 0
+        reception, offset = Reception(self.world.store.books, self.world.entities, is_pushed=False), 0
         while True:
             updates: Any = ()
             with suppress(UnavailableError):

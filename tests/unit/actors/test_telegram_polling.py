@@ -17,20 +17,20 @@ class Broken(Ledger):
 
 @pytest.mark.parametrize("strange", [None, 7, "x", [], {}, {"update_id": "1"}, {"update_id": 2, "message": 5}])
 async def test_update__that_is_none_is_let_go(strange: Any) -> None:
-    await taken(Reception(Ledger(), Chats()), strange)  # type: ignore[arg-type]
+    await taken(Reception(Ledger(), Chats(), is_pushed=False), strange)  # type: ignore[arg-type]
 
 
 async def test_update__that_meets_an_error_of_ours_is_let_go_and_its_text_is_not_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await taken(Reception(Broken(), Chats()), update(1))  # type: ignore[arg-type]
+    await taken(Reception(Broken(), Chats(), is_pushed=False), update(1))  # type: ignore[arg-type]
     assert "KeyError" in caplog.text
     assert "planted-needle" not in caplog.text
 
 
 async def test_update__that_could_not_be_kept_is_fetched_again() -> None:
     with pytest.raises(UnavailableError):
-        await taken(Reception(Ledger(), Chats(away=[1])), update(1))  # type: ignore[arg-type]
+        await taken(Reception(Ledger(), Chats(away=[1]), is_pushed=False), update(1))  # type: ignore[arg-type]
 
 
 def test_offset__is_after_the_last_number_whatever_else_came() -> None:

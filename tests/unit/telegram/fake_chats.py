@@ -19,10 +19,11 @@ class Ledger:
 
 @dataclass
 class Chats:
-    """In the place of the chats' entities: which updates each took, as news, and which of them were early."""
+    """In the place of the chats' entities: which updates each took, as news, and how long which of them wait."""
 
     taken: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    early: set[int] = field(default_factory=set)
+    waits_s: dict[int, float] = field(default_factory=dict)
+    """Of those that wait for another."""
     slow: str = ""
     away: list[int] = field(default_factory=list)
 
@@ -35,8 +36,8 @@ class Chats:
         if message.update_id in self.taken[entity]:
             return False
         self.taken[entity].append(message.update_id)
-        if message.is_early:
-            self.early.add(message.update_id)
+        if message.waits_s > 0:
+            self.waits_s[message.update_id] = message.waits_s
         return True
 
 

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import BadInputError, UnavailableError
-from runtime.telegram.chat import GAP_S_MAX
-from runtime.telegram.reception import Reception
+from runtime.telegram.reception import AGAIN_S_MAX, GAP_S_MAX, Reception
 from tests.unit.telegram.fake_chats import Chats, Ledger, update
 from tests.unit.telegram.jumping_loop import run
 
@@ -25,8 +24,17 @@ class Arrival:
     at_s: float
 
 
-def door(chats: Chats) -> Reception:
-    return Reception(Ledger(), chats)  # type: ignore[arg-type]
+def door(chats: Chats, *, is_pushed: bool = False) -> Reception:
+    """Only in a loop, whose clock counts."""
+    clock = asyncio.get_running_loop().time
+    return Reception(Ledger(), chats, is_pushed=is_pushed, clock=clock)  # type: ignore[arg-type]
+
+
+def take(chats: Chats, sent: dict[str, Any]) -> bool:
+    async def taken() -> bool:
+        return await door(chats).take(sent)
+
+    return run(taken())
 
 
 async def received(reception: Reception, arrivals: Sequence[Arrival]) -> None:
@@ -73,11 +81,11 @@ def test_updates__are_taken_once_and_those_behind_a_fresh_gap_are_early(coming: 
     for number, at_s in came_s.items():
         before = {other for other, other_s in came_s.items() if other_s < at_s}
         if set(range(FIRST + 1, number)) <= before:
-            assert number not in chats.early, "nothing was missing"
+            assert number not in chats.waits_s, "nothing was missing"
         overtaken = any(at_s < came_s.get(other, -1.0) for other in range(FIRST + 1, number))
         is_fresh = all(at_s - came_s[other] < GAP_S_MAX for other in before)
         if overtaken and is_fresh:
-            assert number in chats.early, "a lower one came later"
+            assert number in chats.waits_s, "a lower one came later"
 
 
 @settings(max_examples=100, deadline=None)
@@ -109,7 +117,7 @@ def test_gap__that_stays_makes_nobody_early_after_a_second() -> None:
         await reception.take(update(FIRST + 3))
 
     run(all_of_it())
-    assert chats.early == {FIRST + 2}
+    assert set(chats.waits_s) == {FIRST + 2}
 
 
 def test_chat__that_is_slow_holds_up_no_other() -> None:
@@ -138,7 +146,44 @@ def test_update__that_could_not_be_kept_is_refused_and_taken_when_it_comes_again
         assert not await reception.take(update(FIRST))
 
     run(all_of_it())
-    assert not chats.early
+    assert chats.waits_s.keys() == {FIRST + 1}
+
+
+def test_door__that_was_just_opened_lets_all_wait_for_what_came_when_there_was_none() -> None:
+    chats = Chats()
+
+    async def all_of_it() -> None:
+        reception = door(chats, is_pushed=True)
+        await asyncio.sleep(4.0)
+        await reception.take(update(FIRST + 1, 1))
+        await asyncio.sleep(3.0)
+        await reception.take(update(FIRST, 1))
+        await asyncio.sleep(AGAIN_S_MAX)
+        await reception.take(update(FIRST + 2, 1))
+
+    run(all_of_it())
+    assert chats.waits_s.keys() == {FIRST, FIRST + 1}
+    assert chats.waits_s[FIRST + 1] == pytest.approx(AGAIN_S_MAX - 4.0, abs=0.1)
+    assert chats.waits_s[FIRST] == pytest.approx(AGAIN_S_MAX - 7.0, abs=0.1)
+
+
+@pytest.mark.parametrize("comes_again", [True, False])
+def test_update__that_could_not_be_kept_is_waited_for_in_its_chat_alone(comes_again: bool) -> None:
+    chats = Chats(away=[FIRST])
+
+    async def all_of_it() -> None:
+        reception = door(chats)
+        coming = (reception.take(update(FIRST + n, chat)) for n, chat in enumerate((1, 1, 2)))
+        done = await asyncio.gather(*coming, return_exceptions=True)
+        assert isinstance(done[0], UnavailableError)
+        if comes_again:
+            await reception.take(update(FIRST, 1))
+        else:
+            await asyncio.sleep(AGAIN_S_MAX + 0.01)
+        await reception.take(update(FIRST + 3, 1))
+
+    run(all_of_it())
+    assert chats.waits_s == {FIRST + 1: pytest.approx(AGAIN_S_MAX, abs=0.1)}
 
 
 def test_update__that_is_let_go_makes_no_other_early() -> None:
@@ -153,7 +198,7 @@ def test_update__that_is_let_go_makes_no_other_early() -> None:
 
     run(all_of_it())
     assert chats.taken["chat:5"] == [FIRST, FIRST + 2]
-    assert not chats.early
+    assert not chats.waits_s
 
 
 def test_numbers__that_begin_anew_are_not_early() -> None:
@@ -166,7 +211,7 @@ def test_numbers__that_begin_anew_are_not_early() -> None:
             await reception.take(update(number))
 
     run(all_of_it())
-    assert not chats.early
+    assert not chats.waits_s
 
 
 FROM_NOBODY: dict[str, dict[str, Any]] = {
@@ -189,7 +234,7 @@ FROM_NOBODY: dict[str, dict[str, Any]] = {
 def test_update__that_no_person_sent_reaches_no_chat(changes: dict[str, Any]) -> None:
     chats, sent = Chats(), update(FIRST)
     sent["message"] |= changes
-    assert run(door(chats).take(sent)) is False
+    assert take(chats, sent) is False
     assert not chats.taken
 
 
@@ -213,5 +258,5 @@ def test_update__that_cannot_be_telegrams_is_refused(changes: dict[str, Any]) ->
     chats, sent = Chats(), update(FIRST)
     sent["message"] |= changes
     with pytest.raises(BadInputError, match="not an update of Telegram's"):
-        run(door(chats).take(sent))
+        take(chats, sent)
     assert not chats.taken
