@@ -59,9 +59,9 @@ class TelegramActor:
                 works.append(self._poll(self._bot))
         self._tasks = [asyncio.create_task(work) for work in works]
 
-    async def call(self, method: str, data: Mapping[str, Any], upload: Upload | None, may_drop: bool) -> Any:
+    async def call(self, method: str, data: Mapping[str, Any], upload: Upload | None, may_drop: bool, key: str) -> Any:
         await self.start()
-        return await self._bot.call(method, data, upload, may_drop=may_drop)
+        return await self._bot.call(method, data, upload, may_drop=may_drop, key=key)
 
     async def _introduce(self) -> None:
         """Where updates go, and the menus, until Telegram has taken all of it."""
@@ -174,12 +174,18 @@ class TelegramHandle:
         await call(actor.start.remote, what="The bot")
 
     async def call(
-        self, method: str, data: Mapping[str, Any], upload: Upload | None = None, *, may_drop: bool = False
+        self,
+        method: str,
+        data: Mapping[str, Any],
+        upload: Upload | None = None,
+        *,
+        may_drop: bool = False,
+        key: str = "",
     ) -> Any:
         """What was under way when the actor died is for the caller to repeat: nobody knows what became of it."""
         actor = await self._found()
         try:
-            return await once(lambda: actor.call.remote(method, dict(data), upload, may_drop), what="The bot")
+            return await once(lambda: actor.call.remote(method, dict(data), upload, may_drop, key), what="The bot")
         except ActorGoneError:
             self._actor = None
             raise

@@ -23,6 +23,7 @@ from telegram.warnings import PTBUserWarning
 from runtime.errors import OverloadedError, UnavailableError
 from runtime.telegram.calls import BlockedError, TelegramRefusedError, Upload
 from runtime.telegram.pace import Pace
+from runtime.telegram.repeats import Repeats
 from runtime.telegram.updates import KINDS
 
 CONNECTIONS = 64
@@ -48,6 +49,7 @@ class Bot:
             get_updates_request=HTTPXRequest(read_timeout=POLL_S + 10.0),
         )
         self._waiting = 0
+        self._repeats = Repeats()
 
     async def open(self) -> None:
         """Raises UnavailableError, TelegramRefusedError for a token that is none."""
@@ -57,13 +59,24 @@ class Bot:
         await self._bot.shutdown()
 
     async def call(
-        self, method: str, data: Mapping[str, Any], upload: Upload | None = None, *, may_drop: bool = False
+        self,
+        method: str,
+        data: Mapping[str, Any],
+        upload: Upload | None = None,
+        *,
+        may_drop: bool = False,
+        key: str = "",
     ) -> Any:
         if may_drop and self._waiting >= DROPPED_ABOVE:
             raise OverloadedError("Telegram has enough to do.")
         parameters = dict(data)
         if upload is not None:
             parameters[upload.field] = InputFile(upload.content, filename=upload.name)
+        if key:
+            return await self._repeats.once(key, lambda: self._counted(method, parameters))
+        return await self._counted(method, parameters)
+
+    async def _counted(self, method: str, parameters: dict[str, Any]) -> Any:
         self._waiting += 1
         try:
             return await self._asked(method, parameters)
@@ -122,7 +135,13 @@ class DryBot:
     async def close(self) -> None: ...
 
     async def call(
-        self, method: str, data: Mapping[str, Any], upload: Upload | None = None, *, may_drop: bool = False
+        self,
+        method: str,
+        data: Mapping[str, Any],
+        upload: Upload | None = None,
+        *,
+        may_drop: bool = False,
+        key: str = "",
     ) -> Any:
         self._sent += 1
         log.info("dry run: %s", method)

@@ -57,9 +57,16 @@ class BotApi(Protocol):
     """Makes calls, within Telegram's limits. Implemented by the handle of the actor that has the bot's token."""
 
     async def call(
-        self, method: str, data: Mapping[str, Any], upload: Upload | None = None, *, may_drop: bool = False
+        self,
+        method: str,
+        data: Mapping[str, Any],
+        upload: Upload | None = None,
+        *,
+        may_drop: bool = False,
+        key: str = "",
     ) -> Any:
         """What Telegram answers. Waits as long as its limits ask for; `may_drop`: or is refused as overload at once.
+        With the `key` of a call that is under way, or was answered lately, it is that call.
 
         Raises OverloadedError, BlockedError, TelegramRefusedError, and UnavailableError where it may have been done.
         """

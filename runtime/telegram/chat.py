@@ -237,7 +237,7 @@ class Chat(Entity[ChatState]):
             n, call = next(iter(self.state.outbox.items()))
             await asyncio.sleep(self.state.waits_s(time.time()))
             try:
-                sent = await self._send(call)
+                sent = await self._send(call, f"{self._chat}/{n}")
             except BlockedError:
                 await self.activation.emit("chat.blocked", f"blocked/{n}")
                 return
@@ -266,11 +266,11 @@ class Chat(Entity[ChatState]):
             except UnavailableError as error:
                 log.info("a file that was sent in chat %d stays: %s", self._chat, error)
 
-    async def _send(self, call: Call) -> Any:
+    async def _send(self, call: Call, key: str) -> Any:
         """Without its markup where Telegram refuses that: no answer is ever lost to markup."""
         upload = await self._upload(call)
         try:
-            return await self._api.call(call.method, call.data, upload)
+            return await self._api.call(call.method, call.data, upload, key=key)
         except TelegramRefusedError as error:
             if error.is_no_news:
                 return None
@@ -279,7 +279,7 @@ class Chat(Entity[ChatState]):
         field = "caption" if "caption" in call.data else "text"
         plain = call.plain or unmarked(call.data[field])
         data = {name: value for name, value in call.data.items() if name != "parse_mode"} | {field: plain}
-        return await self._api.call(call.method, data, upload)
+        return await self._api.call(call.method, data, upload, key=f"{key}/plain")
 
     async def _upload(self, call: Call) -> Upload | None:
         if call.file is None:

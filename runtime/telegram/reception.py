@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -14,11 +15,14 @@ from runtime.ledger.port import Ledger
 from runtime.telegram.chat import Receive, chat_entity
 from runtime.telegram.updates import Update, User, parse_update, plain_update
 
-GAP_S_MAX = 1.0
+GAP_S_MAX = 2.0
 """How long an update waits for one that Telegram numbered before it and that has not come."""
 AGAIN_S_MAX = 10.0
 """And for one that was refused, or had nobody to take it: Telegram sends it again after pauses that grow."""
-AHEAD_MAX = 1_000
+MISSING_S_MAX = 30.0
+"""How long Telegram may keep an update to itself, with many more waiting there, while it sends later ones."""
+AHEAD_MAX = 20_000
+"""Two numbers farther apart are not of one sequence: Telegram begins anew after a week without updates."""
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ class Reception:
     ) -> None:
         self._ledger = ledger
         self._entities = entities
-        self._numbers = Numbers(clock, AGAIN_S_MAX if is_pushed else 0.0)
+        self._numbers = Numbers(clock, unsettled_s=AGAIN_S_MAX) if is_pushed else None
         self._refused = Refused(clock)
         self._last: dict[int, asyncio.Future[None]] = {}
         """The end of the newest update's turn in each chat that has one."""
@@ -45,9 +49,10 @@ class Reception:
         try:
             update = parse_update(data)
         except BadInputError:
-            self._numbers.let_go(data.get("update_id") if isinstance(data, Mapping) else None)
+            if self._numbers is not None:
+                self._numbers.let_go(data.get("update_id") if isinstance(data, Mapping) else None)
             raise
-        waits_s = self._numbers.came(update.update_id)
+        waits_s = self._numbers.came(update.update_id) if self._numbers is not None else 0.0
         sender, chat = update.sender, update.chat
         if sender is None or sender.is_bot or chat is None:
             return False
@@ -96,42 +101,35 @@ class Reception:
 class Numbers:
     """Which updates overtook another on the net: Telegram numbers them one by one, so a gap shows.
 
-    A gap that stays is none of ours to fill: after `GAP_S_MAX` nobody waits because of it. For the first `unsettled_s`
-    nobody knows which numbers are missing, because those before may have met no door: whatever comes waits until then.
+    A number that is missing for `MISSING_S_MAX` is none of ours. For the first `unsettled_s` nobody knows which are
+    missing, because those before may have met no door: whatever comes waits until then.
     """
 
     def __init__(self, clock: Callable[[], float], unsettled_s: float) -> None:
         self._clock = clock
         self._settled_at_s = clock() + unsettled_s
-        self._next: int | None = None
-        """The smallest number that did not come yet, of those since the first."""
-        self._ahead: dict[int, float] = {}
-        """Number -> when it came, of those behind a gap."""
+        self._highest: int | None = None
+        self._missing: OrderedDict[int, float] = OrderedDict()
+        """Number -> when it was missed. Both grow from the first to the last."""
 
     def came(self, number: int) -> float:
         """For how many seconds one with a smaller number may still come; 0: none is missing."""
         now_s = self._clock()
-        waits_s = GAP_S_MAX if self._is_early(number, now_s) else 0.0
-        return max(waits_s, self._settled_at_s - now_s)
-
-    def _is_early(self, number: int, now_s: float) -> bool:
-        if self._next is None or abs(number - self._next) > AHEAD_MAX:
-            self._next, self._ahead = number + 1, {}
-            return False
-        if number >= self._next:
-            self._ahead.setdefault(number, now_s)
-        while self._ahead:
-            lowest = min(self._ahead)
-            if lowest > self._next and self._ahead[lowest] + GAP_S_MAX > now_s:
-                break
-            del self._ahead[lowest]
-            self._next = lowest + 1
-        return number in self._ahead
+        if self._highest is None or abs(number - self._highest) > AHEAD_MAX:
+            self._highest = number
+            self._missing.clear()
+        self._missing.update((each, now_s) for each in range(self._highest + 1, number))
+        self._missing.pop(number, None)
+        self._highest = max(self._highest, number)
+        while self._missing and next(iter(self._missing.values())) + MISSING_S_MAX <= now_s:
+            self._missing.popitem(last=False)
+        is_early = next(iter(self._missing), number) < number
+        return max(GAP_S_MAX if is_early else 0.0, self._settled_at_s - now_s)
 
     def let_go(self, number: Any) -> None:
         """Nobody waits for what came and is no update, if it had a number that could be one's."""
         is_number = isinstance(number, int) and not isinstance(number, bool)
-        if is_number and self._next is not None and 0 <= number - self._next <= AHEAD_MAX:
+        if is_number and self._highest is not None and abs(number - self._highest) <= AHEAD_MAX:
             self.came(number)
 
 

@@ -20,7 +20,13 @@ class ListeningApi:
         self.faults: list[str] = []
 
     async def call(
-        self, method: str, data: Mapping[str, Any], upload: Upload | None = None, *, may_drop: bool = False
+        self,
+        method: str,
+        data: Mapping[str, Any],
+        upload: Upload | None = None,
+        *,
+        may_drop: bool = False,
+        key: str = "",
     ) -> Any:
         self.calls.append((method, data))
         try:

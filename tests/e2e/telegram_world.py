@@ -51,11 +51,17 @@ class Living:
         self._bot = bot
 
     async def call(
-        self, method: str, data: Mapping[str, Any], upload: Upload | None = None, *, may_drop: bool = False
+        self,
+        method: str,
+        data: Mapping[str, Any],
+        upload: Upload | None = None,
+        *,
+        may_drop: bool = False,
+        key: str = "",
     ) -> Any:
         if self._world.crashed.is_set() or self._incarnation != self._world.incarnations:
             raise UnavailableError("this process is dead")
-        return await self._bot.call(method, data, upload, may_drop=may_drop)
+        return await self._bot.call(method, data, upload, may_drop=may_drop, key=key)
 
 
 class Bystander:

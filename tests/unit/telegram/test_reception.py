@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import BadInputError, UnavailableError
-from runtime.telegram.reception import AGAIN_S_MAX, GAP_S_MAX, Reception
+from runtime.telegram.reception import AGAIN_S_MAX, GAP_S_MAX, MISSING_S_MAX, Reception
 from tests.unit.telegram.fake_chats import Chats, Ledger, update
 from tests.unit.telegram.jumping_loop import run
 
@@ -24,10 +24,17 @@ class Arrival:
     at_s: float
 
 
-def door(chats: Chats, *, is_pushed: bool = False) -> Reception:
+def door(chats: Chats, *, is_pushed: bool = True) -> Reception:
     """Only in a loop, whose clock counts."""
     clock = asyncio.get_running_loop().time
     return Reception(Ledger(), chats, is_pushed=is_pushed, clock=clock)  # type: ignore[arg-type]
+
+
+async def settled(chats: Chats) -> Reception:
+    """A door that has been open for long."""
+    reception = door(chats)
+    await asyncio.sleep(AGAIN_S_MAX)
+    return reception
 
 
 def take(chats: Chats, sent: dict[str, Any]) -> bool:
@@ -56,18 +63,19 @@ def arrivals(within_s: float) -> st.SearchStrategy[list[Arrival]]:
     )
     return st.tuples(st.lists(one, max_size=25), st.lists(chats, min_size=31, max_size=31)).map(
         lambda made: [
-            Arrival(number=each.number, chat=made[1][each.number - FIRST], at_s=each.at_s) for each in made[0]
+            Arrival(number=each.number, chat=made[1][each.number - FIRST], at_s=each.at_s + n * 1e-6)
+            for n, each in enumerate(made[0])
         ]
     )
 
 
 @settings(max_examples=300, deadline=None)
 @given(arrivals(3.0))
-def test_updates__are_taken_once_and_those_behind_a_fresh_gap_are_early(coming: list[Arrival]) -> None:
+def test_updates__are_taken_once_and_those_behind_a_gap_wait(coming: list[Arrival]) -> None:
     chats = Chats()
 
     async def all_of_it() -> None:
-        reception = door(chats)
+        reception = await settled(chats)
         await reception.take(update(FIRST, 1))
         await received(reception, coming)
 
@@ -80,12 +88,7 @@ def test_updates__are_taken_once_and_those_behind_a_fresh_gap_are_early(coming: 
         came_s.setdefault(each.number, each.at_s)
     for number, at_s in came_s.items():
         before = {other for other, other_s in came_s.items() if other_s < at_s}
-        if set(range(FIRST + 1, number)) <= before:
-            assert number not in chats.waits_s, "nothing was missing"
-        overtaken = any(at_s < came_s.get(other, -1.0) for other in range(FIRST + 1, number))
-        is_fresh = all(at_s - came_s[other] < GAP_S_MAX for other in before)
-        if overtaken and is_fresh:
-            assert number in chats.waits_s, "a lower one came later"
+        assert (number in chats.waits_s) == (not set(range(FIRST + 1, number)) <= before)
 
 
 @settings(max_examples=100, deadline=None)
@@ -106,28 +109,56 @@ def test_updates__that_a_door_did_not_answer_are_taken_once_by_the_next(coming: 
         assert sorted(chats.taken[f"chat:{chat}"]) == sorted({each.number for each in coming if each.chat == chat})
 
 
-def test_gap__that_stays_makes_nobody_early_after_a_second() -> None:
+def test_gap__that_stays_is_forgotten_by_and_by() -> None:
     chats = Chats()
 
     async def all_of_it() -> None:
-        reception = door(chats)
+        reception = await settled(chats)
         await reception.take(update(FIRST))
         await reception.take(update(FIRST + 2))
-        await asyncio.sleep(GAP_S_MAX + 0.01)
+        await asyncio.sleep(MISSING_S_MAX - 1.0)
+        await reception.take(update(FIRST + 4))
+        await asyncio.sleep(2.0)
         await reception.take(update(FIRST + 3))
+        await reception.take(update(FIRST + 5))
 
     run(all_of_it())
-    assert set(chats.waits_s) == {FIRST + 2}
+    assert chats.waits_s == {FIRST + 2: GAP_S_MAX, FIRST + 4: GAP_S_MAX}
+
+
+def test_updates__that_are_fetched_come_in_order_so_a_gap_says_nothing() -> None:
+    chats = Chats()
+
+    async def all_of_it() -> None:
+        reception = door(chats, is_pushed=False)
+        for number in (FIRST, FIRST + 2, FIRST + 5):
+            await reception.take(update(number))
+
+    run(all_of_it())
+    assert not chats.waits_s
+
+
+def test_gap__is_seen_however_many_wait_at_telegram() -> None:
+    chats = Chats()
+
+    async def all_of_it() -> None:
+        reception = await settled(chats)
+        await reception.take(update(FIRST))
+        for number in (FIRST + 9_000, FIRST + 1, FIRST + 9_001, FIRST + 3, FIRST + 2):
+            await reception.take(update(number))
+
+    run(all_of_it())
+    assert chats.waits_s.keys() == {FIRST + 9_000, FIRST + 9_001, FIRST + 3}
 
 
 def test_chat__that_is_slow_holds_up_no_other() -> None:
     chats = Chats(slow="chat:1")
 
     async def all_of_it() -> None:
-        reception = door(chats)
+        reception = await settled(chats)
         slow = [asyncio.create_task(reception.take(update(FIRST + n, 1))) for n in (0, 1, 2)]
         await asyncio.gather(*(reception.take(update(FIRST + n, n)) for n in range(3, 40)))
-        assert asyncio.get_running_loop().time() < GAP_S_MAX
+        assert asyncio.get_running_loop().time() < AGAIN_S_MAX + GAP_S_MAX
         await asyncio.gather(*slow)
 
     run(all_of_it())
@@ -138,7 +169,7 @@ def test_update__that_could_not_be_kept_is_refused_and_taken_when_it_comes_again
     chats = Chats(away=[FIRST])
 
     async def all_of_it() -> None:
-        reception = door(chats)
+        reception = await settled(chats)
         with pytest.raises(UnavailableError):
             await reception.take(update(FIRST))
         assert await reception.take(update(FIRST + 1))
@@ -153,7 +184,7 @@ def test_door__that_was_just_opened_lets_all_wait_for_what_came_when_there_was_n
     chats = Chats()
 
     async def all_of_it() -> None:
-        reception = door(chats, is_pushed=True)
+        reception = door(chats)
         await asyncio.sleep(4.0)
         await reception.take(update(FIRST + 1, 1))
         await asyncio.sleep(3.0)
@@ -172,7 +203,7 @@ def test_update__that_could_not_be_kept_is_waited_for_in_its_chat_alone(comes_ag
     chats = Chats(away=[FIRST])
 
     async def all_of_it() -> None:
-        reception = door(chats)
+        reception = await settled(chats)
         coming = (reception.take(update(FIRST + n, chat)) for n, chat in enumerate((1, 1, 2)))
         done = await asyncio.gather(*coming, return_exceptions=True)
         assert isinstance(done[0], UnavailableError)
@@ -190,7 +221,7 @@ def test_update__that_is_let_go_makes_no_other_early() -> None:
     chats = Chats()
 
     async def all_of_it() -> None:
-        reception = door(chats)
+        reception = await settled(chats)
         await reception.take(update(FIRST))
         with pytest.raises(BadInputError):
             await reception.take({"update_id": FIRST + 1, "message": 5})
@@ -206,7 +237,7 @@ def test_numbers__that_begin_anew_are_not_early() -> None:
     chats = Chats()
 
     async def all_of_it() -> None:
-        reception = door(chats)
+        reception = await settled(chats)
         for number in (FIRST, 12, 13, FIRST + 5_000_000):
             await reception.take(update(number))
 
