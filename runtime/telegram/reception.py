@@ -10,13 +10,15 @@ from typing import Any
 
 from runtime.accounts.port import TelegramIdentity
 from runtime.entity.port import Entities
-from runtime.errors import BadInputError, ConflictError, ForbiddenError, UnavailableError
+from runtime.errors import BadInputError, ConflictError, ForbiddenError
 from runtime.ledger.port import Ledger
 from runtime.telegram.chat import Receive, chat_entity
 from runtime.telegram.updates import Update, User, parse_update, plain_update
 
-GAP_S_MAX = 2.0
-"""How long an update waits for one that Telegram numbered before it and that has not come."""
+GAP_S_MAX = 5.0
+"""How long an update waits in its chat for one that Telegram numbered before it and that has not come."""
+HELD_S = (0.01,) * 10
+"""And before that at the door, where it keeps one of Telegram's connections: most gaps are closed in milliseconds."""
 AGAIN_S_MAX = 10.0
 """And for one that was refused, or had nobody to take it: Telegram sends it again after pauses that grow."""
 MISSING_S_MAX = 30.0
@@ -40,7 +42,7 @@ class Reception:
         self._ledger = ledger
         self._entities = entities
         self._numbers = Numbers(clock, unsettled_s=AGAIN_S_MAX) if is_pushed else None
-        self._refused = Refused(clock)
+        self._unkept = Unkept(clock)
         self._last: dict[int, asyncio.Future[None]] = {}
         """The end of the newest update's turn in each chat that has one."""
 
@@ -52,19 +54,30 @@ class Reception:
             if self._numbers is not None:
                 self._numbers.let_go(data.get("update_id") if isinstance(data, Mapping) else None)
             raise
-        waits_s = self._numbers.came(update.update_id) if self._numbers is not None else 0.0
+        number = update.update_id
+        if self._numbers is not None:
+            self._numbers.came(number)
         sender, chat = update.sender, update.chat
         if sender is None or sender.is_bot or chat is None:
             return False
-        async with self._turn(chat.id):
-            try:
-                waits_s = max(waits_s, self._refused.wait_s(chat.id, update.update_id))
-                is_news = await self._take(update, sender, chat.id, waits_s)
-            except UnavailableError:
-                self._refused.add(chat.id, update.update_id)
-                raise
-            self._refused.discard(chat.id, update.update_id)
-            return is_news
+        self._unkept.came(chat.id, number)
+        try:
+            for pause_s in HELD_S:
+                if not self._wait_s(chat.id, number):
+                    break
+                await asyncio.sleep(pause_s)
+            async with self._turn(chat.id):
+                is_news = await self._take(update, sender, chat.id, self._wait_s(chat.id, number))
+        except BaseException:
+            self._unkept.refused(chat.id, number)
+            raise
+        self._unkept.kept(chat.id, number)
+        return is_news
+
+    def _wait_s(self, chat: int, number: int) -> float:
+        """For how many seconds one of this chat with a smaller number may still come; 0: none is missing."""
+        waits_s = self._numbers.wait_s(number) if self._numbers is not None else 0.0
+        return max(waits_s, self._unkept.wait_s(chat, number))
 
     async def _take(self, update: Update, sender: User, chat: int, waits_s: float) -> bool:
         identity = TelegramIdentity(
@@ -112,8 +125,7 @@ class Numbers:
         self._missing: OrderedDict[int, float] = OrderedDict()
         """Number -> when it was missed. Both grow from the first to the last."""
 
-    def came(self, number: int) -> float:
-        """For how many seconds one with a smaller number may still come; 0: none is missing."""
+    def came(self, number: int) -> None:
         now_s = self._clock()
         if self._highest is None or abs(number - self._highest) > AHEAD_MAX:
             self._highest = number
@@ -121,10 +133,14 @@ class Numbers:
         self._missing.update((each, now_s) for each in range(self._highest + 1, number))
         self._missing.pop(number, None)
         self._highest = max(self._highest, number)
+
+    def wait_s(self, number: int) -> float:
+        """For how many seconds a smaller one may still come; 0: none is missing."""
+        now_s = self._clock()
         while self._missing and next(iter(self._missing.values())) + MISSING_S_MAX <= now_s:
             self._missing.popitem(last=False)
         is_early = next(iter(self._missing), number) < number
-        return max(GAP_S_MAX if is_early else 0.0, self._settled_at_s - now_s)
+        return max(GAP_S_MAX if is_early else 0.0, self._settled_at_s - now_s, 0.0)
 
     def let_go(self, number: Any) -> None:
         """Nobody waits for what came and is no update, if it had a number that could be one's."""
@@ -133,21 +149,24 @@ class Numbers:
             self.came(number)
 
 
-class Refused:
-    """Updates that could not be kept, until they come again: what is behind them in their chat waits for them."""
+class Unkept:
+    """Updates that came and are not on disk: at the door, or refused until they come again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until_s: dict[tuple[int, int], float] = {}
-        """By chat and number."""
+        """By chat and number: how long others of the chat wait for it."""
 
-    def add(self, chat: int, number: int) -> None:
+    def came(self, chat: int, number: int) -> None:
+        self._until_s[chat, number] = self._clock() + GAP_S_MAX
+
+    def kept(self, chat: int, number: int) -> None:
+        self._until_s.pop((chat, number), None)
+
+    def refused(self, chat: int, number: int) -> None:
         now_s = self._clock()
         self._until_s = {each: until_s for each, until_s in self._until_s.items() if until_s > now_s}
         self._until_s[chat, number] = now_s + AGAIN_S_MAX
-
-    def discard(self, chat: int, number: int) -> None:
-        self._until_s.pop((chat, number), None)
 
     def wait_s(self, chat: int, number: int) -> float:
         """How long this one waits for those before it."""
