@@ -190,6 +190,10 @@ class TelegramHandle:
             self._actor = None
             raise
 
+    async def pending(self) -> int:
+        """How many updates Telegram keeps for the webhook. Raises as `call` does."""
+        return int((await self.call("getWebhookInfo", {})).get("pending_update_count", 0))
+
     async def _found(self) -> Any:
         if self._actor is None:
             self._actor = await asyncio.to_thread(ensure, NAME, TelegramActor, self._settings)

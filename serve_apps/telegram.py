@@ -30,5 +30,9 @@ class Telegram:
         log_to_stderr()
         system = await connect(self._settings)
         secrets = await asyncio.to_thread(Secrets.load, self._settings.data_dir, os.environ)
-        await TelegramHandle(self._settings).start()
-        return create_app(system, secrets.webhook_secret, under_serve=True)
+        bot = TelegramHandle(self._settings)
+        await bot.start()
+        app = create_app(system, secrets.webhook_secret, under_serve=True)
+        if self._settings.telegram_mode == "webhook":
+            self._settling = asyncio.create_task(app.state.reception.settle(bot.pending))
+        return app

@@ -5,12 +5,12 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from runtime.accounts.port import TelegramIdentity
 from runtime.entity.port import Entities
-from runtime.errors import BadInputError, ConflictError, ForbiddenError
+from runtime.errors import BadInputError, ConflictError, ForbiddenError, MasterbuilderError
 from runtime.ledger.port import Ledger
 from runtime.telegram.chat import Receive, chat_entity
 from runtime.telegram.updates import Update, User, parse_update, plain_update
@@ -19,8 +19,9 @@ GAP_S_MAX = 5.0
 """How long an update waits in its chat for one that Telegram numbered before it and that has not come."""
 HELD_S = (0.01,) * 10
 """And before that at the door, where it keeps one of Telegram's connections: most gaps are closed in milliseconds."""
-AGAIN_S_MAX = 10.0
+AGAIN_S_MAX = 20.0
 """And for one that was refused, or had nobody to take it: Telegram sends it again after pauses that grow."""
+PENDING_EVERY_S = 1.0
 MISSING_S_MAX = 30.0
 """How long Telegram may keep an update to itself, with many more waiting there, while it sends later ones."""
 AHEAD_MAX = 20_000
@@ -79,6 +80,20 @@ class Reception:
         waits_s = self._numbers.wait_s(number) if self._numbers is not None else 0.0
         return max(waits_s, self._unkept.wait_s(chat, number))
 
+    async def settle(self, pending: Callable[[], Awaitable[int]]) -> None:
+        """Asks how many updates Telegram keeps, until it keeps none: none is missing then, and nothing need wait.
+
+        Returns also when what came while there was no door must have come again.
+        """
+        while self._numbers is not None and not self._numbers.is_settled:
+            try:
+                if await pending() == 0:
+                    self._numbers.settle()
+                    break
+            except MasterbuilderError as error:
+                log.info("nobody knows yet what Telegram keeps: %s", error.message)
+            await asyncio.sleep(PENDING_EVERY_S)
+
     async def _take(self, update: Update, sender: User, chat: int, waits_s: float) -> bool:
         identity = TelegramIdentity(
             telegram_id=sender.id,
@@ -114,8 +129,8 @@ class Reception:
 class Numbers:
     """Which updates overtook another on the net: Telegram numbers them one by one, so a gap shows.
 
-    A number that is missing for `MISSING_S_MAX` is none of ours. For the first `unsettled_s` nobody knows which are
-    missing, because those before may have met no door: whatever comes waits until then.
+    A number that is missing for `MISSING_S_MAX` is none of ours. At first nobody knows which are missing, because those
+    before may have met no door: whatever comes waits, until this is settled or `unsettled_s` are over.
     """
 
     def __init__(self, clock: Callable[[], float], unsettled_s: float) -> None:
@@ -124,6 +139,13 @@ class Numbers:
         self._highest: int | None = None
         self._missing: OrderedDict[int, float] = OrderedDict()
         """Number -> when it was missed. Both grow from the first to the last."""
+
+    @property
+    def is_settled(self) -> bool:
+        return self._settled_at_s <= self._clock()
+
+    def settle(self) -> None:
+        self._settled_at_s = self._clock()
 
     def came(self, number: int) -> None:
         now_s = self._clock()

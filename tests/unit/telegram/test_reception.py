@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import BadInputError, UnavailableError
-from runtime.telegram.reception import AGAIN_S_MAX, GAP_S_MAX, MISSING_S_MAX, Reception
+from runtime.telegram.reception import AGAIN_S_MAX, GAP_S_MAX, MISSING_S_MAX, PENDING_EVERY_S, Reception
 from tests.unit.telegram.fake_chats import Chats, Ledger, update
 from tests.unit.telegram.jumping_loop import run
 
@@ -213,6 +213,38 @@ def test_door__that_was_just_opened_lets_all_wait_for_what_came_when_there_was_n
     assert chats.waits_s.keys() == {FIRST, FIRST + 1}
     assert chats.waits_s[FIRST + 1] == pytest.approx(AGAIN_S_MAX - 4.0, abs=0.3)
     assert chats.waits_s[FIRST] == pytest.approx(AGAIN_S_MAX - 7.0, abs=0.3)
+
+
+def test_door__to_which_nothing_more_is_to_come_lets_nobody_wait() -> None:
+    chats = Chats()
+    answers = [2, UnavailableError("away"), 0]
+
+    async def pending() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, UnavailableError):
+            raise answer
+        return answer
+
+    async def all_of_it() -> None:
+        reception = door(chats)
+        settling = asyncio.create_task(reception.settle(pending))
+        await reception.take(update(FIRST + 1))
+        await settling
+        await reception.take(update(FIRST + 2))
+
+    run(all_of_it())
+    assert chats.waits_s.keys() == {FIRST + 1}
+
+
+def test_door__asks_no_longer_than_anybody_waits() -> None:
+    async def pending() -> int:
+        return 1
+
+    async def all_of_it() -> None:
+        await door(Chats()).settle(pending)
+        assert asyncio.get_running_loop().time() == pytest.approx(AGAIN_S_MAX, abs=PENDING_EVERY_S)
+
+    run(all_of_it())
 
 
 @pytest.mark.parametrize("comes_again", [True, False])
