@@ -249,7 +249,7 @@ class LedgerHandle(AccountsHandle):
         return await self._ask(Journal.claim, claim)
 
     async def ownerships(self) -> Sequence[Ownership]:
-        """The router asks each second, and they hardly ever change."""
+        """The router asks all the time, and they hardly ever change."""
         mark, known = self._owned
         answer: tuple[str, bytes] = await call(lambda: self._actor.ownerships.remote(mark), what="The ledger")
         if answer[1]:

@@ -26,7 +26,8 @@ JOURNALED = ("project", "user", "chat", "library", "repositories")
 INDEX_HOST = "index-host-0"
 HOST = "host-"
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 2.0
+"""It looks at once when a host has come back."""
 PING_EVERY_S = 1.0
 PING_S_MAX = 5.0
 RETRY_S = 0.2

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 FAILURES_MAX = 3
 """Failures without an answer in between, after which an entity is quarantined."""
 EVERY_S = 1.0
+REMIND_EVERY_S = 5.0
+"""What reminds is hours or days away; asking for it each second was a third of what an idle ledger did."""
 REMINDERS_AT_ONCE = 1_000
 REMINDER_S_MAX = 60.0
 SWEEP_EVERY_S = 10.0
@@ -101,6 +103,8 @@ class Host:
         self._quarantine: dict[EntityId, Quarantined] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept_at = time.monotonic()
+        self._remind_at_s = 0.0
+        """By the monotonic clock: when it asks for reminders again."""
         self._process = psutil.Process()
         self._turns = self._activations = self._passivations = self._failed = self._stale = 0
 
@@ -178,6 +182,7 @@ class Host:
             # Somebody else may have written between an old epoch of ours and this one.
             outdated = [resident for entity, resident in self._residents.items() if partition_of(entity) in new]
             await self._retire(outdated, 0.0, save=False)
+            self._remind_at_s = 0.0
             self._start(self._look_after())
         return {partition: self._owned[partition] for partition in partitions if partition in self._owned}
 
@@ -276,7 +281,8 @@ class Host:
         try:
             await self._find_unfinished()
             self._wake()
-            await self._remind()
+            if time.monotonic() >= self._remind_at_s:
+                await self._remind()
             if time.monotonic() - self._swept_at > min(SWEEP_EVERY_S, self._limits.idle_s / 2):
                 self._swept_at = time.monotonic()
                 await self.sweep()
@@ -331,7 +337,9 @@ class Host:
     async def _remind(self) -> None:
         if not self._journaled or not self._owned:
             return
-        for due in await self._journal.due(tuple(self._owned), self._now(), REMINDERS_AT_ONCE):
+        found = await self._journal.due(tuple(self._owned), self._now(), REMINDERS_AT_ONCE)
+        self._remind_at_s = 0.0 if found else time.monotonic() + REMIND_EVERY_S
+        for due in found:
             reminder = due.reminder
             delivery = (due.entity, reminder.name)
             if delivery not in self._delivering and due.entity not in self._quarantine:
