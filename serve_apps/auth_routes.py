@@ -15,7 +15,7 @@ from runtime.ids import user_entity
 from runtime.ledger.port import Identity
 from runtime.session.messages import ChangeSettings, DescribeSession, SessionView
 from runtime.tokens import LINK_LIFE, new_link_token, token_hash
-from serve_apps.auth import TheLogins, TheSystem, User, address_of, token_of
+from serve_apps.auth import TheLogins, TheSystem, User, address_of, check_bot, token_of
 from serve_apps.bodies import Body, Words, idempotency_key, no_nul, read_body
 from serve_apps.system import System
 
@@ -107,10 +107,9 @@ async def register(request: Request, system: TheSystem, logins: TheLogins, proof
     return JSONResponse(told, headers={"cache-control": "no-store"})
 
 
-@router.post("/link")
-async def link(request: Request, system: TheSystem, proofs: TheProofs) -> JSONResponse:
+@router.post("/link", dependencies=[Depends(check_bot)])
+async def link(request: Request, system: TheSystem) -> JSONResponse:
     """For the bot: what logs one person in elsewhere, once."""
-    _check_bot(request, proofs)
     body = await read_body(request, LinkBody, BODY_BYTES_MAX)
     account = await system.ledger.account_of(body.telegram_id)
     if account is None:
@@ -189,20 +188,16 @@ async def _proved(request: Request, system: System, proofs: Proofs, body: Regist
         identity = proofs.of_widget(body.login)
     elif body.init_data is not None:
         identity = proofs.of_mini_app(body.init_data)
-    else:
-        _check_bot(request, proofs)
-        told = body.model_dump(include=set(TelegramIdentity.__dataclass_fields__))
-        identity = TelegramIdentity(**told)
-    _check_same(identity.telegram_id, body.telegram_id)
-    return await system.ledger.register(identity)
-
-
-def _check_bot(request: Request, proofs: Proofs) -> None:
-    if not proofs.is_bot(token_of(request)):
+    elif not proofs.is_bot(token_of(request)):
         raise NotAuthenticatedError(
             "Nothing proves that this Telegram id is yours.",
             "Send what Telegram's login gave (login or init_data), or a link from the bot.",
         )
+    else:
+        told = body.model_dump(include=set(TelegramIdentity.__dataclass_fields__))
+        identity = TelegramIdentity(**told)
+    _check_same(identity.telegram_id, body.telegram_id)
+    return await system.ledger.register(identity)
 
 
 def _check_same(proved: int | None, named: int) -> None:

@@ -82,7 +82,7 @@ class Gaps:
     async def fail(self, reason: str) -> None:
         """Gives back what the verification loop cost beyond the quote, then raises RefusedError with the reason."""
         await self._refund_beyond_quote()
-        raise RefusedError(reason, "`masterbuilder logs` shows every attempt and every verdict.")
+        raise RefusedError(reason, "The log of the project shows every attempt and every verdict.")
 
     async def refund(self) -> None:
         """Gives back every call of the tasks that became gaps, once."""

@@ -1,4 +1,4 @@
-"""The commands, whose they are, and what the menu says of them."""
+"""The commands, whose they are, and what the menu and /help say of them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from runtime.config import Settings
 from runtime.language.languages import LANGUAGES
 from runtime.language.texts import Texts, texts
 from runtime.telegram import admin, building, money, persons, steering
+from runtime.telegram.calls import Call
+from runtime.telegram.persons import ADDRESS
 from runtime.telegram.talk import Talk
 
 Handler = Callable[[Talk, str], Awaitable[None]]
@@ -21,6 +23,35 @@ class Command:
     """ADMIN: for administrators alone."""
     in_private_only: bool = False
     needs_payments: bool = False
+
+
+async def help_command(talk: Talk, rest: str) -> None:
+    """The commands of the caller's role. Source: spec/builder.md §4."""
+    say, described = talk.say, descriptions(talk.say)
+    lines = [say("<b>What I can do</b>")]
+    commands = available(talk.desk.settings, talk.account.role)
+    lines += [f"/{each.name}: {described[each.name]}" for each in commands if each.role != "ADMIN"]
+    if talk.is_admin:
+        lines.append(say("<b>For administrators</b>"))
+        lines += [f"/{each.name}: {described[each.name]}" for each in commands if each.role == "ADMIN"]
+    lines.append(say("Everything else you write is an answer to what I asked, or an idea."))
+    talk.tell("\n".join(lines))
+
+
+async def admin_help(talk: Talk, rest: str) -> None:
+    await help_command(talk, rest)
+
+
+async def bootstrap(talk: Talk, rest: str) -> None:
+    say = talk.say
+    if not rest:
+        talk.tell(say("Send the code with it: <code>/bootstrap CODE</code>"))
+        return
+    await talk.desk.ledger.bootstrap(talk.user, rest, ADDRESS)
+    scope = {"type": "chat", "chat_id": talk.where.chat}
+    shown = {"commands": menu(talk.desk.settings, "ADMIN", say), "scope": scope}
+    talk.calls.append(Call(method="setMyCommands", data=shown))
+    talk.tell(say("👑 You are the administrator now. /help shows what that brings."))
 
 
 COMMANDS: Sequence[Command] = (
@@ -43,8 +74,8 @@ COMMANDS: Sequence[Command] = (
     Command(name="login", handler=persons.login, in_private_only=True),
     Command(name="unlock", handler=persons.unlock, in_private_only=True),
     Command(name="invite", handler=persons.invite, in_private_only=True),
-    Command(name="bootstrap", handler=persons.bootstrap, in_private_only=True),
-    Command(name="help", handler=persons.help_command),
+    Command(name="bootstrap", handler=bootstrap, in_private_only=True),
+    Command(name="help", handler=help_command),
     Command(name="keys", handler=admin.keys, role="ADMIN", in_private_only=True),
     Command(name="stats", handler=admin.stats, role="ADMIN", in_private_only=True),
     Command(name="users", handler=admin.users, role="ADMIN", in_private_only=True),
@@ -53,7 +84,7 @@ COMMANDS: Sequence[Command] = (
     Command(name="unban", handler=admin.unban, role="ADMIN", in_private_only=True),
     Command(name="give", handler=admin.give, role="ADMIN", in_private_only=True),
     Command(name="refund", handler=admin.refund, role="ADMIN", in_private_only=True, needs_payments=True),
-    Command(name="admin", handler=persons.admin_help, role="ADMIN", in_private_only=True),
+    Command(name="admin", handler=admin_help, role="ADMIN", in_private_only=True),
 )
 NOT_IN_MENU = ("bootstrap", "start")
 

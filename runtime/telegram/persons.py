@@ -1,4 +1,4 @@
-"""Who somebody is here: help, codes, language, data."""
+"""Who somebody is here: codes, language, data."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -20,25 +20,6 @@ ADDRESS = "telegram"
 AUTOMATIC = "auto"
 PERIODS = (7, 30, 90, 365)
 EXPORT_BYTES_MAX = 50 * 10**6
-
-
-async def help_command(talk: Talk, rest: str) -> None:
-    """The commands of the caller's role. Source: spec/builder.md §4."""
-    from runtime.telegram.commands import available, descriptions
-
-    say, described = talk.say, descriptions(talk.say)
-    lines = [say("<b>What I can do</b>")]
-    commands = available(talk.desk.settings, talk.account.role)
-    lines += [f"/{each.name}: {described[each.name]}" for each in commands if each.role != "ADMIN"]
-    if talk.is_admin:
-        lines.append(say("<b>For administrators</b>"))
-        lines += [f"/{each.name}: {described[each.name]}" for each in commands if each.role == "ADMIN"]
-    lines.append(say("Everything else you write is an answer to what I asked, or an idea."))
-    talk.tell("\n".join(lines))
-
-
-async def admin_help(talk: Talk, rest: str) -> None:
-    await help_command(talk, rest)
 
 
 async def refuse_admin_command(talk: Talk, name: str) -> None:
@@ -73,20 +54,6 @@ async def login(talk: Talk, rest: str) -> None:
             url=escape(url),
         )
     )
-
-
-async def bootstrap(talk: Talk, rest: str) -> None:
-    say = talk.say
-    if not rest:
-        talk.tell(say("Send the code with it: <code>/bootstrap CODE</code>"))
-        return
-    from runtime.telegram.commands import menu
-
-    await talk.desk.ledger.bootstrap(talk.user, rest, ADDRESS)
-    scope = {"type": "chat", "chat_id": talk.where.chat}
-    shown = {"commands": menu(talk.desk.settings, "ADMIN", say), "scope": scope}
-    talk.calls.append(Call(method="setMyCommands", data=shown))
-    talk.tell(say("👑 You are the administrator now. /help shows what that brings."))
 
 
 async def invite(talk: Talk, rest: str) -> None:
