@@ -98,6 +98,18 @@ async def test_run__comes_after_what_people_wait_for(workdir: Path) -> None:
     assert int(ran.output) >= NICENESS
 
 
+async def test_run__is_bounded_and_the_first_to_go_when_memory_is_short(workdir: Path) -> None:
+    command = "cat /proc/self/limits /proc/self/oom_score_adj"
+    result = await run(command, workdir, cpu_s=7, process_count=33, file_size_bytes=5 * MIB)
+    *lines, to_go = result.output.splitlines()
+    bounds = {line[:25].strip(): line[25:].split()[:2] for line in lines}
+    assert bounds["Max cpu time"] == ["7", "7"]
+    assert bounds["Max processes"] == ["33", "33"]
+    assert bounds["Max file size"] == [str(5 * MIB)] * 2
+    assert bounds["Max core file size"] == ["0", "0"]
+    assert to_go == "1000"
+
+
 async def test_run__has_this_python_under_both_names(workdir: Path) -> None:
     result = await run("python -V && python3 -V && python -c 'import ssl, sqlite3, ctypes'", workdir)
     version = f"Python {sys.version.split()[0]}\n"
