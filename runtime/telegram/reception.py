@@ -69,10 +69,13 @@ class Reception:
                 await asyncio.sleep(pause_s)
             async with self._turn(chat.id):
                 is_news = await self._take(update, sender, chat.id, self._wait_s(chat.id, number))
+        except BadInputError:
+            self._unkept.over(chat.id, number)
+            raise
         except BaseException:
             self._unkept.refused(chat.id, number)
             raise
-        self._unkept.kept(chat.id, number)
+        self._unkept.over(chat.id, number)
         return is_news
 
     def _wait_s(self, chat: int, number: int) -> float:
@@ -182,7 +185,8 @@ class Unkept:
     def came(self, chat: int, number: int) -> None:
         self._until_s[chat, number] = self._clock() + GAP_S_MAX
 
-    def kept(self, chat: int, number: int) -> None:
+    def over(self, chat: int, number: int) -> None:
+        """It is on disk, or will not come again."""
         self._until_s.pop((chat, number), None)
 
     def refused(self, chat: int, number: int) -> None:
