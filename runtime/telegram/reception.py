@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -180,10 +181,10 @@ class Unkept:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until_s: dict[tuple[int, int], float] = {}
-        """By chat and number: how long others of the chat wait for it."""
+        """By chat and number: until when others of the chat wait for it to come again; for ever while it is here."""
 
     def came(self, chat: int, number: int) -> None:
-        self._until_s[chat, number] = self._clock() + GAP_S_MAX
+        self._until_s[chat, number] = math.inf
 
     def over(self, chat: int, number: int) -> None:
         """It is on disk, or will not come again."""
@@ -197,4 +198,5 @@ class Unkept:
     def wait_s(self, chat: int, number: int) -> float:
         """How long this one waits for those before it."""
         untils_s = [until_s for (its, lower), until_s in self._until_s.items() if its == chat and lower < number]
-        return max(0.0, max(untils_s, default=0.0) - self._clock())
+        until_s = max(untils_s, default=0.0)
+        return GAP_S_MAX if until_s == math.inf else max(0.0, until_s - self._clock())

@@ -90,6 +90,11 @@ def test_updates__are_taken_once_and_those_behind_a_gap_wait(coming: list[Arriva
         before = {other for other, other_s in came_s.items() if other_s < at_s}
         if set(range(FIRST + 1, number)) <= before:
             assert number not in chats.waits_s, "nothing was missing"
+    check_order(chats)
+
+
+def check_order(chats: Chats) -> None:
+    """Whatever a chat took before a lower number waits there for it."""
     for taken in chats.taken.values():
         for n, number in enumerate(taken):
             assert number in chats.waits_s or number < min(taken[n + 1 :], default=number + 1), "a lower one came later"
@@ -180,6 +185,20 @@ def test_chat__that_is_slow_holds_up_no_other() -> None:
 
     run(all_of_it())
     assert sorted(chats.taken["chat:1"]) == [FIRST, FIRST + 1, FIRST + 2]
+    check_order(chats)
+
+
+def test_update__that_overtook_one_at_a_slow_chats_door_waits_for_it_however_long_both_stood_there() -> None:
+    chats = Chats(slow="chat:1")
+
+    async def all_of_it() -> None:
+        reception = await settled(chats)
+        coming = [Arrival(number=FIRST + n, chat=1, at_s=0.001 + 0.2 * place) for place, n in enumerate((0, 2, 1))]
+        await received(reception, coming)
+
+    run(all_of_it())
+    assert chats.taken["chat:1"] == [FIRST, FIRST + 2, FIRST + 1]
+    check_order(chats)
 
 
 def test_update__that_could_not_be_kept_is_refused_and_taken_when_it_comes_again() -> None:
