@@ -17,6 +17,7 @@ from runtime.providers.forward import Forwarded
 from runtime.providers.order import CallOrder
 from runtime.providers.splice import Spliced
 from serve_apps.gateway_routes import create_app
+from tests.uncounted import Uncounted
 
 
 class Calls:
@@ -52,7 +53,7 @@ class Door:
         self._folder = Path(folder)
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        system: Any = SimpleNamespace(calls=Calls(self._folder), ledger=Ledger())
+        system: Any = SimpleNamespace(calls=Calls(self._folder), ledger=Ledger(), entities=Uncounted())
         return create_app(system, under_serve=True)
 
 
