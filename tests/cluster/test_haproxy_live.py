@@ -41,7 +41,7 @@ class Service:
         config_file.write_text(yaml.safe_dump({"proxy_location": "HeadOnly", "applications": applications}))
         environment = {
             **os.environ,
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parents[1]))),
             "DATA_DIR": str(self.instance.data_dir),
             "HTTP_PORT": str(self.http_port),
             "DASHBOARD_PORT": str(dashboard_port),
