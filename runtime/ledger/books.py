@@ -278,6 +278,8 @@ class Books(AccountBook, KeyBook, ModelBook, OrderBook, StarBook, TokenBook):
                 if isinstance(refusal, DailyCapError) and refusal.scope != "user":
                     raise  # The next model answers sooner than what others hold would come back.
                 left = await self._database.write(lambda tx: escrows.recallable(tx, user, process, needed))
+                if self._recall.returns != seen:
+                    continue  # It came back while it was looked for.
                 if not left or not await self._recall.for_return(user, left, seen, deadline_s):
                     raise
 
