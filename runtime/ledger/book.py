@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from runtime.store.database import Database
-from runtime.store.queries import sql
+from runtime.store.queries import fetch_all
 
 
 class Book:
@@ -15,4 +15,4 @@ class Book:
 
     async def _rows(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """As they were after every write that was answered before."""
-        return await self._database.read(lambda connection: connection.execute(sql(query), dict(values)).fetchall())
+        return await self._database.read(lambda connection: fetch_all(connection, query, values))

@@ -1,14 +1,35 @@
 """What a token must be, and whom it speaks for."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from runtime.accounts.roles import higher
 from runtime.errors import BadInputError
-from runtime.ledger.port import Identity, NewToken, Role, TokenTerms
+from runtime.ids import ProjectId, RunId, UserId
+from runtime.ledger.port import Identity, NewToken, Role, TokenKind, TokenTerms
 from runtime.ledger.roles import effective_role
-from runtime.store.transaction import Transaction
+from runtime.store.transaction import Kind, Transaction
 
 TOKEN_ID_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TokenRow:
+    token_sha256: str
+    user: UserId
+    kind: TokenKind
+    label: bytes
+    run: RunId | None
+    project: ProjectId | None
+    models: Sequence[str]
+    budget_ucredits: int | None
+    requests_per_minute: int | None
+    expires_at: datetime | None
+    created_at: datetime
+
+
+_TOKENS: Kind[str] = Kind(name="token", query="select_token", read=lambda rows: rows[0][0] if rows else None)
 
 
 def check_token(token: NewToken) -> None:
@@ -33,22 +54,26 @@ def check_task_token(token: NewToken) -> None:
         raise BadInputError("A token that comes with an append is a task's, without a budget of its own.")
 
 
-def insert_token(tx: Transaction, token: NewToken, label: bytes, now: datetime) -> None:
-    """`label` is the token's, sealed for `label_subject`. One that is there already stays as it is."""
-    tx.execute(
-        "add_token",
+def insert_token(tx: Transaction, token: NewToken, label: bytes, now: datetime) -> bool:
+    """`label` is the token's, sealed for `label_subject`. One that is there already stays as it is: False."""
+    if tx.get(_TOKENS, token.token_sha256) is not None:
+        return False
+    tx.keep(_TOKENS, token.token_sha256, token.token_sha256)
+    row = _TokenRow(
         token_sha256=token.token_sha256,
-        user_id=token.user,
+        user=token.user,
         kind=token.kind,
         label=label,
         run=token.run,
         project=token.project,
-        models=list(token.terms.models),
+        models=token.terms.models,
         budget_ucredits=token.terms.budget_ucredits,
         requests_per_minute=token.terms.requests_per_minute,
         expires_at=token.expires_at,
         created_at=now,
     )
+    tx.insert("tokens", row)
+    return True
 
 
 def label_subject(token_sha256: str) -> str:

@@ -16,7 +16,7 @@ from runtime.ledger.money import PUSD_PER_USD, usd_text
 from runtime.ledger.records import at_us
 from runtime.reports.port import Alert
 from runtime.store.database import Database
-from runtime.store.queries import sql
+from runtime.store.queries import fetch_all
 from runtime.store.transaction import Transaction
 
 HOUR = timedelta(hours=1)
@@ -125,7 +125,7 @@ class Alerts:
 
     async def alerts(self, open_only: bool) -> Sequence[Alert]:
         values = {"open_only": open_only, "limit": LISTED_MAX}
-        rows = await self._database.read(lambda connection: connection.execute(sql("alerts"), values).fetchall())
+        rows = await self._database.read(lambda connection: fetch_all(connection, "alerts", values))
         return [
             Alert(
                 alert=alert,
@@ -166,13 +166,13 @@ def _may_be_raised(last: Last | None, now: datetime) -> bool:
 
 def _read(connection: duckdb.DuckDBPyConnection, now: datetime) -> list[Reading]:
     hour = {"now": now, "hour_ago": now - HOUR}
-    ((spent_pusd, before_pusd),) = connection.execute(sql("hourly_spend"), {"now": now}).fetchall()
-    unpriced = connection.execute(sql("unpriced_models"), hour).fetchall()
-    ((failed,),) = connection.execute(sql("failed_projects"), hour).fetchall()
-    stops = connection.execute(sql("stops")).fetchall()
-    lags = connection.execute(sql("index_lags"), {"now": now}).fetchall()
-    failed_payments = connection.execute(sql("failed_star_payments")).fetchall()
-    late_refunds = connection.execute(sql("late_star_refunds"), {"before": now - REFUND_UNTOLD}).fetchall()
+    ((spent_pusd, before_pusd),) = fetch_all(connection, "hourly_spend", {"now": now})
+    unpriced = fetch_all(connection, "unpriced_models", hour)
+    ((failed,),) = fetch_all(connection, "failed_projects", hour)
+    stops = fetch_all(connection, "stops")
+    lags = fetch_all(connection, "index_lags", {"now": now})
+    failed_payments = fetch_all(connection, "failed_star_payments")
+    late_refunds = fetch_all(connection, "late_star_refunds", {"before": now - REFUND_UNTOLD})
     return [
         _spend(spent_pusd, before_pusd),
         Reading(
@@ -237,7 +237,7 @@ def _spend(spent_pusd: int, before_pusd: int) -> Reading:
 
 
 def _last(connection: duckdb.DuckDBPyConnection) -> dict[str, Last]:
-    rows = connection.execute(sql("last_alerts")).fetchall()
+    rows = fetch_all(connection, "last_alerts")
     return {
         condition: Last(alert=alert, raised_at=at_us(raised_us), open=is_open)
         for condition, alert, raised_us, is_open in rows

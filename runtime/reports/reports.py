@@ -2,7 +2,8 @@
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,8 +20,8 @@ from runtime.reports.listing import Definition, definition
 from runtime.reports.port import Asked, Cell, Feedback, FileForm, GivenFeedback, IndexFigures, Report
 from runtime.store import schema
 from runtime.store.database import Database
-from runtime.store.queries import arguments, sql
-from runtime.store.transaction import Transaction
+from runtime.store.queries import arguments, fetch_all, sql
+from runtime.store.transaction import DuplicateRowError, Transaction
 
 STALE_AFTER = timedelta(days=90)
 IDLE_AFTER = timedelta(days=3)
@@ -34,6 +35,11 @@ _PEOPLE = {
 _TIME = "strftime({} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ')"
 _HARMLESS = "CASE WHEN regexp_matches({0}, '^[=+@\\t\\r-]') THEN '''' || {0} ELSE {0} END"
 """A spreadsheet runs a cell that begins so; models and users are named by others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _IndexUpdate(IndexFigures):
+    made_at: datetime
 
 
 class Reports(Alerts):
@@ -90,7 +96,7 @@ class Reports(Alerts):
         await self._database.write(act)
 
     async def feedback(self) -> Sequence[GivenFeedback]:
-        rows = await self._database.read(lambda connection: connection.execute(sql("feedback")).fetchall())
+        rows = await self._database.read(lambda connection: fetch_all(connection, "feedback"))
         return [
             GivenFeedback(
                 feedback=Feedback(project=project, user=user, score=score, text=self._feedback_text(project, text)),
@@ -100,17 +106,10 @@ class Reports(Alerts):
         ]
 
     async def indexed(self, figures: IndexFigures) -> None:
-        values = {
-            "project": figures.project,
-            "commit_id": figures.commit,
-            "chunks": figures.chunks,
-            "update_ms": figures.update_ms,
-            "queries": figures.queries,
-            "query_ms": figures.query_ms,
-            "query_ms_max": figures.query_ms_max,
-            "made_at": self._clock(),
-        }
-        await self._database.write(lambda tx: tx.execute("add_index_update", **values))
+        """What was told of a commit first stays."""
+        update = _IndexUpdate(**asdict(figures), made_at=self._clock())
+        with suppress(DuplicateRowError):
+            await self._database.write(lambda tx: tx.insert("index_updates", update))
 
     def _feedback_text(self, project: ProjectId, sealed: bytes | None) -> str:
         return "" if sealed is None else self._database.seal.open(sealed, feedback_subject(project)).decode()
@@ -153,7 +152,7 @@ def _keep(connection: duckdb.DuckDBPyConnection, found: Definition, values: Mapp
     statement = sql("keep_report").replace("$statement", sql(found.statement))
     connection.execute(statement, arguments(found.statement, dict(values)))
     columns: list[_Column] = []
-    for name, kind in connection.execute(sql("report_columns")).fetchall():
+    for name, kind in fetch_all(connection, "report_columns"):
         columns.append(_Column(name=name, expression=f'"{name}"', kind=kind))
         for unit, (people, text) in _PEOPLE.items():
             if name.endswith(unit):

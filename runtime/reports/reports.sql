@@ -119,9 +119,10 @@ SELECT p.project, p.commits, p.indexed, p.newest_commit_at, w.chunks, round(w.up
 FROM by_project p LEFT JOIN work w ON w.project = p.project
 ORDER BY p.newest_commit_at DESC, p.project
 
--- name: add_index_update
+-- name: insert_index_updates
 INSERT INTO index_updates (project, commit_id, chunks, update_ms, queries, query_ms, query_ms_max, made_at)
-VALUES ($project, $commit_id, $chunks, $update_ms, $queries, $query_ms, $query_ms_max, $made_at) ON CONFLICT DO NOTHING
+SELECT unnest($project::VARCHAR[]), unnest($commit::VARCHAR[]), unnest($chunks::BIGINT[]), unnest($update_ms::BIGINT[]),
+       unnest($queries::BIGINT[]), unnest($query_ms::BIGINT[]), unnest($query_ms_max::BIGINT[]), unnest($made_at::TIMESTAMPTZ[])
 
 -- Each view adds up to the same total: every call is in each of them once.
 -- name: report_spend

@@ -30,7 +30,7 @@ from runtime.files import sync
 from runtime.store.database import Database, unavailable
 from runtime.store.keeping import BackupReport
 from runtime.store.lock import OwnerLock
-from runtime.store.queries import sql
+from runtime.store.queries import fetch_all, sql
 from runtime.store.schema import BLOBS, COPIES, DATABASE, RESTORING, SECRETS, quoted
 
 MANIFEST = "manifest.json"
@@ -151,7 +151,7 @@ def _copy_database(
     connection.execute(sql("attach_copy").replace("$path", quoted(str(target))))
     try:
         connection.execute("BEGIN")
-        entities, events = connection.execute(sql("journal_counts")).fetchall()[0]  # From here on it is one moment.
+        entities, events = fetch_all(connection, "journal_counts")[0]  # From here on it is one moment.
         # A blob is there before the event that names it, so everything that the copy can name is in this list.
         blobs = [path.relative_to(database.data_dir) for path in _files(database.data_dir / BLOBS)]
         connection.execute(sql("copy_database"))

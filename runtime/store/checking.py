@@ -16,7 +16,7 @@ from runtime.ids import EntityId, kind_of, partition_of
 from runtime.ledger.port import Mismatch
 from runtime.store import tail
 from runtime.store.appends import event_subject, head_subject, reminder_subject, snapshot_subject
-from runtime.store.queries import rested_rows, sql
+from runtime.store.queries import fetch_all, rested_rows
 from runtime.store.seal import Seal
 
 ENTRIES_PER_SHARE = 250_000
@@ -47,7 +47,7 @@ class _Entity(NamedTuple):
 def check_journal(connection: duckdb.DuckDBPyConnection, seal: Seal) -> list[Mismatch]:
     """What is wrong with entities, events, snapshots and reminders. Reads and opens all of them."""
     mismatches: list[Mismatch] = []
-    entries = connection.execute(sql("entry_count")).fetchall()[0][0]
+    entries = fetch_all(connection, "entry_count")[0][0]
     shares = entries // ENTRIES_PER_SHARE + 1
     for share in range(shares):
         for mismatch in _check_share(connection, seal, {"shares": shares, "share": share}):

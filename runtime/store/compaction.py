@@ -8,7 +8,7 @@ goes on beside it: it only adds entries, and a bound that is out of date only le
 import duckdb
 
 from runtime.store.database import Database
-from runtime.store.queries import sql
+from runtime.store.queries import fetch_all, sql
 
 POSITIONS_PER_PIECE = 250_000
 PIECES_PER_CHECKPOINT = 8
@@ -21,11 +21,11 @@ async def compact(database: Database) -> int:
 
 def _compact(connection: duckdb.DuckDBPyConnection, database: Database) -> int:
     connection.execute(sql("make_bounds"))
-    first, end = connection.execute(sql("position_range")).fetchall()[0]
+    first, end = fetch_all(connection, "position_range")[0]
     events, unfolded = 0, 0
     for number, start in enumerate(range(first, end, POSITIONS_PER_PIECE), 1):
         piece = {"from_position": start, "to_position": min(end, start + POSITIONS_PER_PIECE)}
-        dropped = [connection.execute(sql(name), piece).fetchall()[0][0] for name in ("drop_events", "drop_snapshots")]
+        dropped = [fetch_all(connection, name, piece)[0][0] for name in ("drop_events", "drop_snapshots")]
         events += dropped[0]
         unfolded += sum(dropped)
         if unfolded and number % PIECES_PER_CHECKPOINT == 0:

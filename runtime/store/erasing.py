@@ -27,7 +27,7 @@ from runtime.ledger.records import at_us
 from runtime.store.appends import event_subject, snapshot_subject
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
-from runtime.store.queries import rested_rows, sql
+from runtime.store.queries import fetch_all, rested_rows
 from runtime.store.schema import BLOBS
 from runtime.store.seal import Seal
 
@@ -126,12 +126,12 @@ class Erasing:
         return True
 
     async def _rows(self, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        return await self._database.read(lambda connection: connection.execute(sql(query), values).fetchall())
+        return await self._database.read(lambda connection: fetch_all(connection, query, values))
 
 
 def _files_of(connection: duckdb.DuckDBPyConnection, database: Database, user: UserId) -> Sequence[str]:
     """Everything on disk that the user's journals may name, by its path in the data folder."""
-    rows = connection.execute(sql("entities_of_owner"), {"owner": user, "reminder": OWNER_LEFT}).fetchall()
+    rows = fetch_all(connection, "entities_of_owner", {"owner": user, "reminder": OWNER_LEFT})
     entities = [EntityId(entity) for entity, *_ in rows]
     blobs = blobs_of_entities(connection, database.seal, entities)
     shards = [f"{INDEX}/{name_of(entity)}.index" for entity in entities if kind_of(entity) == PROJECT]
@@ -163,7 +163,7 @@ def named_by_journals(
     connection: duckdb.DuckDBPyConnection, seal: Seal, blobs: set[str], *, leave_out: EntityId | None = None
 ) -> set[str]:
     """Those of the blobs that some journal names, but for one that is left out. Reads and opens all of them."""
-    count = connection.execute(sql("entry_count")).fetchall()[0][0]
+    count = fetch_all(connection, "entry_count")[0][0]
     shares = count // ENTRIES_PER_SHARE + 1
     named = set[str]()
     for share in range(shares):

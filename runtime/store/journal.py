@@ -17,7 +17,7 @@ from runtime.reports.facts import FactsOf, no_facts
 from runtime.store import loads
 from runtime.store.appends import SealedAppend, claim_partition, seal_append, wanted_by, wanted_by_claim
 from runtime.store.database import Database
-from runtime.store.queries import sql
+from runtime.store.queries import fetch_all
 from runtime.store.transaction import Transaction
 from runtime.store.writes import WEIGHT_OF_GROUP_MAX
 
@@ -70,7 +70,7 @@ class StoreJournal:
         return f"{self._made}/{self._claims}"
 
     async def ownerships(self) -> Sequence[Ownership]:
-        rows = await self._database.read(lambda connection: connection.execute(sql("ownerships")).fetchall())
+        rows = await self._database.read(lambda connection: fetch_all(connection, "ownerships"))
         return [
             Ownership(partition=number, epoch=epoch, host=host, incarnation=incarnation)
             for number, epoch, host, incarnation in rows
@@ -124,7 +124,7 @@ class StoreJournal:
 
     async def open_entities(self, kinds: Sequence[str]) -> Sequence[EntityId]:
         def act(connection: duckdb.DuckDBPyConnection) -> Sequence[EntityId]:
-            rows = connection.execute(sql("open_entities"), {"kinds": list(kinds)}).fetchall()
+            rows = fetch_all(connection, "open_entities", {"kinds": list(kinds)})
             return [EntityId(entity) for (entity,) in rows]
 
         return await self._database.read(act)

@@ -19,7 +19,7 @@ from runtime.errors import StoreUnavailableError
 from runtime.ids import EntityId
 from runtime.store import tail
 from runtime.store.appends import event_subject, head_subject, reminder_subject, snapshot_subject
-from runtime.store.queries import sql
+from runtime.store.queries import fetch_all
 from runtime.store.seal import Seal
 
 log = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ def _head(row: tuple[Any, ...], seal: Seal) -> Head:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    return connection.execute(sql(query), dict(values)).fetchall()
+    return fetch_all(connection, query, values)
 
 
 def _time(microseconds: int) -> datetime:

@@ -333,12 +333,13 @@ SELECT unnest($identity_sha256::VARCHAR[]), unnest($granted_at::TIMESTAMPTZ[])
 -- name: select_token
 SELECT token_sha256 FROM tokens WHERE token_sha256 = $key
 
--- name: add_token
+-- name: insert_tokens
 INSERT INTO tokens (token_sha256, user_id, kind, label, run, project, models, budget_ucredits, requests_per_minute,
                     expires_at, revoked_at, created_at)
-VALUES ($token_sha256, $user_id, $kind, $label, $run, $project, $models, $budget_ucredits, $requests_per_minute,
-        $expires_at, NULL, $created_at)
-ON CONFLICT DO NOTHING
+SELECT unnest($token_sha256::VARCHAR[]), unnest($user::VARCHAR[]), unnest($kind::VARCHAR[]), unnest($label::BLOB[]),
+       unnest($run::VARCHAR[]), unnest($project::VARCHAR[]), unnest($models::VARCHAR[][]),
+       unnest($budget_ucredits::BIGINT[]), unnest($requests_per_minute::BIGINT[]), unnest($expires_at::TIMESTAMPTZ[]),
+       NULL, unnest($created_at::TIMESTAMPTZ[])
 
 -- name: revoke_token
 UPDATE tokens SET revoked_at = $revoked_at

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import duckdb
 
-from runtime.store.queries import arguments, parsed, sql
+from runtime.store.queries import arguments, fetch_all, for_one, parsed
 
 V = TypeVar("V")
 
@@ -85,7 +85,7 @@ class Memory:
         return known if known is not _NOWHERE else None
 
     def committed(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        return self._connection.execute(sql(query), dict(values)).fetchall()
+        return fetch_all(self._connection, query, values)
 
     def fetch(self, wanted: Iterable[Wanted]) -> None:
         """Fetches those that are not in memory. What the database does not have is known to be absent until `absorb`
@@ -234,7 +234,7 @@ class Transaction:
             except duckdb.ConstraintException as error:
                 if "uplicate key" not in str(error):
                     raise
-                raise DuplicateRowError(name.removeprefix("insert_")) from error
+                raise DuplicateRowError(name.removeprefix("insert_").partition("/")[0]) from error
 
     def statements(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every change as the name of a statement and its arguments, in order."""
@@ -255,7 +255,7 @@ class Transaction:
 
 
 def _of_rows(name: str, rows: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One statement for all rows, dataclasses or named tuples; each column a list."""
+    """One statement for all rows, dataclasses or named tuples; each column a list, where there is more than one."""
     if not rows:
         return
     if isinstance(rows[0], tuple):
@@ -263,4 +263,8 @@ def _of_rows(name: str, rows: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]
     else:
         names = tuple(field.name for field in fields(rows[0]))
         rows = list(map(attrgetter(*names), rows))
-    yield name, arguments(name, dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+    if len(rows) == 1:
+        name, columns = for_one(name), rows[0]
+    else:
+        columns = map(list, zip(*rows, strict=True))
+    yield name, arguments(name, dict(zip(names, columns, strict=True)))
