@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import heappop, heappush
 from statistics import mean, quantiles
 
 from cluster.simulator.synthetic_build import BuildOrder
@@ -94,6 +95,31 @@ def bounds(order: BuildOrder, tasks: Sequence[Task], *, workers: int, cpu_s: flo
         cpu_s=cpu_s / cores,
         merges_s=merge_s * len({task.bundle for task in tasks}),
     )
+
+
+def schedule_s(order: BuildOrder, workers: int) -> float:
+    """How long it would take if we cost nothing: whoever is free begins the ready task with the longest chain behind
+    it, of equals the one that more tasks wait for. No plan says how long a task will take, so only luck does better."""
+    graph = {task.id: task for task in order.graph()}
+    chains: dict[str, int] = {}
+    behind: dict[str, set[str]] = {}
+    for each in reversed(graph):
+        next_ones = [later for later, task in graph.items() if each in task.depends]
+        chains[each] = 1 + max((chains[later] for later in next_ones), default=0)
+        behind[each] = set(next_ones).union(*(behind[later] for later in next_ones))
+    ready = {each for each, task in graph.items() if not task.depends}
+    under_way: list[tuple[float, str]] = []
+    done: set[str] = set()
+    now_s = 0.0
+    while ready or under_way:
+        while ready and len(under_way) < workers:
+            first = max(ready, key=lambda each: (chains[each], len(behind[each])))
+            ready.remove(first)
+            heappush(under_way, (now_s + graph[first].delay_s, first))
+        now_s, ended = heappop(under_way)
+        done.add(ended)
+        ready.update(each for each in behind[ended] if done.issuperset(graph[each].depends))
+    return now_s
 
 
 def longest_wait_share(builds: Mapping[str, Sequence[Task]]) -> tuple[str, float]:

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.simulator.synthetic_build import BuildOrder, parse_build
 from cluster.wire import Event
-from tests.bench.synthetic_builds import bounds, longest_wait_share, makespan_s, tasks_of
+from tests.bench.synthetic_builds import bounds, longest_wait_share, makespan_s, schedule_s, tasks_of
 
 ORDER = parse_build("synthetic build tasks=12 seed=3 delay_ms=500..5000 width=3")
 
@@ -32,6 +32,13 @@ def test_build_that_waits_for_nothing__takes_as_long_as_its_critical_path() -> N
     assert which == "critical path"
     assert least_s == pytest.approx(makespan_s(tasks), abs=0.01)
     assert bounds(ORDER, tasks, workers=1, cpu_s=1.0, cores=2).largest[0] == "work / workers"
+
+
+def test_schedule_that_costs_nothing__takes_what_is_last_to_be_done() -> None:
+    critical_path_s = makespan_s(tasks_of(ORDER, perfect(ORDER, wait_s=0.0)))
+    assert schedule_s(ORDER, workers=12) == pytest.approx(critical_path_s, abs=0.01)
+    assert schedule_s(ORDER, workers=1) == pytest.approx(sum(task.delay_s for task in ORDER.graph()))
+    assert critical_path_s < schedule_s(ORDER, workers=2) < schedule_s(ORDER, workers=1)
 
 
 def test_build_that_waits_three_times_as_long__is_found() -> None:
