@@ -93,7 +93,7 @@ def read_events(
 def read_heads(
     connection: duckdb.DuckDBPyConnection, seal: Seal, query: str, values: Mapping[str, Any]
 ) -> Sequence[Head]:
-    return [_head(row, seal) for row in _rows(connection, query, values)]
+    return [_head(row, seal) for row in fetch_all(connection, query, values)]
 
 
 def read_due(
@@ -107,7 +107,7 @@ def read_due(
                 name=name, due_at=_time(due_at_us), data=seal.open_json(data, reminder_subject(entity, name))
             ),
         )
-        for entity, name, due_at_us, data in _rows(connection, "due_reminders", values)
+        for entity, name, due_at_us, data in fetch_all(connection, "due_reminders", values)
     ]
 
 
@@ -128,9 +128,9 @@ def event_of(entry: Entry, seal: Seal) -> EventRecord:
 
 def _places(connection: duckdb.DuckDBPyConnection, entities: Sequence[EntityId]) -> list[_Place]:
     if len(entities) == 1:
-        rows = _rows(connection, "place_of_entity", {"entity": entities[0]})
+        rows = fetch_all(connection, "place_of_entity", {"entity": entities[0]})
     else:
-        rows = _rows(connection, "places_of_entities", {"entities": list(entities)})
+        rows = fetch_all(connection, "places_of_entities", {"entities": list(entities)})
     return [
         _Place(entity=row[0], head=row[:6], last_seq=row[2], first_position=row[6], tail=_parsed(row[0], row[7]))
         for row in rows
@@ -151,7 +151,7 @@ def _follow_tails(connection: duckdb.DuckDBPyConnection, places: Iterable[_Place
     by_position: dict[int, Entry] = {}
     positions = [position for place in listed for position in place.tail.positions]
     if positions:
-        by_position = {row[1]: Entry(*row) for row in _rows(connection, "entries_at", {"positions": positions})}
+        by_position = {row[1]: Entry(*row) for row in fetch_all(connection, "entries_at", {"positions": positions})}
     found = {}
     for place in listed:
         snapshot = by_position.get(place.tail.snapshot) if place.tail.snapshot is not None else None
@@ -191,7 +191,7 @@ def _look_through(
         "first_position": min(place.begin if trusted else place.first_position for place in places),
     }
     by_entity: dict[EntityId, list[Entry]] = defaultdict(list)
-    for row in _rows(connection, "entries_of_entities", values):
+    for row in fetch_all(connection, "entries_of_entities", values):
         entry = Entry(*row)
         by_entity[entry.entity].append(entry)
     found = {}
@@ -210,13 +210,13 @@ def _newest_events(connection: duckdb.DuckDBPyConnection, place: _Place, after_s
     count = place.last_seq - after_seq
     if count <= len(place.tail.events):
         positions = list(place.tail.events[len(place.tail.events) - count :][:limit])
-        rows = _rows(connection, "entries_at", {"positions": positions})
+        rows = fetch_all(connection, "entries_at", {"positions": positions})
         entries = sorted((Entry(*row) for row in rows), key=lambda entry: entry.position)
         if _are_run(place, entries, after_seq + 1, len(positions)):
             return entries
         log.warning("the tail of %s leads to other entries; they are looked for by its name", place.entity)
     values = {"entity": place.entity, "after_seq": after_seq, "first_position": place.first_position, "limit": limit}
-    entries = [Entry(*row) for row in _rows(connection, "events_of_entity", values)]
+    entries = [Entry(*row) for row in fetch_all(connection, "events_of_entity", values)]
     first_seq = entries[0].seq if entries else after_seq + 1
     if entries and not _are_run(place, entries, first_seq, min(limit, place.last_seq - first_seq + 1)):
         raise _damaged(place.entity)
@@ -266,10 +266,6 @@ def _head(row: tuple[Any, ...], seal: Seal) -> Head:
         updated_at=_time(updated_at_us),
         data=seal.open_json(head, head_subject(entity)),
     )
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    return fetch_all(connection, query, values)
 
 
 def _time(microseconds: int) -> datetime:
