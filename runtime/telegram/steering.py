@@ -16,11 +16,10 @@ from runtime.telegram.following import progress_mark
 from runtime.telegram.formatting import escape
 from runtime.telegram.progress import progress_rows, progress_text, status_name
 from runtime.telegram.project_texts import raised
+from runtime.telegram.receipts import receipt_told
 from runtime.telegram.talk import Talk
 
 HISTORY_SHOWN = 10
-RECEIPT_CHARACTERS = 3_500
-"""A longer one is sent as a file."""
 TITLE_CHARACTERS = 60
 
 
@@ -222,11 +221,9 @@ async def skip_task(talk: Talk, pressed: Press) -> None:
 
 async def receipt(talk: Talk, pressed: Press) -> None:
     view = await talk.owned(pressed.project)
-    text = receipt_text(await talk.desk.ledger.receipt(view.id))
-    if len(text) <= RECEIPT_CHARACTERS:
-        talk.tell(f"<pre>{escape(text)}</pre>")
-        return
-    blob = await talk.desk.ledger.put_blob(text.encode())
+    charged = await talk.desk.ledger.receipt(view.id)
+    blob = await talk.desk.ledger.put_blob(receipt_text(charged).encode())
+    talk.tell(receipt_told(view.title, charged, talk.say))
     file = Attached(field="document", name="receipt.txt", blob=blob, is_for_this=True)
     talk.calls.append(Call(method="sendDocument", data=talk.where.data, file=file))
 

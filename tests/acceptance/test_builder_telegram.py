@@ -238,8 +238,10 @@ async def test_48__the_delivery_says_what_it_cost_and_what_is_left(
     assert "To run it\nunzip synthetic-build-1.zip && cd generated_project\n" in summary.text
     assert {"🧾 Receipt", "✏️ Change", "1⭐", "5⭐"} <= set(summary.labels)
     await anna.presses("🧾 Receipt", on=summary)
-    receipt = await anna.hears(lambda message: message.text.startswith("Receipt") or "coding" in message.text)
-    assert view.title.split()[0] in receipt.text or "coding" in receipt.text
+    receipt = await anna.hears(lambda message: message.text.startswith(f"🧾 {view.title}"))
+    assert f"Charged: {cost.total_ucredits / 1e6:.2f} credits" in receipt.text
+    whole = await anna.hears(lambda message: message.file is not None and message.file.name == "receipt.txt")
+    assert "coding" in (await anna.downloads(whole)).decode()
 
 
 async def test_48__the_delivery_names_what_is_missing_and_what_was_given_back(phone: Phone) -> None:
