@@ -278,9 +278,9 @@ class Books(AccountBook, KeyBook, ModelBook, OrderBook, StarBook, TokenBook):
                 if isinstance(refusal, DailyCapError) and refusal.scope != "user":
                     raise  # The next model answers sooner than what others hold would come back.
                 left = await self._database.write(lambda tx: escrows.recallable(tx, user, process, needed))
-                if self._recall.returns != seen:
-                    continue  # It came back while it was looked for.
-                if not left or not await self._recall.for_return(user, left, seen, deadline_s):
+                if self._recall.returns != seen and time.monotonic() < deadline_s:
+                    continue  # It may have come back while it was looked for.
+                if not left or not await self._recall.for_return(user, left, self._recall.returns, deadline_s):
                     raise
 
     def _given(self, process: str, returns: Sequence[Return]) -> None:

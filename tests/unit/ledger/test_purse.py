@@ -476,6 +476,21 @@ async def test_builds_hold__gets_what_purses_hold_in_advance(
     assert (await store.books.balance(USER)).held_ucredits == rest * 150
 
 
+async def test_hold_that_nothing_can_pay__is_refused_in_its_time_whatever_others_give_back(store: Store) -> None:
+    store.books._recall.wait_s = 0.05
+
+    async def give_back() -> None:
+        while True:
+            store.books._recall.given("another", ())
+            await asyncio.sleep(0)
+
+    giving = asyncio.create_task(give_back())
+    async with asyncio.timeout(10.0):
+        with pytest.raises(NotEnoughCreditsError):
+            await store.books.hold(a_hold("more", 10_000_000, run=RunId("r1")))
+    giving.cancel()
+
+
 async def test_escrow_of_another_process__is_asked_back_for_a_draw_too(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
