@@ -33,7 +33,7 @@ FAILURES_MAX = 3
 """Failures without an answer in between, after which an entity is quarantined."""
 EVERY_S = 1.0
 REMIND_EVERY_S = 5.0
-"""What reminds is hours or days away; asking for it each second was a third of what an idle ledger did."""
+"""What reminds may be so late, and is mostly days away; asking each second was a third of what an idle ledger did."""
 REMINDERS_AT_ONCE = 1_000
 REMINDER_S_MAX = 60.0
 SWEEP_EVERY_S = 10.0

@@ -108,8 +108,14 @@ class Reports(Alerts):
     async def indexed(self, figures: IndexFigures) -> None:
         """What was told of a commit first stays."""
         update = _IndexUpdate(**asdict(figures), made_at=self._clock())
-        with suppress(DuplicateRowError):
-            await self._database.write(lambda tx: tx.insert("index_updates", update))
+        key = {"project": figures.project, "commit": figures.commit}
+
+        def act(tx: Transaction) -> None:
+            if not tx.committed("select_index_update", key):
+                tx.insert("index_updates", update)
+
+        with suppress(DuplicateRowError):  # Told twice at once.
+            await self._database.write(act)
 
     def _feedback_text(self, project: ProjectId, sealed: bytes | None) -> str:
         return "" if sealed is None else self._database.seal.open(sealed, feedback_subject(project)).decode()

@@ -119,6 +119,9 @@ SELECT p.project, p.commits, p.indexed, p.newest_commit_at, w.chunks, round(w.up
 FROM by_project p LEFT JOIN work w ON w.project = p.project
 ORDER BY p.newest_commit_at DESC, p.project
 
+-- name: select_index_update
+SELECT project FROM index_updates WHERE project = $project AND commit_id = $commit
+
 -- name: insert_index_updates
 INSERT INTO index_updates (project, commit_id, chunks, update_ms, queries, query_ms, query_ms_max, made_at)
 SELECT unnest($project::VARCHAR[]), unnest($commit::VARCHAR[]), unnest($chunks::BIGINT[]), unnest($update_ms::BIGINT[]),

@@ -109,8 +109,7 @@ async def feedback(talk: Talk, rest: str) -> None:
 
 async def change(talk: Talk, view: ProjectView, text: str) -> None:
     say = talk.say
-    now = await talk.ask(view.id, Change(key=talk.key("change"), text=text))
-    talk.follow(now, from_now=True)
+    await _carry_out(talk, view.id, Change(key=talk.key("change"), text=text))
     if view.scope is None or is_scope(view.asks):
         talk.busy()
     talk.tell(say("✏️ Understood. I think it over and tell you what it costs."), quiet=True)
@@ -125,11 +124,28 @@ async def _mine(talk: Talk) -> ProjectView:
     return view
 
 
-async def _carry_out(talk: Talk, project: ProjectId, message: object) -> ProjectView:
-    """What is not possible now is refused with what is."""
-    view = await talk.ask(project, message)
+async def _carry_out(talk: Talk, project: ProjectId, message: Change | Pause | Resume | Retry | Skip) -> None:
+    """What is not possible now is refused with what is: after it was asked, for what is asked again may be done."""
+    try:
+        view = await talk.ask(project, message)
+    except ConflictError as refusal:
+        view = await talk.owned(project)
+        if type(message).__name__.lower() in view.possible:
+            raise
+        raise _not_now(view, talk.say) from refusal
     talk.follow(view, from_now=True)
-    return view
+
+
+def _not_now(view: ProjectView, say: Texts) -> ConflictError:
+    now = [f"/{name}" for name in ("pause", "resume", "change", "cancel") if name in view.possible]
+    if not now:
+        return ConflictError(say("It is over, so nothing can be changed."), say("/new begins another one."))
+    refused = say("That is not possible now: {status}.", status=status_name(view.status, say))
+    if view.question or view.asks:
+        return ConflictError(
+            refused, say("It waits for your answer, which /status shows. Or: {commands}", commands=" ".join(now))
+        )
+    return ConflictError(refused, say("Possible now: {commands}", commands=" ".join(now)))
 
 
 async def _ask_cancel(talk: Talk, view: ProjectView) -> None:

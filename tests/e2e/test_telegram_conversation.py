@@ -104,7 +104,14 @@ async def test_command__in_the_wrong_state_is_answered_with_what_works(phone: Ph
         await ada.hears(heard)
     await phone.asked(ada)
     await ada.says("/resume")
-    assert "Possible now: answer, change, cancel." in (await ada.hears("is not possible now")).text
+    refused = await ada.hears("That is not possible now: Asking questions.")
+    assert "It waits for your answer, which /status shows. Or: /change /cancel" in refused.text
+    await ada.says("/language pl")
+    await ada.hears("Mówię teraz po polsku")
+    await ada.says("/resume")
+    assert "Czeka na Twoją odpowiedź" in (await ada.hears("To teraz niemożliwe: Zadaję pytania.")).text
+    await ada.says("/language en")
+    await ada.hears("I speak English now")
     await ada.says("/new another idea of mine")
     told = await ada.hears("is not finished")
     assert "/status shows it, /cancel stops it." in told.text
