@@ -21,7 +21,7 @@ from runtime.telegram.dialogue import Dialogue
 from runtime.telegram.following import FOLLOW_AGAIN_S, LOOK_EVERY_S, PURGE_SOON, Story, Telling
 from runtime.telegram.formatting import UNITS_MAX, unmarked
 from runtime.telegram.reply import Reply
-from runtime.telegram.state import ChatState, Followed
+from runtime.telegram.state import AT_ONCE, ChatState, Followed
 from runtime.telegram.updates import Message, Place, Update, parse_update
 
 SIGNS = (DRAFT, TYPING)
@@ -44,6 +44,8 @@ class Receive:
     waits_s: float = 0.0
     """One that Telegram numbered before it may still come, of this chat too: it waits so long. 0: none is missing.
     A checkout never waits, because Telegram gives it ten seconds in all."""
+    whole_to: int = 0
+    """Up to this number none of this chat's is missing, so those that wait wait no longer. 0: nobody knows."""
 
     @property
     def key(self) -> str:
@@ -63,7 +65,7 @@ class Chat(Entity[ChatState]):
     """Answers updates one after the other, sends what was said in its order, and follows projects beside it.
 
     An update is done when its answer is in the outbox, in one append; a call leaves the outbox when Telegram took it.
-    So nothing is lost, and what was under way when a process died comes once more at most.
+    So nothing is lost, and what was under way comes once more only where nobody knows whether Telegram took it.
     """
 
     kind = "chat"
@@ -113,8 +115,8 @@ class Chat(Entity[ChatState]):
                 return await self._receive(message)
             case Announce() if message.key not in self.state.announced:
                 data = {"chat_id": self._chat, "text": message.text[:TEXT_MAX]}
-                calls = [Call(method="sendMessage", data=data).frozen()]
-                await self.activation.emit("chat.announced", message.key, {"key": message.key, "calls": calls})
+                calls = [Call(method="sendMessage", data=data)]
+                await self.activation.emit("chat.announced", message.key, {"key": message.key, **self._put_out(calls)})
             case Announce():
                 return False
             case Reminded(name=name) if name == OWNER_LEFT:
@@ -139,12 +141,20 @@ class Chat(Entity[ChatState]):
             if self.state.blocked:
                 await self.activation.emit("chat.unblocked", f"{message.key}/unblocked")
             received = {"update_id": message.update_id, "update": message.update, "user": message.owner}
-            may_wait = message.waits_s > 0 and update.pre_checkout_query is None
-            due_s = time.time() + message.waits_s if may_wait else 0.0
-            await self.activation.emit("chat.received", message.key, received | {"due_s": due_s})
+            due_s = time.time() + message.waits_s if message.waits_s > 0 else 0.0
+            if update.pre_checkout_query is not None:
+                due_s = AT_ONCE
+            await self.activation.emit(
+                "chat.received", message.key, received | {"due_s": due_s, "whole_to": message.whole_to}
+            )
         self._came.set()
         await self.wake()
         return True
+
+    def _put_out(self, calls: Sequence[Call]) -> Mapping[str, Any]:
+        """Calls for the outbox, as an event tells of them."""
+        first = {} if self.state.numbered else {"first": int(time.time() * 1000)}
+        return {"calls": [call.frozen() for call in calls], **first}
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Unless it runs already."""
@@ -170,7 +180,7 @@ class Chat(Entity[ChatState]):
                 f"handled/{number}",
                 {
                     "update_id": number,
-                    "calls": [call.frozen() for call in reply.calls],
+                    **self._put_out(reply.calls),
                     "expects": {
                         user: None if expected is None else asdict(expected) for user, expected in reply.expects.items()
                     },
@@ -325,7 +335,7 @@ class Chat(Entity[ChatState]):
         await self.activation.emit(
             "chat.told",
             f"told/{project}/{seq}{'/over' if over else ''}",
-            {"calls": [call.frozen() for call in calls], "follows": {project: None if over else moved}},
+            {**self._put_out(calls), "follows": {project: None if over else moved}},
             remind=[Reminder(name=name, due_at=soon, data=data)] if soon and soon > datetime.now(UTC) else (),
         )
         await self.wake()
@@ -333,7 +343,7 @@ class Chat(Entity[ChatState]):
     async def _notify(self, story: Story, followed: Followed) -> None:
         """What the ledger has to say to the owner. It hears that it was told when that is in the outbox."""
         for at, call in await story.notices(followed):
-            told = {"calls": [call.frozen()], "follows": {}}
+            told = {**self._put_out([call]), "follows": {}}
             await self.activation.emit("chat.told", f"notice/{followed.owner}/{at.isoformat()}", told)
             await self._telling.ledger.mark_told(followed.owner, at)
             await self.wake()
@@ -343,7 +353,7 @@ class Chat(Entity[ChatState]):
         project = ProjectId(message.name.removeprefix(PURGE_SOON))
         followed = Followed(owner=UserId(message.data["owner"]), thread=message.data["thread"])
         calls = await self._telling.purge_warning(self._chat, project, followed)
-        told = {"calls": [call.frozen() for call in calls], "follows": {}}
+        told = {**self._put_out(calls), "follows": {}}
         await self.activation.emit("chat.told", message.key, told)
 
     async def _leave(self, message: Reminded) -> None:

@@ -24,7 +24,7 @@ def receipt_told(title: str, receipt: Receipt, say: Texts) -> str:
                 "{task}: {credits} credits, {n} call",
                 "{task}: {credits} credits, {n} calls",
                 calls[task],
-                task=escape(task),
+                task=escape(task) or say("Other calls"),
                 credits=amount,
             )
         )
@@ -44,9 +44,8 @@ def receipt_told(title: str, receipt: Receipt, say: Texts) -> str:
     if receipt.refunds:
         back, net = say.credits(receipt.refunded_ucredits), say.credits(receipt.net_ucredits)
         lines.append(say("Given back: {credits} credits. You paid {net}.", credits=back, net=net))
-    if receipt.losses:
-        lost = usd_text(sum(row.cost_pusd for row in receipt.losses))
-        lines.append(say("Calls of {usd} USD were cut off: they cost you nothing.", usd=lost))
+    if lost_pusd := sum(row.cost_pusd for row in receipt.losses):
+        lines.append(say("Calls of {usd} USD more cost you nothing.", usd=usd_text(lost_pusd)))
     if receipt.pending:
         held = say.credits(sum(row.credits_ucredits for row in receipt.pending))
         lines.append(say("Still at work: up to {credits} credits are reserved.", credits=held))

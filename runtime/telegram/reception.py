@@ -69,20 +69,32 @@ class Reception:
                     break
                 await asyncio.sleep(pause_s)
             async with self._turn(chat.id):
-                is_news = await self._take(update, sender, chat.id, self._wait_s(chat.id, number))
-        except BadInputError:
-            self._unkept.over(chat.id, number)
-            raise
-        except BaseException:
-            self._unkept.refused(chat.id, number)
+                is_news = await self._take(update, sender, chat.id, self._order(chat.id, number))
+        except BaseException as error:
+            if self._comes_again(error):
+                self._unkept.refused(chat.id, number)
+            else:
+                self._unkept.over(chat.id, number)
             raise
         self._unkept.over(chat.id, number)
         return is_news
+
+    def _comes_again(self, error: BaseException) -> bool:
+        """What is pushed does, unless it is no update; what is fetched is let go where it meets an error of ours."""
+        if isinstance(error, BadInputError):
+            return False
+        return self._numbers is not None or isinstance(error, MasterbuilderError | asyncio.CancelledError)
 
     def _wait_s(self, chat: int, number: int) -> float:
         """For how many seconds one of this chat with a smaller number may still come; 0: none is missing."""
         waits_s = self._numbers.wait_s(number) if self._numbers is not None else 0.0
         return max(waits_s, self._unkept.wait_s(chat, number))
+
+    def _order(self, chat: int, number: int) -> dict[str, Any]:
+        """What the chat is told of it: `waits_s` and `whole_to` of `Receive`."""
+        whole_to = self._numbers.whole_to if self._numbers is not None else number
+        whole_to = int(min(whole_to, self._unkept.first(chat, but=number) - 1))
+        return {"waits_s": self._wait_s(chat, number), "whole_to": whole_to}
 
     async def settle(self, pending: Callable[[], Awaitable[int]]) -> None:
         """Asks how many updates Telegram keeps, until it keeps none: none is missing then, and nothing need wait.
@@ -98,7 +110,7 @@ class Reception:
                 log.info("nobody knows yet what Telegram keeps: %s", error.message)
             await asyncio.sleep(PENDING_EVERY_S)
 
-    async def _take(self, update: Update, sender: User, chat: int, waits_s: float) -> bool:
+    async def _take(self, update: Update, sender: User, chat: int, order: Mapping[str, Any]) -> bool:
         identity = TelegramIdentity(
             telegram_id=sender.id,
             username=sender.username,
@@ -111,7 +123,7 @@ class Reception:
         except (ForbiddenError, ConflictError) as error:
             log.info("an update was not taken: %s", error.message)
             return False
-        receive = Receive(owner=account.user, update_id=update.update_id, update=plain_update(update), waits_s=waits_s)
+        receive = Receive(owner=account.user, update_id=update.update_id, update=plain_update(update), **order)
         is_news: bool = await self._entities.ask(chat_entity(chat), receive)
         return is_news
 
@@ -120,14 +132,21 @@ class Reception:
         """One update of a chat at a time, in the order of their coming. It holds up no other chat."""
         before, mine = self._last.get(chat), asyncio.get_running_loop().create_future()
         self._last[chat] = mine
+
+        def end(_: object = None) -> None:
+            mine.set_result(None)
+            if self._last[chat] is mine:
+                del self._last[chat]
+
         try:
             if before is not None:
                 await asyncio.wait([before])
             yield
         finally:
-            mine.set_result(None)
-            if self._last[chat] is mine:
-                del self._last[chat]
+            if before is None or before.done():
+                end()
+            else:
+                before.add_done_callback(end)  # Whoever waits behind this one waits for the one before it too.
 
 
 class Numbers:
@@ -162,11 +181,21 @@ class Numbers:
 
     def wait_s(self, number: int) -> float:
         """For how many seconds a smaller one may still come; 0: none is missing."""
+        is_early = self._first_missing(number) < number
+        return max(GAP_S_MAX if is_early else 0.0, self._settled_at_s - self._clock(), 0.0)
+
+    @property
+    def whole_to(self) -> int:
+        """Every number up to here came, or is none of ours; 0 while nobody knows."""
+        if not self.is_settled or self._highest is None:
+            return 0
+        return self._first_missing(self._highest + 1) - 1
+
+    def _first_missing(self, otherwise: int) -> int:
         now_s = self._clock()
         while self._missing and next(iter(self._missing.values())) + MISSING_S_MAX <= now_s:
             self._missing.popitem(last=False)
-        is_early = next(iter(self._missing), number) < number
-        return max(GAP_S_MAX if is_early else 0.0, self._settled_at_s - now_s, 0.0)
+        return next(iter(self._missing), otherwise)
 
     def let_go(self, number: Any) -> None:
         """Nobody waits for what came and is no update, if it had a number that could be one's."""
@@ -195,8 +224,15 @@ class Unkept:
         self._until_s = {each: until_s for each, until_s in self._until_s.items() if until_s > now_s}
         self._until_s[chat, number] = now_s + AGAIN_S_MAX
 
+    def first(self, chat: int, but: int) -> float:
+        """The lowest number of the chat that is still waited for, but for one; infinite where there is none."""
+        now_s = self._clock()
+        waited = (n for (its, n), until_s in self._until_s.items() if its == chat and n != but and until_s > now_s)
+        return min(waited, default=math.inf)
+
     def wait_s(self, chat: int, number: int) -> float:
         """How long this one waits for those before it."""
-        untils_s = [until_s for (its, lower), until_s in self._until_s.items() if its == chat and lower < number]
-        until_s = max(untils_s, default=0.0)
-        return GAP_S_MAX if until_s == math.inf else max(0.0, until_s - self._clock())
+        now_s = self._clock()
+        lower_ones = [until_s for (its, lower), until_s in self._until_s.items() if its == chat and lower < number]
+        waits_s = [GAP_S_MAX if until_s == math.inf else max(0.0, until_s - now_s) for until_s in lower_ones]
+        return max(waits_s, default=0.0)

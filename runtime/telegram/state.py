@@ -16,6 +16,10 @@ GROUP_A_MINUTE = 14
 """Messages in a group; Telegram allows 20, and edits count too."""
 
 
+AT_ONCE = -1.0
+"""Until when an update waits for a lower one, that is answered before those that wait."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What the next text of a person is: `description`, `change`, `reject`, `feedback`, `offer` (a text that was not
@@ -40,11 +44,14 @@ class Followed:
 class ChatState:
     inbox: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """Update number -> the update, who sent it, and until when it waits for a lower one; until it is answered."""
+    whole_to: int = 0
+    """No update of this chat up to this number is missing, by what the door knew when the last one came."""
     done: tuple[int, ...] = ()
     outbox: Mapping[int, Call] = field(default_factory=dict)
     """By the order in which they are to be sent."""
     numbered: int = 0
-    """Calls that were ever put into the outbox."""
+    """The next call's number. The first is its moment in milliseconds: a chat that begins anew after its erasure
+    numbers no call as one of before, which the bot would take it for."""
     expects: Mapping[UserId, Expected] = field(default_factory=dict)
     follows: Mapping[ProjectId, Followed] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
@@ -62,15 +69,13 @@ class ChatState:
 
     @property
     def next_received(self) -> tuple[int, Mapping[str, Any]]:
-        """In the order of the numbers. Only where there is one."""
-        number = min(self.inbox)
+        """In the order of the numbers, but first what cannot wait. Only where there is one."""
+        number = min(self.inbox, key=lambda each: (self.inbox[each]["due_s"] != AT_ONCE, each))
         return number, self.inbox[number]
 
     def early_s(self, number: int, now_s: float) -> float:
-        """How long it waits yet for a lower number. One behind it that was not early shows that none is left."""
-        if any(later > number and not received["due_s"] for later, received in self.inbox.items()):
-            return 0.0
-        return max(0.0, float(self.inbox[number]["due_s"]) - now_s)
+        """How long it waits yet for a lower number."""
+        return max(0.0, float(self.inbox[number]["due_s"]) - now_s) if number > self.whole_to else 0.0
 
     def waits_s(self, now_s: float) -> float:
         """How long a group must wait for its next message."""
@@ -85,7 +90,8 @@ class ChatState:
         match event.type:
             case "chat.received":
                 received = {"update": data["update"], "user": data["user"], "due_s": data.get("due_s", 0.0)}
-                return replace(self, inbox={**self.inbox, data["update_id"]: received})
+                inbox = {**self.inbox, data["update_id"]: received}
+                return replace(self, inbox=inbox, whole_to=data.get("whole_to", 0))
             case "chat.handled":
                 number = data["update_id"]
                 if number not in self.inbox:
@@ -95,14 +101,14 @@ class ChatState:
                     inbox={each: received for each, received in self.inbox.items() if each != number},
                     done=(*self.done, number)[-DONE_KEPT:],
                 )
-                return seen._with_calls(data["calls"])._expecting(data)._following(data)
+                return seen._with_calls(data)._expecting(data)._following(data)
             case "chat.told":
                 if self.blocked and not set(data["follows"]) <= set(self.follows):
                     return self
-                return self._with_calls(data["calls"], keeps=True)._following(data)
+                return self._with_calls(data, keeps=True)._following(data)
             case "chat.announced":
                 said = (*self.announced, data["key"])[-ANNOUNCED_KEPT:]
-                return replace(self, announced=said)._with_calls(data["calls"])
+                return replace(self, announced=said)._with_calls(data)
             case "chat.sent":
                 marks = self.marks
                 if data.get("mark"):
@@ -124,6 +130,7 @@ class ChatState:
     def frozen(self) -> dict[str, Any]:
         return {
             "inbox": [[number, received] for number, received in self.inbox.items()],
+            "whole_to": self.whole_to,
             "done": list(self.done),
             "outbox": [[n, call.frozen()] for n, call in self.outbox.items()],
             "numbered": self.numbered,
@@ -139,6 +146,7 @@ class ChatState:
     def thawed(cls, data: Mapping[str, Any]) -> "ChatState":
         return cls(
             inbox=dict(data["inbox"]),
+            whole_to=data.get("whole_to", 0),
             done=tuple(data["done"]),
             outbox={n: Call.thawed(call) for n, call in data["outbox"]},
             numbered=data["numbered"],
@@ -150,12 +158,13 @@ class ChatState:
             blocked=data["blocked"],
         )
 
-    def _with_calls(self, calls: list[Mapping[str, Any]], *, keeps: bool = False) -> "ChatState":
+    def _with_calls(self, data: Mapping[str, Any], *, keeps: bool = False) -> "ChatState":
         """`keeps`: also for who blocked the bot."""
         if self.blocked and not keeps:
             return self
-        added = {self.numbered + n: Call.thawed(call) for n, call in enumerate(calls)}
-        return replace(self, outbox={**self.outbox, **added}, numbered=self.numbered + len(calls))
+        calls, first = data["calls"], self.numbered or data.get("first", 0)
+        added = {first + n: Call.thawed(call) for n, call in enumerate(calls)}
+        return replace(self, outbox={**self.outbox, **added}, numbered=first + len(calls))
 
     def _expecting(self, data: Mapping[str, Any]) -> "ChatState":
         expects = dict(self.expects)

@@ -24,6 +24,8 @@ class Chats:
     taken: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     waits_s: dict[int, float] = field(default_factory=dict)
     """Of those that wait for another."""
+    whole_to: dict[int, int] = field(default_factory=dict)
+    """By the update that it came with."""
     slow: str = ""
     away: list[int] = field(default_factory=list)
 
@@ -36,6 +38,7 @@ class Chats:
         if message.update_id in self.taken[entity]:
             return False
         self.taken[entity].append(message.update_id)
+        self.whole_to[message.update_id] = message.whole_to
         if message.waits_s > 0:
             self.waits_s[message.update_id] = message.waits_s
         return True

@@ -46,10 +46,14 @@ def test_what_came_back_or_cost_nothing__is_said_after_the_total() -> None:
     )
     assert lines[-3:] == [
         "Given back: 0.50 credits. You paid 1.00.",
-        "Calls of 0.002000 USD were cut off: they cost you nothing.",
+        "Calls of 0.002000 USD more cost you nothing.",
         "Still at work: up to 1.50 credits are reserved.",
     ]
-    assert told(receipt())[1:] == ["", "Nothing was charged."]
+    assert told(receipt(losses=(replace(ROW, cost_pusd=0),)))[1:] == ["", "Nothing was charged."]
+
+
+def test_calls_of_the_owners_own_tools__belong_to_no_task() -> None:
+    assert told(receipt(replace(ROW, task="")))[1] == "Other calls: 1.50 credits, 1 call"
 
 
 def test_many_tasks__still_fit_and_still_add_up() -> None:

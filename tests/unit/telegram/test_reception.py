@@ -285,6 +285,80 @@ def test_update__that_could_not_be_kept_is_waited_for_in_its_chat_alone(comes_ag
     assert chats.waits_s == {FIRST + 1: pytest.approx(AGAIN_S_MAX, abs=0.1)}
 
 
+def test_update__behind_a_refused_one_waits_as_long_although_another_stands_at_the_door() -> None:
+    chats = Chats(slow="chat:1")
+
+    async def all_of_it() -> None:
+        reception = await settled(chats)
+        chats.away = [FIRST]
+        chats.slow = ""
+        with pytest.raises(UnavailableError):
+            await reception.take(update(FIRST, 1))
+        chats.slow = "chat:1"
+        standing = asyncio.create_task(reception.take(update(FIRST + 1, 1)))
+        await asyncio.sleep(1.0)
+        waiting = asyncio.create_task(reception.take(update(FIRST + 2, 1)))
+        await asyncio.gather(standing, waiting)
+
+    run(all_of_it())
+    assert chats.waits_s[FIRST + 1] == pytest.approx(AGAIN_S_MAX, abs=0.2)
+
+
+def test_update__that_is_given_up_at_the_door_lets_nobody_overtake_the_one_before_it() -> None:
+    chats = Chats(slow="chat:1")
+
+    async def all_of_it() -> None:
+        reception = await settled(chats)
+        first, second = (asyncio.create_task(reception.take(update(FIRST + n, 1))) for n in (0, 1))
+        await asyncio.sleep(1.0)
+        second.cancel()
+        await asyncio.sleep(1.0)
+        third = asyncio.create_task(reception.take(update(FIRST + 2, 1)))
+        assert await first
+        assert asyncio.get_running_loop().time() < AGAIN_S_MAX + 1_010.0
+        assert await third
+        assert asyncio.get_running_loop().time() > AGAIN_S_MAX + 2_000.0, "it stood behind the first"
+        chats.slow = ""
+        assert await reception.take(update(FIRST + 1, 1))
+
+    run(all_of_it())
+    assert chats.taken["chat:1"] == [FIRST, FIRST + 2, FIRST + 1]
+
+
+def test_update__that_is_fetched_and_meets_an_error_of_ours_is_let_go_and_waited_for_by_none() -> None:
+    class Broken(Chats):
+        async def ask(self, entity: str, message: Any, *, timeout_s: float = 30.0) -> bool:
+            if message.update_id == FIRST:
+                raise ZeroDivisionError
+            return await super().ask(entity, message, timeout_s=timeout_s)
+
+    chats = Broken()
+
+    async def all_of_it() -> None:
+        reception = door(chats, is_pushed=False)
+        with pytest.raises(ZeroDivisionError):
+            await reception.take(update(FIRST))
+        assert await reception.take(update(FIRST + 1))
+
+    run(all_of_it())
+    assert not chats.waits_s
+
+
+def test_chat__is_told_up_to_where_nothing_is_missing() -> None:
+    chats = Chats()
+
+    async def all_of_it() -> None:
+        reception = await settled(chats)
+        for n in (0, 2, 3, 1, 5):
+            await reception.take(update(FIRST + n))
+        await asyncio.sleep(MISSING_S_MAX)
+        await reception.take(update(FIRST + 6))
+
+    run(all_of_it())
+    told = {number - FIRST: whole_to - FIRST for number, whole_to in chats.whole_to.items()}
+    assert told == {0: 0, 2: 0, 3: 0, 1: 3, 5: 3, 6: 6}
+
+
 def test_update__that_is_let_go_makes_no_other_early() -> None:
     chats = Chats()
 
