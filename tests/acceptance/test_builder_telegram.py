@@ -9,7 +9,7 @@ import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,35 @@ async def test_03__who_was_erased_gets_no_second_grant(phone: Phone) -> None:
     if again is not None:
         assert await grants(phone, again.user) == (1 if again.user == user else 0)
         assert (await phone.store.books.balance(again.user)).balance_ucredits == 0
+
+
+async def test_03__who_comes_back_after_the_erasure_is_answered_and_has_no_credits(phone: Phone) -> None:
+    ada = await phone.welcomed()
+    user = await phone.user(ada)
+    await ada.says("/privacy")
+    await ada.hears("erased")
+    await ada.presses("🗑 Delete me")
+    await ada.presses("🗑 Delete everything", on=await ada.hears("for ever?"))
+    await ada.hears("Goodbye")
+    phone.store.erasing.rest = timedelta(0)
+
+    async def is_erased() -> bool:
+        await phone.world.host._look_after()
+        return bool(await phone.store.erase_due())
+
+    await soon(is_erased, 60.0)
+    said = [each for each in await ada.sees() if each.from_bot]
+    await ada.says("/start")
+
+    async def is_answered() -> bool:
+        return len([each for each in await ada.sees() if each.from_bot]) > len(said)
+
+    await soon(is_answered, 20.0)
+    again = await phone.store.books.account_of(ada.id)
+    assert again is not None
+    assert again.user != user
+    assert await grants(phone, again.user) == 0
+    assert (await phone.balance(ada)).balance_ucredits == 0
 
 
 async def test_04__with_too_few_credits_there_is_an_offer_and_no_project(tmp_path: Path) -> None:
