@@ -81,7 +81,9 @@ def _statements() -> dict[str, str]:
 
 @cache
 def _for_one(name: str) -> str:
-    """An update or removal joins its table with the rows it is given, of which the table's own key is left here."""
+    """`INSERT ... SELECT unnest($a::T[])` becomes `INSERT ... SELECT $a::T`. An update or removal joins its table with
+    the rows it is given: `UPDATE t SET a = s.a FROM (SELECT unnest($k::T[]) AS k, ...) s WHERE t.k = s.k` becomes
+    `UPDATE t SET a = $a::T WHERE t.k = $k::T`."""
     text = sql(name)
     types = {found["name"]: found["type"] for found in _LIST.finditer(text)}
     text = _LIST.sub(r"$\g<name>::\g<type>", _ROWS.sub("", text))
