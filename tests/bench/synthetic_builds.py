@@ -107,7 +107,7 @@ def schedule_s(order: BuildOrder, workers: int) -> float:
         next_ones = [later for later, task in graph.items() if each in task.depends]
         chains[each] = 1 + max((chains[later] for later in next_ones), default=0)
         behind[each] = set(next_ones).union(*(behind[later] for later in next_ones))
-    ready = {each for each, task in graph.items() if not task.depends}
+    ready = [each for each, task in graph.items() if not task.depends]
     under_way: list[tuple[float, str]] = []
     done: set[str] = set()
     now_s = 0.0
@@ -118,7 +118,7 @@ def schedule_s(order: BuildOrder, workers: int) -> float:
             heappush(under_way, (now_s + graph[first].delay_s, first))
         now_s, ended = heappop(under_way)
         done.add(ended)
-        ready.update(each for each in behind[ended] if done.issuperset(graph[each].depends))
+        ready += [each for each in graph if ended in graph[each].depends and done.issuperset(graph[each].depends)]
     return now_s
 
 
