@@ -4,8 +4,13 @@ A file runs in one process, so that its tests may share a service. Everything a 
 ports, Ray. The files that take minutes, most of them waiting, begin first; the short ones fill what is left.
 """
 
+import ast
 import os
+import sys
+import threading
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +23,7 @@ HERE = Path(__file__).parent
 
 def pytest_configure() -> None:
     """Each process, and what it starts, takes ports out of a range of its own."""
+    _parse_one_at_a_time()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         whole = port_range()
@@ -33,3 +39,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _place(file: Path) -> int:
     named = [place for place, path in enumerate(FIRST) if file.is_relative_to(path)]
     return named[0] if named else len(FIRST)
+
+
+def _parse_one_at_a_time() -> None:
+    """As `runtime.implementer.python_syntax` for the product: pytest and Hypothesis read sources too, while threads of
+    a test do. Source: python/cpython#106905, mended in 3.11.8 and 3.12.2."""
+    if sys.version_info[:3] >= ((3, 11, 8) if sys.version_info[:2] == (3, 11) else (3, 12, 2)):
+        return
+    parse, parsing = ast.parse, threading.RLock()
+
+    @wraps(parse)
+    def parse_alone(*arguments: Any, **named: Any) -> Any:
+        with parsing:
+            return parse(*arguments, **named)
+
+    ast.parse = parse_alone
