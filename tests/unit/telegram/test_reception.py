@@ -286,22 +286,17 @@ def test_update__that_could_not_be_kept_is_waited_for_in_its_chat_alone(comes_ag
 
 
 def test_update__behind_a_refused_one_waits_as_long_although_another_stands_at_the_door() -> None:
-    chats = Chats(slow="chat:1")
+    chats = Chats(away=[FIRST])
 
     async def all_of_it() -> None:
         reception = await settled(chats)
-        chats.away = [FIRST]
-        chats.slow = ""
         with pytest.raises(UnavailableError):
             await reception.take(update(FIRST, 1))
-        chats.slow = "chat:1"
-        standing = asyncio.create_task(reception.take(update(FIRST + 1, 1)))
-        await asyncio.sleep(1.0)
-        waiting = asyncio.create_task(reception.take(update(FIRST + 2, 1)))
-        await asyncio.gather(standing, waiting)
+        await received(reception, [Arrival(number=FIRST + n, chat=1, at_s=0.05 / n) for n in (1, 2)])
 
     run(all_of_it())
-    assert chats.waits_s[FIRST + 1] == pytest.approx(AGAIN_S_MAX, abs=0.2)
+    assert chats.taken["chat:1"] == [FIRST + 2, FIRST + 1]
+    assert chats.waits_s == {FIRST + n: pytest.approx(AGAIN_S_MAX, abs=0.3) for n in (1, 2)}
 
 
 def test_update__that_is_given_up_at_the_door_lets_nobody_overtake_the_one_before_it() -> None:
