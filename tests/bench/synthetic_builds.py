@@ -8,6 +8,8 @@ from statistics import mean, quantiles
 
 from cluster.simulator.synthetic_build import BuildOrder
 from cluster.wire import Event
+from runtime.project.schedule import next_items
+from runtime.project.todo import Item, Todo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,27 +100,24 @@ def bounds(order: BuildOrder, tasks: Sequence[Task], *, workers: int, cpu_s: flo
 
 
 def schedule_s(order: BuildOrder, workers: int) -> float:
-    """How long it would take if we cost nothing: whoever is free begins the ready task with the longest chain behind
-    it, of equals the one that more tasks wait for. No plan says how long a task will take, so only luck does better."""
-    graph = {task.id: task for task in order.graph()}
-    chains: dict[str, int] = {}
-    behind: dict[str, set[str]] = {}
-    for each in reversed(graph):
-        next_ones = [later for later, task in graph.items() if each in task.depends]
-        chains[each] = 1 + max((chains[later] for later in next_ones), default=0)
-        behind[each] = set(next_ones).union(*(behind[later] for later in next_ones))
-    ready = [each for each, task in graph.items() if not task.depends]
+    """How long it would take if we cost nothing: whoever is free begins what the product would begin. No plan says how
+    long a task will take, so only luck does better."""
+    plan = Todo(
+        phases=("",),
+        items=tuple(
+            Item(id=task.id, phase=1, title="", detail="", depends=task.depends, files=(), requirements=(), tests=())
+            for task in order.graph()
+        ),
+    )
+    delays_s = {task.id: task.delay_s for task in order.graph()}
     under_way: list[tuple[float, str]] = []
-    done: set[str] = set()
     now_s = 0.0
-    while ready or under_way:
-        while ready and len(under_way) < workers:
-            first = max(ready, key=lambda each: (chains[each], len(behind[each])))
-            ready.remove(first)
-            heappush(under_way, (now_s + graph[first].delay_s, first))
+    while not plan.is_closed():
+        ready = next_items(plan, 1, [task for _, task in under_way])
+        for item in ready[: workers - len(under_way)]:
+            heappush(under_way, (now_s + delays_s[item.id], item.id))
         now_s, ended = heappop(under_way)
-        done.add(ended)
-        ready += [each for each in graph if ended in graph[each].depends and done.issuperset(graph[each].depends)]
+        plan = plan.ticked(ended)
     return now_s
 
 
