@@ -6,7 +6,6 @@ ports, Ray. The files that take minutes, most of them waiting, begin first; the 
 
 import ast
 import os
-import sys
 import threading
 from functools import wraps
 from pathlib import Path
@@ -44,8 +43,6 @@ def _place(file: Path) -> int:
 def _parse_one_at_a_time() -> None:
     """As `runtime.implementer.python_syntax` for the product: pytest and Hypothesis read sources too, while threads of
     a test do. Source: python/cpython#106905, mended in 3.11.8 and 3.12.2."""
-    if sys.version_info[:3] >= ((3, 11, 8) if sys.version_info[:2] == (3, 11) else (3, 12, 2)):
-        return
     parse, parsing = ast.parse, threading.RLock()
 
     @wraps(parse)

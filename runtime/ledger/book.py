@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 from runtime.store.database import Database
-from runtime.store.queries import fetch_all
 
 
 class Book:
@@ -15,4 +14,4 @@ class Book:
 
     async def _rows(self, query: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """As they were after every write that was answered before."""
-        return await self._database.read(lambda connection: fetch_all(connection, query, values))
+        return await self._database.rows(query, values)

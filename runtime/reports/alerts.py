@@ -125,7 +125,7 @@ class Alerts:
 
     async def alerts(self, open_only: bool) -> Sequence[Alert]:
         values = {"open_only": open_only, "limit": LISTED_MAX}
-        rows = await self._database.read(lambda connection: fetch_all(connection, "alerts", values))
+        rows = await self._database.rows("alerts", values)
         return [
             Alert(
                 alert=alert,

@@ -96,7 +96,7 @@ class Reports(Alerts):
         await self._database.write(act)
 
     async def feedback(self) -> Sequence[GivenFeedback]:
-        rows = await self._database.read(lambda connection: fetch_all(connection, "feedback"))
+        rows = await self._database.rows("feedback")
         return [
             GivenFeedback(
                 feedback=Feedback(project=project, user=user, score=score, text=self._feedback_text(project, text)),

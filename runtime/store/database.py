@@ -17,11 +17,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import duckdb
@@ -29,6 +30,7 @@ import duckdb
 from runtime.errors import StoreUnavailableError
 from runtime.store import folding, schema
 from runtime.store.lock import OwnerLock, is_at
+from runtime.store.queries import fetch_all
 from runtime.store.seal import Seal
 from runtime.store.transaction import DuplicateRowError, Memory, Transaction, Wanted
 from runtime.store.writes import WEIGHT_OF_GROUP_MAX, Batch, WriteQueue
@@ -167,6 +169,10 @@ class Database:
         """What `act` returns, run in a reader's thread; it sees every write that was answered before."""
         await self._be_connected()
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, act)
+
+    async def rows(self, query: str, values: Mapping[str, Any] = MappingProxyType({})) -> list[tuple[Any, ...]]:
+        """All that a statement finds: `read`, for one."""
+        return await self.read(lambda connection: fetch_all(connection, query, values))
 
     async def read_long(self, act: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """`read` for long work: it keeps no other reader waiting, and runs when nobody else wants the processor."""

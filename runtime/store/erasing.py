@@ -76,7 +76,7 @@ class Erasing:
         """One round; how many erasures it finished. What cannot be done now is for the next."""
         pending = [
             _Pending(pseudonym=pseudonym, user=user, asked_at=at_us(asked_us))
-            for pseudonym, user, asked_us, _ in await self._rows("unfinished_erasures", {})
+            for pseudonym, user, asked_us, _ in await self._database.rows("unfinished_erasures")
         ]
         for each in pending:
             if each.user is not None:
@@ -98,8 +98,10 @@ class Erasing:
 
     async def _remove_files(self) -> int:
         """Of every erasure whose rows are erased. A file that another journal names is not theirs alone, and stays."""
-        erased = [pseudonym for pseudonym, user, *_ in await self._rows("unfinished_erasures", {}) if user is None]
-        files = {name: [row[0] for row in await self._rows("erasure_files", {"pseudonym": name})] for name in erased}
+        erased = [pseudonym for pseudonym, user, *_ in await self._database.rows("unfinished_erasures") if user is None]
+        files = {
+            name: [row[0] for row in await self._database.rows("erasure_files", {"pseudonym": name})] for name in erased
+        }
         blobs = {file.rpartition("/")[2] for own in files.values() for file in own if file.startswith(f"{BLOBS}/")}
         named = set[str]()
         if blobs:
@@ -124,9 +126,6 @@ class Erasing:
             return False
         await self._database.write(lambda tx: tx.execute("drop_erasure_file", pseudonym=pseudonym, file=file))
         return True
-
-    async def _rows(self, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        return await self._database.read(lambda connection: fetch_all(connection, query, values))
 
 
 def _files_of(connection: duckdb.DuckDBPyConnection, database: Database, user: UserId) -> Sequence[str]:

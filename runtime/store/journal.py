@@ -70,7 +70,7 @@ class StoreJournal:
         return f"{self._made}/{self._claims}"
 
     async def ownerships(self) -> Sequence[Ownership]:
-        rows = await self._database.read(lambda connection: fetch_all(connection, "ownerships"))
+        rows = await self._database.rows("ownerships")
         return [
             Ownership(partition=number, epoch=epoch, host=host, incarnation=incarnation)
             for number, epoch, host, incarnation in rows

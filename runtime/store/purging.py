@@ -20,7 +20,7 @@ from runtime.index.vector_file import VectorFile, vectors_file
 from runtime.store.blobs import Blobs
 from runtime.store.database import Database
 from runtime.store.erasing import INDEX, blobs_of_entities, named_by_journals
-from runtime.store.queries import fetch_all, sql
+from runtime.store.queries import sql
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class ProjectPurging:
 
     async def carry_on(self) -> int:
         """One round; how many projects it finished."""
-        rows = await self._database.read(lambda connection: fetch_all(connection, "projects_to_purge"))
+        rows = await self._database.rows("projects_to_purge")
         for project, user in rows:
             await self._purge(ProjectId(project), UserId(user))
         if rows:

@@ -21,17 +21,18 @@ _UNNAMED_LIST = re.compile(r"(?<!\()(unnest\(\$(\w+)::.+?\[\]\))(?! AS)")
 _LIST = re.compile(r"unnest\(\$(?P<name>\w+)::(?P<type>.+?)\[\]\)")
 _ROWS = re.compile(r"\n(FROM|USING) \(SELECT .*\) s\b", re.DOTALL)
 _COLUMN = re.compile(r"\bs\.(\w+)")
-_FOR_ONE = "/1"
+FOR_ONE = "/1"
+"""Behind a statement's name: the same for a single row."""
 
 
 def sql(name: str) -> str:
     """The statement that stands under `-- name: <name>`. A name that does not exist is a bug: KeyError."""
-    return _statements()[name] if not name.endswith(_FOR_ONE) else _for_one(name.removesuffix(_FOR_ONE))
+    return _statements()[name] if not name.endswith(FOR_ONE) else _for_one(name.removesuffix(FOR_ONE))
 
 
 def for_one(name: str) -> str:
     """The name of a statement that takes one list a column, for a single row: it takes values, and half the time."""
-    return name + _FOR_ONE
+    return name + FOR_ONE
 
 
 def fetch_all(

@@ -21,7 +21,6 @@ from runtime.store.erasing import Erasing
 from runtime.store.journal import StoreJournal, utc_now
 from runtime.store.keeping import BackupReport, CompactReport
 from runtime.store.purging import ProjectPurging
-from runtime.store.queries import fetch_all
 
 
 class Store:
@@ -79,7 +78,7 @@ class Store:
 
     async def vitals(self) -> StoreVitals:
         database = self._database
-        rows = await database.read(lambda connection: fetch_all(connection, "journal_counts"))
+        rows = await database.rows("journal_counts")
         entities, events = rows[0]
         return StoreVitals(
             pid=os.getpid(),

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import duckdb
 
-from runtime.store.queries import arguments, fetch_all, for_one, parsed
+from runtime.store.queries import FOR_ONE, arguments, fetch_all, for_one, parsed
 
 V = TypeVar("V")
 
@@ -234,7 +234,7 @@ class Transaction:
             except duckdb.ConstraintException as error:
                 if "uplicate key" not in str(error):
                     raise
-                raise DuplicateRowError(name.removeprefix("insert_").partition("/")[0]) from error
+                raise DuplicateRowError(name.removeprefix("insert_").removesuffix(FOR_ONE)) from error
 
     def statements(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every change as the name of a statement and its arguments, in order."""

@@ -12,9 +12,9 @@ TASKS_SHOWN = 25
 
 def receipt_told(title: str, receipt: Receipt, say: Texts) -> str:
     """HTML. Tasks in the order in which they first cost something; what is over the bound is one line."""
-    calls = Counter(row.task for row in receipt.charged)
-    ucredits: Counter[str] = Counter()
+    calls, ucredits = Counter[str](), Counter[str]()
     for row in receipt.charged:
+        calls[row.task] += 1
         ucredits[row.task] += row.credits_ucredits
     lines = [f"🧾 <b>{escape(title)}</b>"]
     for task in list(calls)[:TASKS_SHOWN]:

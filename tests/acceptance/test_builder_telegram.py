@@ -9,7 +9,7 @@ import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from runtime.session.session import ToppedUp
 from runtime.telegram import following
 from runtime.telegram.buttons import press
 from tests.acceptance.phone import ADMIN, DECIDE, SKIP, YES, Phone, open_phone, said_by_bot, soon
+from tests.e2e.test_privacy import erased
 from tests.e2e.world import BRIEF
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -73,15 +74,21 @@ async def test_01_02__start_makes_one_user_and_one_grant_however_often_it_comes(
     assert (await phone.balance(ada)).balance_ucredits == 100_000_000
 
 
+async def leaves(person: Person) -> SeenMessage:
+    """Has everything deleted. What was asked before."""
+    await person.says("/privacy")
+    await person.hears("erased")
+    await person.presses("🗑 Delete me")
+    question = await person.hears("for ever?")
+    await person.presses("🗑 Delete everything")
+    await person.hears("Goodbye")
+    return question
+
+
 async def test_03__who_was_erased_gets_no_second_grant(phone: Phone) -> None:
     ada = await phone.welcomed()
     user = await phone.user(ada)
-    await ada.says("/privacy")
-    await ada.hears("erased")
-    await ada.presses("🗑 Delete me")
-    assert "100.00 credits are lost" in (await ada.hears("for ever?")).text
-    await ada.presses("🗑 Delete everything")
-    await ada.hears("Goodbye")
+    assert "100.00 credits are lost" in (await leaves(ada)).text
     updates = len(await phone.control.updates())
     await ada.says("/start")
 
@@ -100,18 +107,8 @@ async def test_03__who_was_erased_gets_no_second_grant(phone: Phone) -> None:
 async def test_03__who_comes_back_after_the_erasure_is_answered_and_has_no_credits(phone: Phone) -> None:
     ada = await phone.welcomed()
     user = await phone.user(ada)
-    await ada.says("/privacy")
-    await ada.hears("erased")
-    await ada.presses("🗑 Delete me")
-    await ada.presses("🗑 Delete everything", on=await ada.hears("for ever?"))
-    await ada.hears("Goodbye")
-    phone.store.erasing.rest = timedelta(0)
-
-    async def is_erased() -> bool:
-        await phone.world.host._look_after()
-        return bool(await phone.store.erase_due())
-
-    await soon(is_erased, 60.0)
+    await leaves(ada)
+    await erased(phone.world)
     said = [each for each in await ada.sees() if each.from_bot]
     await ada.says("/start")
 
