@@ -1,7 +1,7 @@
 """The loop of a phase: ready tasks to implementers, and what passes into the merge queue."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from runtime.project import prompts
 from runtime.project.architect import Architect
 from runtime.project.finding import CodeFinder
 from runtime.project.gaps import Gaps
-from runtime.project.merging import Change, MergeQueue
+from runtime.project.merging import Change, MergeQueue, Returned
 from runtime.project.repeats import Tried, Way, change_mark, failure_mark, way_on
 from runtime.project.schedule import next_items
 from runtime.project.state import Attempt, State, edit_step
@@ -175,23 +175,40 @@ class Building:
                 f"task/{item.id}/{number}/repeated",
                 {"task": item.id, "attempt": number - 1, "what": way.repeated, "next_model": model},
             )
-        result = await self._edited(item, number, started, model, failures[-1] if failures else "")
-        if self.todo.item(item.id).struck:
-            return True
-        if not result["passed"]:
-            await self._reject(item, number, result["report"])
+        merge = _Merge(self._merged)
+        try:
+            result = await self._edited(item, number, started, model, failures[-1] if failures else "", merge)
+            if self.todo.item(item.id).struck:
+                return True
+            if not result["passed"]:
+                await self._reject(item, number, result["report"])
+                return False
+            if not merge.is_begun:
+                patch = await self._workshop.ledger.get_blob(BlobId(result["patch"]))
+                merge.begin(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
+            with self._steps.activity.doing(item.id, number, "merging"):
+                returned = await merge.ended()
+        finally:
+            await merge.break_off()
+        if returned is not None:
+            await self._reject(item, number, returned.reason, returned.cause)
             return False
-        patch = await self._workshop.ledger.get_blob(BlobId(result["patch"]))
-        self._merging_now.add(item.id)
+        self._activation.spawn(self._finder.refresh(), f"index {item.id}")
+        return True
+
+    async def _merged(self, change: Change) -> Returned | None:
+        self._merging_now.add(change.item.id)
         self._freed.set()
         try:
-            with self._steps.activity.doing(item.id, number, "merging"):
-                return await self._merge(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
+            return await self._merging.land(change)
         finally:
-            self._merging_now.remove(item.id)
+            self._merging_now.remove(change.item.id)
 
-    async def _edited(self, item: Item, number: int, started: NewEvent, model: str, failure: str) -> Mapping[str, Any]:
-        """The attempt's step. Its prompt is prepared while the run begins: what depends on it waits for both."""
+    async def _edited(
+        self, item: Item, number: int, started: NewEvent, model: str, failure: str, merge: "_Merge"
+    ) -> Mapping[str, Any]:
+        """The attempt's step. Its prompt is prepared while the run begins: what depends on it waits for both. What
+        passes goes to the merge queue at once, while it is put on disk."""
         needs_model = not item.no_change_needed or bool(failure)
         near = ""
         tokens: dict[RunId, str] = {}
@@ -205,9 +222,10 @@ class Building:
             return self._task_token(item, number, run, model, tokens[run])
 
         async def edit(run: RunId) -> Mapping[str, Any]:
+            await merge.break_off()  # Of a run before this one, whose end did not reach the journal.
             if not needs_model:
                 return await self._unchanged(item)
-            return await self._edit(item, number, run, model, tokens[run], near, failure)
+            return await self._edit(item, number, run, model, tokens[run], near, failure, merge)
 
         return await self._steps.run(
             edit_step(item.id, number),
@@ -292,7 +310,7 @@ class Building:
         return [path for each in item.depends for path in self.todo.item(each).files]
 
     async def _edit(
-        self, item: Item, number: int, run: RunId, model: str, token: str, near: str, failure: str
+        self, item: Item, number: int, run: RunId, model: str, token: str, near: str, failure: str, merge: "_Merge"
     ) -> Mapping[str, Any]:
         base, tree = await self._workbench.tree()
         tests = self.todo.tests_with(item.id)
@@ -318,6 +336,9 @@ class Building:
         if not result.patch:
             await self._blame(result, run)
         changed = bool(result.patch)
+        passed = changed and result.checks.passed
+        if passed:
+            merge.begin(Change(item=item, attempt=number, patch=result.patch, base=base))
         return {
             "patch": await self._workshop.ledger.put_blob(result.patch),
             "base": base,
@@ -325,7 +346,7 @@ class Building:
             "changed": list(result.changed),
             "discarded": list(result.discarded),
             "engine": result.engine,
-            "passed": changed and result.checks.passed,
+            "passed": passed,
             "report": prompts.steady(result.checks) if changed else _nothing_changed(result),
         }
 
@@ -360,14 +381,6 @@ class Building:
         if result.error and not asked and not refused:
             raise UnavailableError(f"The edit came to nothing: {result.error[-REASON_CHARACTERS_MAX:]}")
 
-    async def _merge(self, change: Change) -> bool:
-        returned = await self._merging.land(change)
-        if returned is not None:
-            await self._reject(change.item, change.attempt, returned.reason, returned.cause)
-            return False
-        self._activation.spawn(self._finder.refresh(), f"index {change.item.id}")
-        return True
-
     async def _reject(self, item: Item, number: int, reason: str, cause: str = "checks") -> None:
         await self._activation.emit(
             "task.rejected",
@@ -388,6 +401,31 @@ class Building:
         stack = self._activation.state.chosen_stack.commands
         commands = (stack.build, prompts.test_command(stack, tests))
         return tuple(command for command in commands if command)
+
+
+class _Merge:
+    """An attempt's way to main: at most one at a time, broken off where the attempt comes to nothing."""
+
+    def __init__(self, land: Callable[[Change], Coroutine[Any, Any, Returned | None]]) -> None:
+        self._land = land
+        self._landing: asyncio.Task[Returned | None] | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        return self._landing is not None
+
+    def begin(self, change: Change) -> None:
+        self._landing = asyncio.create_task(self._land(change), name=f"merge {change.item.id}")
+
+    async def ended(self) -> Returned | None:
+        assert self._landing is not None, "nothing is being merged"
+        return await self._landing
+
+    async def break_off(self) -> None:
+        landing, self._landing = self._landing, None
+        if landing is not None:
+            landing.cancel()
+            await asyncio.gather(landing, return_exceptions=True)
 
 
 def _tests_of_others(todo: Todo, item: Item) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,7 +12,7 @@ from runtime.errors import BadInputError, ConflictError
 from runtime.implementer.work import CheckReport, CheckWork
 from runtime.project import prompts
 from runtime.project.repository import MergeConflictError, ProjectRepository
-from runtime.project.state import State
+from runtime.project.state import State, edit_step
 from runtime.project.todo import Item, Todo
 from runtime.project.tree import Tree
 from runtime.project.workbench import IMPLEMENTER_AUTHOR, Committed, Workbench, in_thread
@@ -54,12 +53,25 @@ class _Landing:
     """A change in the queue, and what became of it once that is known."""
 
     def __init__(self, change: Change) -> None:
+        loop = asyncio.get_running_loop()
         self.change = change
-        self.ended: asyncio.Future[Returned | None] = asyncio.get_running_loop().create_future()
+        self.paid: asyncio.Future[bool] = loop.create_future()
+        """Whether its attempt's step is in the journal; False once it was withdrawn before."""
+        self.ended: asyncio.Future[Returned | None] = loop.create_future()
 
     def end(self, returned: Returned | None = None) -> None:
         if not self.ended.done():
             self.ended.set_result(returned)
+
+    def fail(self, error: Exception) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(error)
+            self.ended.exception()  # Whoever withdrew it meanwhile does not ask.
+
+    def withdraw(self) -> None:
+        """Nobody waits for it any more; where its attempt is in the journal it may land all the same."""
+        if not self.paid.done():
+            self.paid.set_result(False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,8 @@ class MergeQueue:
 
     Changes that wait together land together: the tree with all of them is checked once. Where it is red, the first half
     of them is tried next, until one alone is red. What does not fit behind others waits until it is the first.
+
+    A change may come before its attempt's step is in the journal: it is applied and checked meanwhile, and lands after.
 
     A commit counts once the event `task.merged` names its bundle. A crash before that leaves nothing behind but a
     file that no event names: the change is merged anew. After it, the attempt's outcome says that it landed.
@@ -106,13 +120,17 @@ class MergeQueue:
 
         Where main is still what the change was made and checked on, it is not checked again: the trees are the same.
         """
+        step = edit_step(change.item.id, change.attempt)
         landing = _Landing(change)
         self._waiting.append(landing)
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run(), name="merge queue")
         try:
+            await self._activation.changed(lambda: step in self._activation.state.steps.results)
+            landing.paid.set_result(True)
             return await landing.ended
         finally:
+            landing.withdraw()
             self._waiting.remove(landing)
             if not self._waiting:
                 await self._stop()
@@ -125,8 +143,7 @@ class MergeQueue:
                     await self._land_together(repository)
         except Exception as error:
             for landing in self._waiting:
-                if not landing.ended.done():
-                    landing.ended.set_exception(error)
+                landing.fail(error)
 
     async def _stop(self) -> None:
         rounds, self._rounds = self._rounds, None
@@ -142,26 +159,35 @@ class MergeQueue:
         tip = applied[-1]
         files = await in_thread(repository.contents)
         # Beside the check, which needs neither.
-        bundling = asyncio.ensure_future(in_thread(repository.bundle))
+        keeping = asyncio.ensure_future(self._workbench.put_bundle(repository))
         spending = asyncio.ensure_future(self._spent_ucredits())
         try:
-            if len(applied) > 1 or tip.landing.change.base != self._activation.state.commit:
-                report = await self._checked(files, applied)
-                if not report.passed and len(applied) > 1:
-                    self._together_max = len(applied) // 2
-                    return
-                self._together_max = TOGETHER_MAX
-                if not report.passed:
-                    reason = f"Red on the merged tree:\n{prompts.steady(report)}"
-                    tip.landing.end(Returned(cause="merged tree", reason=reason))
-                    return
-            committed = await self._workbench.keep(tip.commit, await bundling, files)
-            spent_ucredits = await spending
+            may_land = await self._is_green(files, applied) and await _all_paid(applied)
+            bundle, spent_ucredits = await keeping, await spending
+            if may_land:
+                self._workbench.stands_at(tip.commit, files)
+                may_land = await self._tell(applied, Committed(commit=tip.commit, bundle=bundle), spent_ucredits)
+            if not may_land:
+                await self._workbench.remove_bundle(bundle)
         finally:
-            for each in (bundling, spending):
+            for each in (keeping, spending):
                 each.cancel()
-            await asyncio.wait((bundling,))  # Its git must have ended before the next round's begins.
-        await self._tell(applied, committed, spent_ucredits)
+            await asyncio.wait((keeping,))  # Its git must have ended before the next round's begins.
+
+    async def _is_green(self, files: Tree, applied: Sequence[_Applied]) -> bool:
+        """Where one alone is red it has come to its end; where several are, less is tried next."""
+        tip = applied[-1]
+        if len(applied) == 1 and tip.landing.change.base == self._activation.state.commit:
+            return True
+        report = await self._checked(files, applied)
+        if not report.passed and len(applied) > 1:
+            self._together_max = len(applied) // 2
+            return False
+        self._together_max = TOGETHER_MAX
+        if not report.passed:
+            reason = f"Red on the merged tree:\n{prompts.steady(report)}"
+            tip.landing.end(Returned(cause="merged tree", reason=reason))
+        return report.passed
 
     async def _apply(self, repository: ProjectRepository) -> Sequence[_Applied]:
         """Those that wait, as commits one upon the other."""
@@ -188,7 +214,9 @@ class MergeQueue:
             plan = ticked
         return applied
 
-    async def _tell(self, applied: Sequence[_Applied], tip: Committed, spent_ucredits: int) -> None:
+    async def _tell(self, applied: Sequence[_Applied], tip: Committed, spent_ucredits: int) -> bool:
+        """False when one of them was struck in the last moment: none has landed."""
+
         def moves(state: State) -> Moves:
             for each in applied:
                 if state.plan.item(each.landing.change.item.id).struck is not None:
@@ -211,11 +239,14 @@ class MergeQueue:
             }
             key = f"task/{change.item.id}/{change.attempt}/merged"
             events.append(NewEvent(type="task.merged", key=key, data=data))
-        with suppress(NotWantedError):
+        try:
             await self._activation.emit_all(events, moves)
-            for each in applied:
-                each.landing.end()
-                log.info("merged %s as %s", each.landing.change.item.id, each.commit[:10])
+        except NotWantedError:
+            return False
+        for each in applied:
+            each.landing.end()
+            log.info("merged %s as %s", each.landing.change.item.id, each.commit[:10])
+        return True
 
     def _has_landed(self, change: Change) -> bool:
         tries = self._activation.state.attempts.get(change.item.id, ())
@@ -242,3 +273,11 @@ class MergeQueue:
         if report.passed:
             self.last_check = ((applied[-1].commit, tuple(work.commands)), report)
         return report
+
+
+async def _all_paid(applied: Sequence[_Applied]) -> bool:
+    """Waits until each attempt is in the journal; False when one of them was withdrawn, so that none may land as one
+    of these."""
+    paid = [each.landing.paid for each in applied]
+    await asyncio.wait(paid)
+    return all(each.result() for each in paid)

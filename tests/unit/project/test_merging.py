@@ -23,7 +23,7 @@ from runtime.ledger.money import Tariff
 from runtime.project.merging import Change, MergeQueue, Returned
 from runtime.project.project import Project
 from runtime.project.repository import ProjectRepository
-from runtime.project.state import State
+from runtime.project.state import State, edit_step
 from runtime.project.tree import Tree
 from runtime.project.workbench import Workbench, in_thread
 from runtime.testing.memory_journal import MemoryJournal
@@ -126,14 +126,22 @@ class Site:
         committed = await workbench.commit_files(files, "plan")
         await self.activation.emit("repository.committed", "first", committed.fields())
 
-    async def make(self, item: str, kind: str) -> Change:
+    async def make(self, item: str, kind: str, *, recorded: bool = True) -> Change:
         """What an implementer hands over: made on main as it is now."""
         number = self.tries[item] = self.tries.get(item, 0) + 1
         state = self.activation.state
         await self.activation.emit("task.started", f"{item}/{number}", {"task": item, "attempt": number})
         base, files = await self.workbench.tree()
         patch = await in_thread(patch_of, files, CHANGES[kind](item))
-        return Change(item=state.plan.item(item), attempt=number, patch=patch, base=base)
+        change = Change(item=state.plan.item(item), attempt=number, patch=patch, base=base)
+        if recorded:
+            await self.record(change)
+        return change
+
+    async def record(self, change: Change) -> None:
+        """Its attempt has ended well, and that is paid for."""
+        step = edit_step(change.item.id, change.attempt)
+        await self.activation.emit("step.finished", f"{step}/done", {"step": step, "run": step, "result": {}})
 
     async def would_be_green(self, kind: str) -> bool:
         """On main as it is now. What is red there is never handed over."""
