@@ -26,11 +26,14 @@ from cluster.simulator.chat import Message
 from cluster.simulator.refusal import Refusal
 from cluster.simulator.reply import Speech
 from cluster.simulator.sabotage import SABOTAGES, Work, edit_text, reply_text, sabotaged
-from runtime.project.schemas import TOPICS
+from runtime.project.schemas import TOPICS, Effort
 
 TASKS_MAX = 999
 PHASE_TASKS_MAX = 100
 DEPENDS_MAX = 3
+EFFORTS: Sequence[Effort] = ("small", "medium", "large")
+MISJUDGED = 0.25
+"""How many of the tasks the architect takes for larger or smaller than they are, by one of three sizes."""
 _DELAY_MS_MAX = 600_000
 _LINE = re.compile(r"^synthetic build(?P<words>(?: +[a-z_]+=\S+)*)[ \t\r]*$", re.MULTILINE)
 _WORD = re.compile(r"([a-z_]+)=(\d{1,9})(?:\.\.(\d{1,9}))?")
@@ -43,6 +46,8 @@ class SyntheticTask:
     depends: tuple[str, ...]
     delay_s: float
     """How long the implementer thinks about its first attempt."""
+    effort: Effort = "medium"
+    """What the architect takes it for."""
     is_python: bool = False
 
     @property
@@ -112,6 +117,15 @@ class BuildOrder:
 
     def delay_s(self, task: str, attempt: int) -> float:
         return random.Random(f"{self.seed}/{task}/{attempt}").uniform(*self.delay_ms) / 1000
+
+    def effort(self, task: str) -> Effort:
+        """By the third of `delay_ms` that its first attempt falls in, but the architect is one off in some."""
+        low, high = (each / 1000 for each in self.delay_ms)
+        third = int(3 * (self.delay_s(task, 1) - low) / (high - low)) if high > low else 1
+        dice = random.Random(f"effort {self.seed}/{task}")
+        if dice.random() < MISJUDGED:
+            third += dice.choice((-1, 1))
+        return EFFORTS[min(max(third, 0), len(EFFORTS) - 1)]
 
     def by_phase(self) -> Sequence[Sequence[SyntheticTask]]:
         graph = self.graph()
@@ -190,6 +204,7 @@ def _graph(order: BuildOrder) -> Sequence[SyntheticTask]:
                 id=id,
                 depends=tuple(graph[each].id for each in depends),
                 delay_s=order.delay_s(id, 1),
+                effort=order.effort(id),
                 is_python=order.is_python,
             )
         )
@@ -250,6 +265,7 @@ def _plan_item(order: BuildOrder, task: SyntheticTask) -> Mapping[str, object]:
         "files": [task.file, task.test],
         "requirements": ["R-02" if order.sabotage_of(task.id) else "R-01"],
         "tests": [task.test],
+        "effort": task.effort,
     }
 
 

@@ -132,7 +132,8 @@ def todo(subject: Subject, fault: str, attempt: int) -> Prompt:
         "depends on, the requirements it serves and the test files that must pass. Tests come before the code they "
         "test, and each test file is owned by a task. Two tasks own the same file only if one depends on the other, "
         "however indirectly. Every requirement has a task and a test; every task serves a requirement or another task. "
-        "docs/, README.md and TODO.md are written by the product: no task owns them."
+        "docs/, README.md and TODO.md are written by the product: no task owns them. Estimate each task's effort "
+        "beside the others: small, medium or large, by how much there is to write."
     )
     return _prompt(
         "plan.todo", "planning", subject, attempt, role, _all(subject) + _refused(fault), output_tokens_max=8_192

@@ -3,14 +3,18 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from runtime.project.schemas import Effort
 from runtime.project.todo import Item, Todo
+
+WEIGHTS: Mapping[Effort, int] = {"small": 1, "medium": 2, "large": 3}
+"""About how long a task takes beside others."""
 
 
 class Behind(NamedTuple):
     """What waits for an item; the more, the earlier it is begun."""
 
     chain: int
-    """How many open items the longest chain from it holds, itself included."""
+    """The efforts of the open items in the longest chain from it, its own included."""
     items: int
     """How many open items there are in all those chains, itself included."""
 
@@ -31,7 +35,7 @@ def behind(items: Sequence[Item]) -> Mapping[str, Behind]:
 
     def settle(item: Item) -> None:
         longest = max((chains[each.id] for each in dependents[item.id]), default=0)
-        chains[item.id] = longest + (0 if item.closed else 1)
+        chains[item.id] = longest + (0 if item.closed else WEIGHTS[item.effort])
         reached[item.id] = own_bit[item.id]
         for each in dependents[item.id]:
             reached[item.id] |= reached[each.id]
@@ -50,8 +54,8 @@ def behind(items: Sequence[Item]) -> Mapping[str, Behind]:
 
 
 def next_items(plan: Todo, phase: int, busy: Collection[str]) -> Sequence[Item]:
-    """The phase's items that can be begun now, the one with the longest remaining chain first, and among equals the one
-    with the most items behind it.
+    """The phase's items that can be begun now, the one with the longest remaining chain by the plan's estimates first,
+    and among equals the one with the most items behind it.
 
     The whole plan counts: what later phases wait for is begun early. Then the plan's order decides. No
     two that own the same file are worked on at once, so that nobody's change meets another's: of two only the first

@@ -18,6 +18,8 @@ ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 Markdown = Annotated[str, StringConstraints(min_length=1, max_length=60_000)]
 RequirementId = Annotated[str, StringConstraints(pattern=r"^R-\d{2,4}$")]
 PlanTaskId = Annotated[str, StringConstraints(pattern=r"^T-\d{3,4}$")]
+Effort = Literal["small", "medium", "large"]
+"""How much work a task is beside the plan's others. It decides what is begun first, and nothing else."""
 
 
 def _inside_project(path: str) -> str:
@@ -123,6 +125,7 @@ class PlanItem(Reply):
     """The task that this one is a part of; it is done only when all its parts are."""
     no_change_needed: bool = False
     """May be ticked though no file changed: its checks must pass all the same."""
+    effort: Effort = "medium"
 
 
 class PlanPhase(Reply):
@@ -195,6 +198,8 @@ class TodoEdit(Reply):
     tests: list[ProjectPath] = []
     parent: PlanTaskId | None = None
     no_change_needed: bool = False
+    effort: Effort = "medium"
+    """Of an item that is added."""
 
 
 class VerdictReply(Reply):

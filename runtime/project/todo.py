@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
 from runtime.errors import ReplyRejectedError
-from runtime.project.schemas import TodoEdit, TodoReply
+from runtime.project.schemas import Effort, TodoEdit, TodoReply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Item:
     done: bool = False
     parent: str | None = None
     no_change_needed: bool = False
+    effort: Effort = "medium"
     struck: str | None = None
 
     @property
@@ -62,6 +63,7 @@ class Todo:
                     tests=tuple(item.tests),
                     parent=item.parent,
                     no_change_needed=item.no_change_needed,
+                    effort=item.effort,
                 )
                 for number, phase in enumerate(plan.phases, 1)
                 for item in phase.items
@@ -182,6 +184,7 @@ class Todo:
                     tests=tuple(edit.tests),
                     parent=edit.parent,
                     no_change_needed=edit.no_change_needed,
+                    effort=edit.effort,
                 )
                 todo = replace(todo, items=(*todo.items, added))
             elif not known:

@@ -100,12 +100,22 @@ def bounds(order: BuildOrder, tasks: Sequence[Task], *, workers: int, cpu_s: flo
 
 
 def schedule_s(order: BuildOrder, workers: int) -> float:
-    """How long it would take if we cost nothing: whoever is free begins what the product would begin. No plan says how
-    long a task will take, so only luck does better."""
+    """How long it would take if we cost nothing: whoever is free begins what the product would begin, by what the plan
+    takes each task for. Nobody knows better before it is done."""
     plan = Todo(
         phases=("",),
         items=tuple(
-            Item(id=task.id, phase=1, title="", detail="", depends=task.depends, files=(), requirements=(), tests=())
+            Item(
+                id=task.id,
+                phase=1,
+                title="",
+                detail="",
+                depends=task.depends,
+                files=(),
+                requirements=(),
+                tests=(),
+                effort=task.effort,
+            )
             for task in order.graph()
         ),
     )

@@ -6,10 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.project.schedule import behind, next_items
+from runtime.project.schemas import Effort
 from runtime.project.todo import Item, Todo
 
 
-def item(number: int, *depends: int, phase: int = 1, files: tuple[str, ...] = (), done: bool = False) -> Item:
+def item(
+    number: int,
+    *depends: int,
+    phase: int = 1,
+    files: tuple[str, ...] = (),
+    done: bool = False,
+    effort: Effort = "medium",
+) -> Item:
     return Item(
         id=f"T-{number:03}",
         phase=phase,
@@ -20,6 +28,7 @@ def item(number: int, *depends: int, phase: int = 1, files: tuple[str, ...] = ()
         requirements=(),
         tests=(),
         done=done,
+        effort=effort,
     )
 
 
@@ -35,6 +44,7 @@ def plans(draw: st.DrawFn) -> list[Item]:
             number,
             *draw(st.sets(st.integers(1, number - 1), max_size=3) if number > 1 else st.just(set())),
             files=(draw(st.sampled_from(["x", "y", ""])) or f"f{number}",),
+            effort=draw(st.sampled_from(["small", "medium", "large"])),
         )
         for number in range(1, size + 1)
     ]
@@ -43,7 +53,7 @@ def plans(draw: st.DrawFn) -> list[Item]:
 def longest(items: list[Item], of: Item) -> int:
     """By definition, slowly."""
     below = [longest(items, each) for each in items if of.id in each.depends]
-    return max(below, default=0) + (not of.done)
+    return max(below, default=0) + (0 if of.done else {"small": 1, "medium": 2, "large": 3}[of.effort])
 
 
 def reached(items: list[Item], of: Item) -> set[str]:
@@ -86,6 +96,11 @@ def test_later_phase__waits_but_what_it_waits_for_comes_first() -> None:
 def test_of_equal_chains__the_one_that_more_wait_for_comes_first() -> None:
     items = [item(1), item(2), item(3, 1), item(4, 2), item(5, 2)]
     assert [each.id for each in next_items(plan(items), 1, ())] == ["T-002", "T-001"]
+
+
+def test_chain__counts_what_its_tasks_are_estimated_at() -> None:
+    items = [item(1, effort="small"), item(2, 1, effort="small"), item(3, effort="large"), item(4)]
+    assert [each.id for each in next_items(plan(items), 1, ())] == ["T-003", "T-001", "T-004"]
 
 
 def test_critical_path_first__is_near_the_bound_where_the_plans_order_is_not() -> None:

@@ -3,7 +3,7 @@ import pytest
 from cluster.simulator.asked import Asked
 from cluster.simulator.chat import Message
 from cluster.simulator.refusal import Refusal
-from cluster.simulator.synthetic_build import BuildOrder, build_speech, parse_build, read_build
+from cluster.simulator.synthetic_build import EFFORTS, BuildOrder, build_speech, parse_build, read_build
 from runtime.project.schemas import SCHEMAS, TodoReply, VerdictReply
 from runtime.project.todo import Todo
 
@@ -41,6 +41,17 @@ def test_plan__can_be_carried_out_and_is_drawn_by_its_seed() -> None:
     assert [len(todo.in_phase(phase)) for phase in (1, 2, 3)] == [20, 20, 20]
     assert max(len(item.depends) for item in todo.items) > 1
     assert parse_build(LINE.replace("seed=7", "seed=8")).graph() != parse_build(LINE).graph()
+
+
+def test_plan__estimates_most_tasks_right_and_some_one_size_off() -> None:
+    off = []
+    for seed in range(1, 11):
+        order = parse_build(LINE.replace("seed=7", f"seed={seed}"))
+        for task in order.graph():
+            off.append(abs(EFFORTS.index(task.effort) - int((task.delay_s - 0.5) / 1.5)))
+    assert max(off) == 1
+    assert 0.1 < sum(off) / len(off) < 0.3
+    assert {task.effort for task in parse_build("synthetic build tasks=9 delay_ms=7").graph()} <= set(EFFORTS)
 
 
 def test_edit__thinks_as_long_as_ordered_and_every_item_has_a_verdict_with_evidence() -> None:
