@@ -11,6 +11,7 @@ from runtime.entity.journal import NewEvent
 from runtime.errors import (
     AccountStoppedError,
     CeilingReachedError,
+    ConflictError,
     NotEnoughCreditsError,
     RefusedError,
     UnavailableError,
@@ -40,6 +41,13 @@ FORBIDDEN = 403
 REASON_CHARACTERS_MAX = 600
 TRIAL_LIMITS = Limits(wall_s=20.0, cpu_s=20)
 TRIALS_S_MAX = 120.0
+AHEAD = 1
+"""How many items of a build are begun beyond those that may be worked on at once: the next one's run, token and prompt
+are ready when an implementer is."""
+
+
+class PutBackError(ConflictError):
+    """An item was begun too early; its run is abandoned, and it is begun again in its time."""
 
 
 class Building:
@@ -81,13 +89,14 @@ class Building:
         Ends when none is left, or after VERIFY_EVERY_N_ITEMS, so that a verification comes in between.
         An item that cannot be made to pass becomes a known gap. Raises RefusedError when a must-have needs it.
         """
-        running: dict[str, asyncio.Task[None]] = {}
+        running: dict[str, asyncio.Task[bool]] = {}
         started = 0
         try:
             while True:
                 self._freed.clear()
-                for item in next_items(self.todo, phase, running):
-                    if self._is_free(running) and started < self._settings.verify_every_n_items:
+                ready = {item.id for item in self.todo.ready(phase)}
+                for item in next_items(self.todo, phase, running, self._merging_now):
+                    if self._may_begin(item, ready, running) and started < self._settings.verify_every_n_items:
                         running[item.id] = asyncio.create_task(self._land_unless_skipped(item), name=item.id)
                         running[item.id].add_done_callback(lambda task: self._freed.set())
                         started += 1
@@ -96,7 +105,8 @@ class Building:
                 await self._freed.wait()
                 for task in [task for task in running.values() if task.done()]:
                     del running[task.get_name()]
-                    task.result()
+                    if not task.result():
+                        started -= 1
         finally:
             for task in running.values():
                 task.cancel()
@@ -104,13 +114,18 @@ class Building:
         if not started and not self.todo.is_closed(phase):
             raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
 
-    def _is_free(self, running: Collection[str]) -> bool:
+    def _may_begin(self, item: Item, ready: Collection[str], running: Collection[str]) -> bool:
         """Whether one more item may be begun. One that is being merged needs no implementer; but where there may be no
-        two at once, the next begins on what it left, and a slow merge queue holds up what would only grow old."""
+        two at once, the next begins on what it left, and a slow merge queue holds up what would only grow old. Few may
+        wait for a merge: they keep others from being begun.
+        """
         places = self._settings.max_parallel_implementers
         if places == 1:
             return not running
-        return len(running) - len(self._merging_now) < places and len(running) < 2 * places
+        in_hand = set(running) - self._merging_now
+        if len(in_hand) >= places + AHEAD or len(running) >= 2 * places:
+            return False
+        return item.id in ready or len(in_hand - set(ready)) < max(1, places // 4)
 
     def all_done(self) -> bool:
         return self.todo.is_closed()
@@ -137,21 +152,24 @@ class Building:
     async def spent_ucredits(self) -> int:
         return (await self._workshop.ledger.spent(self._activation.state.id)).total_ucredits
 
-    async def _land_unless_skipped(self, item: Item) -> None:
-        """What is under way for an item that its owner skips is broken off, so that its worker is free."""
+    async def _land_unless_skipped(self, item: Item) -> bool:
+        """What is under way for an item that its owner skips is broken off, so that its worker is free.
+
+        False when it was put back: what it needs did not land after all.
+        """
         landing = asyncio.create_task(self._land(item), name=f"land {item.id}")
         skipped = asyncio.create_task(self._activation.changed(lambda: item.id in self._activation.state.skipped))
         try:
             await asyncio.wait((landing, skipped), return_when=asyncio.FIRST_COMPLETED)
-            if landing.done():
-                landing.result()
+            return landing.result() if landing.done() else True
         finally:
             for each in (landing, skipped):
                 each.cancel()
             await asyncio.gather(landing, skipped, return_exceptions=True)
 
-    async def _land(self, item: Item) -> None:
-        """Attempts until the item's commit is on main, or the item is given up or struck by its owner."""
+    async def _land(self, item: Item) -> bool:
+        """Attempts until the item's commit is on main, or the item is given up or struck by its owner. False when it
+        was put back."""
         while self.todo.item(item.id).struck is None:
             tries = self._activation.state.attempts.get(item.id, ())
             if tries and tries[-1].outcome is None:
@@ -159,9 +177,13 @@ class Building:
             else:
                 number = len(tries) + 1
                 if await self._gave_up(item, number):
-                    return
-            if await self._attempt(item, number):
-                return
+                    return True
+            try:
+                if await self._attempt(item, number):
+                    return True
+            except PutBackError:
+                return False
+        return True
 
     async def _attempt(self, item: Item, number: int) -> bool:
         told = {"task": item.id, "title": item.title, "attempt": number}
@@ -186,8 +208,7 @@ class Building:
             if not merge.is_begun:
                 patch = await self._workshop.ledger.get_blob(BlobId(result["patch"]))
                 merge.begin(Change(item=item, attempt=number, patch=patch, base=result.get("base", "")))
-            with self._steps.activity.doing(item.id, number, "merging"):
-                returned = await merge.ended()
+            returned = await merge.ended()
         finally:
             await merge.break_off()
         if returned is not None:
@@ -200,7 +221,8 @@ class Building:
         self._merging_now.add(change.item.id)
         self._freed.set()
         try:
-            return await self._merging.land(change)
+            with self._steps.activity.doing(change.item.id, change.attempt, "merging"):
+                return await self._merging.land(change)
         finally:
             self._merging_now.remove(change.item.id)
 
@@ -222,10 +244,17 @@ class Building:
             return self._task_token(item, number, run, model, tokens[run])
 
         async def edit(run: RunId) -> Mapping[str, Any]:
-            await merge.break_off()  # Of a run before this one, whose end did not reach the journal.
+            await self._until_ready(item, number)
             if not needs_model:
                 return await self._unchanged(item)
-            return await self._edit(item, number, run, model, tokens[run], near, failure, merge)
+            base, result = await self._edit(item, number, run, model, tokens[run], near, failure)
+            if _passed(result):
+                merge.begin(Change(item=item, attempt=number, patch=result.patch, base=base))
+            try:
+                return await self._record(base, result)
+            except BaseException:
+                await merge.break_off()  # The run has failed, and others do not wait for its next one.
+                raise
 
         return await self._steps.run(
             edit_step(item.id, number),
@@ -238,6 +267,25 @@ class Building:
             begins_with=(started,),
             ends_with=lambda result: () if self.todo.item(item.id).struck else (_checked(item, number, result),),
         )
+
+    async def _until_ready(self, item: Item, number: int) -> None:
+        """For an item that was begun while what it needs was being merged.
+
+        Raises PutBackError when that comes back from there, or its owner pauses meanwhile: no call was made yet.
+        """
+
+        def is_ready(soon: Collection[str] = ()) -> bool:
+            return any(each.id == item.id for each in self.todo.ready(item.phase, soon=soon))
+
+        def is_decided() -> bool:
+            return is_ready() or not is_ready(self._merging_now) or self._activation.state.paused
+
+        if is_ready():
+            return
+        with self._steps.activity.doing(item.id, number, "waiting: what it builds on is being merged"):
+            await self._activation.changed(is_decided)
+        if not is_ready() or self._activation.state.paused:
+            raise PutBackError(f"{item.id} is begun later: what it builds on has not landed yet.")
 
     async def _gave_up(self, item: Item, number: int) -> bool:
         """True when every attempt that may be paid for has failed and the item is a known gap now.
@@ -310,8 +358,9 @@ class Building:
         return [path for each in item.depends for path in self.todo.item(each).files]
 
     async def _edit(
-        self, item: Item, number: int, run: RunId, model: str, token: str, near: str, failure: str, merge: "_Merge"
-    ) -> Mapping[str, Any]:
+        self, item: Item, number: int, run: RunId, model: str, token: str, near: str, failure: str
+    ) -> tuple[str, EditResult]:
+        """And the commit that it was made on."""
         base, tree = await self._workbench.tree()
         tests = self.todo.tests_with(item.id)
         kept, grown = _tests_of_others(self.todo, item)
@@ -335,10 +384,10 @@ class Building:
         )
         if not result.patch:
             await self._blame(result, run)
-        changed = bool(result.patch)
-        passed = changed and result.checks.passed
-        if passed:
-            merge.begin(Change(item=item, attempt=number, patch=result.patch, base=base))
+        return base, result
+
+    async def _record(self, base: str, result: EditResult) -> Mapping[str, Any]:
+        """What the attempt's step comes to."""
         return {
             "patch": await self._workshop.ledger.put_blob(result.patch),
             "base": base,
@@ -346,8 +395,8 @@ class Building:
             "changed": list(result.changed),
             "discarded": list(result.discarded),
             "engine": result.engine,
-            "passed": passed,
-            "report": prompts.steady(result.checks) if changed else _nothing_changed(result),
+            "passed": _passed(result),
+            "report": prompts.steady(result.checks) if result.patch else _nothing_changed(result),
         }
 
     async def _unchanged(self, item: Item) -> Mapping[str, Any]:
@@ -426,6 +475,10 @@ class _Merge:
         if landing is not None:
             landing.cancel()
             await asyncio.gather(landing, return_exceptions=True)
+
+
+def _passed(result: EditResult) -> bool:
+    return bool(result.patch) and result.checks.passed
 
 
 def _tests_of_others(todo: Todo, item: Item) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -156,7 +156,7 @@ class Changing:
             files = plan_files(self._state, after, {each.id: each for each in requirements})
             message = f"todo: change {wish.number}: {wish.reply.title}"
             commit = await asyncio.to_thread(repository.write_and_commit, files, message, PRODUCT_AUTHOR)
-            committed = await self._workbench.keep(commit, repository)
+            committed = await self._workbench.keep(commit, await asyncio.to_thread(repository.bundle))
             await self._activation.emit(
                 "plan.changed",
                 f"change/{wish.number}/planned",

@@ -56,7 +56,7 @@ class Gaps:
                     GAPS_FILE: known_gaps_document(after, gaps, self._state.skipped, requirements),
                 }
                 commit = await in_thread(_commit, repository, files, given_up)
-                kept = await self._workbench.keep(commit, repository)
+                kept = await self._workbench.keep(commit, await in_thread(repository.bundle))
                 lost = [each.id for each in _needed_by(todo, given_up, requirements)]
                 await self._activation.emit(
                     "plan.gap", f"gap/{'+'.join(given_up)}", {**kept.fields(), "items": given_up, "requirements": lost}

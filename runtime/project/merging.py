@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -158,21 +159,16 @@ class MergeQueue:
             return
         tip = applied[-1]
         files = await in_thread(repository.contents)
-        # Beside the check, which needs neither.
-        keeping = asyncio.ensure_future(self._workbench.put_bundle(repository))
-        spending = asyncio.ensure_future(self._spent_ucredits())
+        bundling = asyncio.ensure_future(in_thread(repository.bundle))  # Beside the check, which does not need it.
         try:
-            may_land = await self._is_green(files, applied) and await _all_paid(applied)
-            bundle, spent_ucredits = await keeping, await spending
-            if may_land:
-                self._workbench.stands_at(tip.commit, files)
-                may_land = await self._tell(applied, Committed(commit=tip.commit, bundle=bundle), spent_ucredits)
-            if not may_land:
-                await self._workbench.remove_bundle(bundle)
+            if await self._is_green(files, applied) and await _all_paid(applied):
+                committed, spent_ucredits = await asyncio.gather(
+                    self._workbench.keep(tip.commit, await bundling, files), self._spent_ucredits()
+                )
+                await self._tell(applied, committed, spent_ucredits)
         finally:
-            for each in (keeping, spending):
-                each.cancel()
-            await asyncio.wait((keeping,))  # Its git must have ended before the next round's begins.
+            bundling.cancel()
+            await asyncio.wait((bundling,))  # Its git must have ended before the next round's begins.
 
     async def _is_green(self, files: Tree, applied: Sequence[_Applied]) -> bool:
         """Where one alone is red it has come to its end; where several are, less is tried next."""
@@ -214,9 +210,7 @@ class MergeQueue:
             plan = ticked
         return applied
 
-    async def _tell(self, applied: Sequence[_Applied], tip: Committed, spent_ucredits: int) -> bool:
-        """False when one of them was struck in the last moment: none has landed."""
-
+    async def _tell(self, applied: Sequence[_Applied], tip: Committed, spent_ucredits: int) -> None:
         def moves(state: State) -> Moves:
             for each in applied:
                 if state.plan.item(each.landing.change.item.id).struck is not None:
@@ -239,14 +233,11 @@ class MergeQueue:
             }
             key = f"task/{change.item.id}/{change.attempt}/merged"
             events.append(NewEvent(type="task.merged", key=key, data=data))
-        try:
+        with suppress(NotWantedError):
             await self._activation.emit_all(events, moves)
-        except NotWantedError:
-            return False
-        for each in applied:
-            each.landing.end()
-            log.info("merged %s as %s", each.landing.change.item.id, each.commit[:10])
-        return True
+            for each in applied:
+                each.landing.end()
+                log.info("merged %s as %s", each.landing.change.item.id, each.commit[:10])
 
     def _has_landed(self, change: Change) -> bool:
         tries = self._activation.state.attempts.get(change.item.id, ())

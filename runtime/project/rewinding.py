@@ -22,7 +22,7 @@ class Rewinding:
         phase, base, branch = state.rewind_to, state.bases[state.rewind_to], f"rewound/{state.rewound + 1}"
         async with self._workbench.alone() as repository:
             commit = await asyncio.to_thread(self._go_back, repository, base, branch, phase)
-            committed = await self._workbench.keep(commit, repository)
+            committed = await self._workbench.keep(commit, await asyncio.to_thread(repository.bundle))
             after = state.plan.reset(base.done)
             await self._activation.emit(
                 "project.rewound",

@@ -53,18 +53,18 @@ def behind(items: Sequence[Item]) -> Mapping[str, Behind]:
     return {id: Behind(chain, reached[id].bit_count()) for id, chain in chains.items()}
 
 
-def next_items(plan: Todo, phase: int, busy: Collection[str]) -> Sequence[Item]:
-    """The phase's items that can be begun now, the one with the longest remaining chain by the plan's estimates first,
-    and among equals the one with the most items behind it.
+def next_items(plan: Todo, phase: int, busy: Collection[str], soon: Collection[str] = ()) -> Sequence[Item]:
+    """The phase's items that can be begun now, with those that wait only for what is closed `soon`.
 
-    The whole plan counts: what later phases wait for is begun early. Then the plan's order decides. No
+    The one with the longest remaining chain by the plan's estimates is first, and among equals the one with the most
+    items behind it; then the plan's order decides. The whole plan counts: what later phases wait for is begun early. No
     two that own the same file are worked on at once, so that nobody's change meets another's: of two only the first
     is here, and none that owns a file of one that is `busy`.
     """
     weights = behind(plan.items)
     taken = {path for item in plan.items if item.id in busy for path in item.files}
     chosen: list[Item] = []
-    for item in sorted(plan.ready(phase, busy), key=lambda item: weights[item.id], reverse=True):
+    for item in sorted(plan.ready(phase, busy, soon), key=lambda item: weights[item.id], reverse=True):
         if taken.isdisjoint(item.files):
             chosen.append(item)
             taken.update(item.files)

@@ -70,7 +70,8 @@ class PaidSteps:
         result as it ends. Where others work for it, `grant` makes each run's token, which is there with the run.
 
         A step whose result was forgotten on purpose is a further attempt, and paid for as one.
-        While the project is paused it neither begins nor returns: what runs ends and is recorded, nothing follows.
+        While the project is paused it neither begins nor returns: what runs ends and is recorded, and only what its
+        work has begun meanwhile follows.
         What does not fit beside the worst case of other steps' calls is tried once more alone before it pauses.
         A run that fails is abandoned at once: its calls are the platform's loss, its holds are released.
         Raises RefusedError when the work can never succeed.

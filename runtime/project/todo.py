@@ -84,19 +84,15 @@ class Todo:
     def in_phase(self, phase: int) -> tuple[Item, ...]:
         return tuple(item for item in self.items if item.phase == phase)
 
-    def ready(self, phase: int, busy: Iterable[str]) -> tuple[Item, ...]:
+    def ready(self, phase: int, busy: Iterable[str] = (), soon: Collection[str] = ()) -> tuple[Item, ...]:
         """Open items of a phase that wait for nothing and that nobody works on, in the order of the plan.
 
-        An item waits for what it depends on and for its own parts.
+        An item waits for what it depends on and for its own parts. `soon` are items that are taken for closed.
         """
-        closed = {item.id for item in self.items if item.closed}
-        waiting = {item.parent for item in self.items if not item.closed}
-        taken = set(busy) | waiting
-        return tuple(
-            item
-            for item in self.in_phase(phase)
-            if not item.closed and item.id not in taken and closed.issuperset(item.depends)
-        )
+        closed = {item.id for item in self.items if item.closed or item.id in soon}
+        waiting = {item.parent for item in self.items if item.id not in closed}
+        taken = {*busy, *closed} | waiting
+        return tuple(item for item in self.in_phase(phase) if item.id not in taken and closed.issuperset(item.depends))
 
     def is_done(self, item: Item) -> bool:
         """What its box says: an item with an open part, however deep, is not done."""

@@ -73,23 +73,16 @@ class Workbench:
                 self._stands_at = commit
         return self._tree
 
-    async def keep(self, commit: str, repository: ProjectRepository) -> Committed:
-        """Puts the newest commit's bundle on disk, by whoever is alone. Nothing counts before an event names it."""
-        bundle = await self.put_bundle(repository)
+    async def keep(self, commit: str, bundle: bytes, files: Tree | None = None) -> Committed:
+        """Puts the newest commit's bundle on disk, by whoever is alone. Nothing counts before an event names it.
+
+        `files` are the commit's, where they were read anyway.
+        """
+        committed = Committed(commit=commit, bundle=await self._ledger.put_blob(bundle))
         self._stands_at = commit
-        return Committed(commit=commit, bundle=bundle)
-
-    async def put_bundle(self, repository: ProjectRepository) -> BlobId:
-        return await self._ledger.put_blob(await in_thread(repository.bundle))
-
-    async def remove_bundle(self, bundle: BlobId) -> None:
-        """Of a commit that no event will name."""
-        await self._ledger.remove_blob(bundle)
-
-    def stands_at(self, commit: str, files: Tree) -> None:
-        """What whoever is alone left in the working copy. An event is about to name it."""
-        self._stands_at = commit
-        self._tree = TreeAt(commit, files)
+        if files is not None:
+            self._tree = TreeAt(commit, files)
+        return committed
 
     async def commit_files(self, files: Mapping[str, str | bytes], message: str) -> Committed:
         """Writes files of the product's own and commits them; where they say the same already, nothing is committed."""
@@ -97,7 +90,7 @@ class Workbench:
             if self._activation.state.bundle is not None and await in_thread(_holds, repository, files):
                 return Committed(commit=self._activation.state.commit, bundle=self._activation.state.bundle)
             commit = await in_thread(repository.write_and_commit, files, message, PRODUCT_AUTHOR)
-            return await self.keep(commit, repository)
+            return await self.keep(commit, await in_thread(repository.bundle))
 
     async def change(self, since: str, commit: str) -> Change | None:
         """What `commit` is other than `since`; None where that is not known here, or too much. Waits for nobody."""

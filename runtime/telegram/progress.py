@@ -112,6 +112,7 @@ def _waits_for(what: str, say: Texts) -> str:
     known = {
         "a free implementer": say("waiting for a free implementer"),
         "the project is paused": say("waiting: the project is paused"),
+        "what it builds on is being merged": say("waiting: what it builds on is being merged"),
         "the calls of other tasks hold what is left": say("waiting for credits that other tasks hold"),
     }
     if what.startswith(_KEY):

@@ -322,6 +322,43 @@ async def test_merge_that_is_broken_off__lands_the_others_all_the_same() -> None
             await asyncio.gather(first, return_exceptions=True)
 
 
+async def test_change_whose_attempt_is_not_in_the_journal__is_told_of_once_it_is() -> None:
+    async with site() as here:
+        change = await here.make("T-001", "own", recorded=False)
+        landing = asyncio.create_task(here.land(change))
+        await asyncio.sleep(0.2)
+        assert (here.journal.appends, landing.done()) == (0, False)
+        await here.record(change)
+        assert await landing is None
+
+
+async def test_change_that_is_withdrawn_alone__leaves_nothing_behind() -> None:
+    async with site() as here:
+        withdrawn = await here.make(ITEMS[0], "own", recorded=False)
+        bundles = len(here.ledger._blobs)
+        landing = asyncio.create_task(here.land(withdrawn))
+        await asyncio.sleep(0.2)
+        landing.cancel()
+        await asyncio.gather(landing, return_exceptions=True)
+        assert (here.journal.appends, len(here.ledger._blobs)) == (0, bundles)
+        assert await here.land(await here.make(ITEMS[1], "own")) is None
+
+
+async def test_change_that_is_withdrawn_before_its_attempt_is_in_the_journal__does_not_land_with_others() -> None:
+    async with site() as here:
+        kept = [await here.make(item, "own") for item in ITEMS[:2]]
+        withdrawn = await here.make(ITEMS[2], "own", recorded=False)
+        bundles = len(here.ledger._blobs)
+        async with here.workbench.alone():
+            landings = [asyncio.create_task(here.land(change)) for change in (kept[0], withdrawn, kept[1])]
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.2)
+        assert here.journal.appends == 0
+        landings[1].cancel()
+        assert await asyncio.gather(landings[0], landings[2]) == [None, None]
+        assert len(here.ledger._blobs) == bundles + 1, "only what landed is kept"
+
+
 @pytest.mark.parametrize("dies", ["before", "after"])
 async def test_crash_at_the_merge__loses_nothing_and_merges_nothing_twice(dies: str) -> None:
     async with site() as here:
@@ -348,6 +385,7 @@ async def test_cancelled_merge__leaves_the_working_copy_to_nobody_while_git_runs
 
 STEPS = st.one_of(
     st.tuples(st.just("make"), st.sampled_from(ITEMS), st.sampled_from(sorted(CHANGES.keys() - {"in the way"}))),
+    st.tuples(st.just("land unrecorded"), st.sampled_from(ITEMS), st.sampled_from(["own", "shared"])),
     st.tuples(st.just("land"), st.integers(0, 5), st.just("")),
     st.tuples(st.just("land all"), st.just(0), st.just("")),
     st.tuples(st.just("cancel"), st.integers(0, 5), st.just("")),
@@ -370,6 +408,15 @@ async def play(steps: list[tuple[str, Any, str]]) -> None:
             if what == "make":
                 if not here.activation.state.plan.item(which).done and await here.would_be_green(more):
                     made.append(await here.make(which, more))
+                continue
+            if what == "land unrecorded":
+                if not here.activation.state.plan.item(which).done:
+                    change = await here.make(which, more, recorded=False)
+                    landing = asyncio.create_task(here.land(change))
+                    await asyncio.sleep(0.02)
+                    landing.cancel()
+                    await asyncio.gather(landing, return_exceptions=True)
+                    assert not here.activation.state.plan.item(which).done
                 continue
             if not made:
                 continue
