@@ -51,6 +51,12 @@ def find(name: str) -> ActorHandle[Any]:
         ) from error
 
 
+def this_actor() -> ActorHandle[Any]:
+    """The one that this code runs in, for others to call."""
+    myself: ActorHandle[Any] = ray.get_runtime_context().current_actor
+    return myself
+
+
 def names() -> Sequence[str]:
     """Of every actor that runs or is being restarted. Blocks for a moment."""
     listed = ray.util.list_named_actors(all_namespaces=True)

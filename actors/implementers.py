@@ -9,13 +9,14 @@ from typing import Any
 from ray.actor import ActorHandle
 
 from actors.entities import EntitiesHandle
-from actors.handles import ActorGoneError, call, ensure, once
+from actors.handles import ActorGoneError, call, ensure, once, this_actor
 from runtime.config import Settings
 from runtime.entity.vitals import PoolVitals
+from runtime.ids import RunId
 from runtime.implementer.engines import check_edit_engine, edit_engine
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.packages.cache import PackageCache
-from runtime.implementer.roster import Roster
+from runtime.implementer.roster import Roster, Seat
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
 from runtime.project.waits import telling_project
@@ -30,7 +31,8 @@ MEND_S_MAX = 120.0
 class ImplementerActor:
     """Owns one warm edit engine and one scratch folder; edits one piece at a time, and checks beside it.
 
-    Called by the pool only. A restart loses the work in hand: the pool says so and the project begins a new run.
+    Called by the pool only, which it tells when it could edit the next piece. A restart loses the work in hand: the
+    pool says so and the project begins a new run.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,8 +46,8 @@ class ImplementerActor:
         """Warms the engine up. Raises EngineUnavailableError or SandboxUnavailableError."""
         await self._implementer.start()
 
-    async def edit(self, work: EditWork) -> EditResult:
-        return await self._implementer.edit(work)
+    async def edit(self, work: EditWork, pool: ActorHandle[Any]) -> EditResult:
+        return await self._implementer.edit(work, edited=lambda: pool.edited.remote(work.run))
 
     async def check(self, work: CheckWork) -> CheckReport:
         return await self._implementer.check(work)
@@ -69,6 +71,8 @@ class ImplementerPoolActor:
         self._hiring: asyncio.Task[None] | None = None
         self._hired = 0
         self._mending: dict[ActorHandle[Any], asyncio.Task[None]] = {}
+        self._seats: dict[RunId, Seat[ActorHandle[Any]]] = {}
+        self._myself = this_actor()
 
     async def probe(self) -> None:
         """Whether code can be edited and confined here. Raises what says that it cannot."""
@@ -83,9 +87,20 @@ class ImplementerPoolActor:
     async def edit(self, work: EditWork) -> EditResult:
         await self.prepare()
         with telling(telling_project(lambda: self._entities, work.run)):
-            async with self._roster.editor(work.project) as implementer:
-                result: EditResult = await self._send(implementer, lambda: implementer.edit.remote(work))
+            async with self._roster.editor(work.project) as seat:
+                self._seats[work.run] = seat
+                try:
+                    result: EditResult = await self._send(
+                        seat.worker, lambda: seat.worker.edit.remote(work, self._myself)
+                    )
+                finally:
+                    self._seats.pop(work.run, None)
                 return result
+
+    async def edited(self, run: RunId) -> None:
+        """By an implementer: it only checks this run's change now."""
+        if seat := self._seats.get(run):
+            seat.leave()
 
     async def check(self, work: CheckWork) -> CheckReport:
         await self.prepare()

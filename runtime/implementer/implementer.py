@@ -1,9 +1,9 @@
-"""Carries out one task at a time: edits of a tree in memory, and checks of what came out."""
+"""Carries out tasks: edits of a tree in memory, one at a time, and checks of what came out."""
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ class Implementer:
         self._packages = packages
         self._engine = engine
         self._scratch = Scratch(scratch_dir)
+        self._judging = asyncio.Lock()
 
     async def start(self) -> None:
         """Makes the first task quick. Raises SandboxUnavailableError, EngineUnavailableError."""
@@ -46,9 +47,11 @@ class Implementer:
         await self._scratch.open()
         await self._engine.start()
 
-    async def edit(self, work: EditWork) -> EditResult:
+    async def edit(self, work: EditWork, edited: Callable[[], object] = lambda: None) -> EditResult:
         """Lets the engine edit, keeps its changes of `work.files` only, and checks the result.
 
+        `edited` is called when the engine could take the next piece while this one's checks run; one of those waits
+        for the other's, so that no more than two pieces are in hand.
         Without a change, and for one that `inspection` finds fault with, no check is run. The engine's own failures
         are told in `engine_log`. Raises SandboxUnavailableError, EngineUnavailableError, UnavailableError (packages
         cannot be fetched now), BadInputError (a path). Repeating it makes the edit anew.
@@ -61,7 +64,9 @@ class Implementer:
             patch = await asyncio.to_thread(patch_between, folder / "patch", before, kept)
             checks = CheckReport(results=())
             if patch:
-                checks = await self._judged(request, kept, work, folder / "checked")
+                async with self._judging:
+                    edited()
+                    checks = await self._judged(request, kept, work, folder / "checked")
         discarded = sorted(set(outcome.files) - set(kept))
         return EditResult(
             patch=patch,

@@ -1,12 +1,14 @@
 """Which worker does what next, and whose turn it is.
 
-A worker edits one piece at a time and waits most of that for a model, so checks go beside the edits, in a line of
-their own: a change that waits to be merged holds up all that depends on it, and never waits for an edit to end. How
-many checks run at once is bounded, because they use the processor.
+A worker edits one piece at a time and waits most of that for a model. So it may take the next one while what came out
+is checked, and checks of main go beside the edits, in a line of their own: a change that waits to be merged holds up
+all that depends on it, and never waits for an edit to end. How many of those run at once is bounded, because they use
+the processor.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -15,6 +17,20 @@ from runtime.implementer.turns import Turns
 from runtime.providers.waiting import waiting
 
 W = TypeVar("W", bound=Hashable)
+
+
+class Seat(Generic[W]):
+    """A worker's one place for an edit, until it is left."""
+
+    def __init__(self, worker: W, leave: Callable[[], None]) -> None:
+        self.worker = worker
+        self._leave: Callable[[], None] | None = leave
+
+    def leave(self) -> None:
+        """The edit is done, and the worker may take another. Again, it changes nothing."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
 
 
 class Roster(Generic[W]):
@@ -29,6 +45,8 @@ class Roster(Generic[W]):
         """Present worker -> how many checks it runs."""
         self._checks_running = 0
         self._editing: set[W] = set()
+        self._in_hand: Counter[W] = Counter()
+        """Worker -> how many edits it has that have not ended, those included that it only checks."""
 
     def join(self, worker: W) -> None:
         """It can work: for the first time, or again."""
@@ -40,13 +58,16 @@ class Roster(Generic[W]):
         self._checking.pop(worker, None)
 
     @asynccontextmanager
-    async def editor(self, build: str) -> AsyncIterator[W]:
-        """A worker that does nothing else for other edits, when it is this build's turn."""
+    async def editor(self, build: str) -> AsyncIterator[Seat[W]]:
+        """A worker that edits nothing else until the seat is left, when it is this build's turn."""
         worker = await self._turn(self._edits, build)
+        seat = Seat(worker, lambda: self._end_edit(build, worker))
+        self._in_hand[worker] += 1
         try:
-            yield worker
+            yield seat
         finally:
-            self._end_edit(build, worker)
+            self._in_hand[worker] -= 1
+            seat.leave()
 
     @asynccontextmanager
     async def checker(self, build: str) -> AsyncIterator[W]:
@@ -61,7 +82,7 @@ class Roster(Generic[W]):
         """`workers`: how many there are, absent ones included."""
         return PoolVitals(
             workers=workers,
-            busy=len(self._editing),
+            busy=len(self._editing.union(+self._in_hand)),
             queued=len(self._edits) + len(self._checks),
             checking=self._checks_running,
             waiting=[*_places("edit", self._edits), *_places("check", self._checks)],
@@ -97,7 +118,8 @@ class Roster(Generic[W]):
         self._deal()
 
     def _deal(self) -> None:
-        for worker in [worker for worker in self._checking if worker not in self._editing]:
+        free = [worker for worker in self._checking if worker not in self._editing]
+        for worker in sorted(free, key=self._in_hand.__getitem__):
             if (edit := self._edits.serve()) is None:
                 break
             self._editing.add(worker)

@@ -123,6 +123,27 @@ async def test_edit__discards_and_tells_what_the_plan_did_not_give(
     assert result.checks.results[0].output == "1\ntwo\n"
 
 
+async def test_next_edit__goes_beside_the_checks_of_the_one_before_and_a_third_waits(
+    implementer: Implementer, repository: ProjectRepository, engine: TellingEngine
+) -> None:
+    engine.files = {"a.txt": b"two\n"}
+    edited: asyncio.Queue[str] = asyncio.Queue()
+
+    def begun(name: str, check: str) -> "asyncio.Task[EditResult]":
+        piece = work(repository, ["a.txt"], [check], [])
+        return asyncio.create_task(implementer.edit(piece, lambda: edited.put_nowait(name)))
+
+    async with asyncio.timeout(20):
+        first = begun("first", "sleep 1.5")
+        assert await edited.get() == "first"
+        second = begun("second", "true")
+        await asyncio.sleep(0.5)
+        assert (len(engine.requests), first.done(), edited.empty()) == (2, False, True), "edited, and not checked yet"
+        results = await asyncio.gather(first, second)
+    assert await edited.get() == "second"
+    assert all(result.checks.passed for result in results)
+
+
 async def test_edit__without_a_change_is_not_checked(
     implementer: Implementer, engine: TellingEngine, repository: ProjectRepository
 ) -> None:
