@@ -1,7 +1,8 @@
 """The loop of a phase: ready tasks to implementers, and what passes into the merge queue."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -245,9 +246,10 @@ class Building:
 
         async def edit(run: RunId) -> Mapping[str, Any]:
             await self._until_ready(item, number)
-            if not needs_model:
-                return await self._unchanged(item)
-            base, result = await self._edit(item, number, run, model, tokens[run], near, failure)
+            async with self._telling(started):
+                if not needs_model:
+                    return await self._unchanged(item)
+                base, result = await self._edit(item, number, run, model, tokens[run], near, failure)
             if _passed(result):
                 merge.begin(Change(item=item, attempt=number, patch=result.patch, base=base))
             try:
@@ -264,28 +266,39 @@ class Building:
             what="editing and checking",
             prepare=prepare,
             grant=grant if needs_model else None,
-            begins_with=(started,),
+            begins_with=(started,) if self._is_ready(item) else (),
             ends_with=lambda result: () if self.todo.item(item.id).struck else (_checked(item, number, result),),
         )
 
+    @asynccontextmanager
+    async def _telling(self, event: NewEvent) -> AsyncIterator[None]:
+        """Tells it beside the block, where it was not told before, and ends with both."""
+        telling = asyncio.ensure_future(self._activation.emit_all((event,)))
+        try:
+            yield
+        finally:
+            await asyncio.wait((telling,))
+        telling.result()
+
     async def _until_ready(self, item: Item, number: int) -> None:
-        """For an item that was begun while what it needs was being merged.
+        """For an item that was begun while what it needs was being merged: it is not told as started before that ends.
 
         Raises PutBackError when that comes back from there, or its owner pauses meanwhile: no call was made yet.
         """
-
-        def is_ready(soon: Collection[str] = ()) -> bool:
-            return any(each.id == item.id for each in self.todo.ready(item.phase, soon=soon))
-
-        def is_decided() -> bool:
-            return is_ready() or not is_ready(self._merging_now) or self._activation.state.paused
-
-        if is_ready():
+        if self._is_ready(item):
             return
         with self._steps.activity.doing(item.id, number, "waiting: what it builds on is being merged"):
-            await self._activation.changed(is_decided)
-        if not is_ready() or self._activation.state.paused:
+            await self._activation.changed(
+                lambda: (
+                    self._is_ready(item) or not self._is_ready(item, self._merging_now) or self._activation.state.paused
+                )
+            )
+        if not self._is_ready(item) or self._activation.state.paused:
             raise PutBackError(f"{item.id} is begun later: what it builds on has not landed yet.")
+
+    def _is_ready(self, item: Item, soon: Collection[str] = ()) -> bool:
+        """Whether it waits for nothing, once those are closed."""
+        return any(each.id == item.id for each in self.todo.ready(item.phase, soon=soon))
 
     async def _gave_up(self, item: Item, number: int) -> bool:
         """True when every attempt that may be paid for has failed and the item is a known gap now.
