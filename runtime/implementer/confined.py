@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import IO, Self
+from typing import IO, Self, cast
 
 from runtime.errors import SandboxUnavailableError
 from runtime.implementer.cgroup import Cgroup
@@ -195,18 +195,37 @@ def _spawn(command: Sequence[str], pass_fds: Sequence[int], with_stdin: bool, st
     )
 
 
+class _ReadToTheEnd(asyncio.StreamReaderProtocol):
+    """Its pipe is closed with the last byte; uvloop would keep it until the collector comes."""
+
+    def eof_received(self) -> bool:
+        super().eof_received()
+        return False
+
+
 async def _reader(pipe: IO[bytes], reader: asyncio.StreamReader | None = None) -> asyncio.StreamReader:
     stream = reader or asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: _ReadToTheEnd(stream), _given_away(pipe))
     return stream
 
 
 async def _writer(pipe: IO[bytes]) -> asyncio.StreamWriter:
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), pipe
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), _given_away(pipe)
     )
     return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+def _given_away(pipe: IO[bytes]) -> IO[bytes]:
+    """For a loop to close. uvloop closes the number, and then the file object, when the number may be another file's
+    already that a thread has opened in between. Source: MagicStack/uvloop#763.
+    """
+    if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        return pipe
+    descriptor, mode = os.dup(pipe.fileno()), "rb" if pipe.readable() else "wb"
+    pipe.close()
+    return cast("IO[bytes]", open(descriptor, mode, buffering=0, closefd=False))
 
 
 async def _first_pid(status: asyncio.StreamReader) -> int:
