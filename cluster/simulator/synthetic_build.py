@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import get_args
 
 from cluster.simulator.asked import Asked
 from cluster.simulator.chat import Message
@@ -31,7 +32,7 @@ from runtime.project.schemas import TOPICS, Effort
 TASKS_MAX = 999
 PHASE_TASKS_MAX = 100
 DEPENDS_MAX = 3
-EFFORTS: Sequence[Effort] = ("small", "medium", "large")
+EFFORTS: Sequence[Effort] = get_args(Effort)
 MISJUDGED = 0.25
 """How many of the tasks the architect takes for larger or smaller than they are, by one of three sizes."""
 _DELAY_MS_MAX = 600_000

@@ -1,7 +1,7 @@
 """The loop of a phase: ready tasks to implementers, and what passes into the merge queue."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -115,7 +115,7 @@ class Building:
         if not started and not self.todo.is_closed(phase):
             raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
 
-    def _may_begin(self, item: Item, ready: Collection[str], running: Collection[str]) -> bool:
+    def _may_begin(self, item: Item, ready: Set[str], running: Collection[str]) -> bool:
         """Whether one more item may be begun. One that is being merged needs no implementer; but where there may be no
         two at once, the next begins on what it left, and a slow merge queue holds up what would only grow old. Few may
         wait for a merge: they keep others from being begun.
@@ -126,7 +126,7 @@ class Building:
         in_hand = set(running) - self._merging_now
         if len(in_hand) >= places + AHEAD or len(running) >= 2 * places:
             return False
-        return item.id in ready or len(in_hand - set(ready)) < max(1, places // 4)
+        return item.id in ready or len(in_hand - ready) < max(1, places // 4)
 
     def all_done(self) -> bool:
         return self.todo.is_closed()

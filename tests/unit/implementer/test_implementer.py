@@ -123,7 +123,7 @@ async def test_edit__discards_and_tells_what_the_plan_did_not_give(
     assert result.checks.results[0].output == "1\ntwo\n"
 
 
-async def test_next_edit__goes_beside_the_checks_of_the_one_before_and_a_third_waits(
+async def test_next_edit__goes_beside_the_checks_of_the_one_before_and_waits_with_its_own(
     implementer: Implementer, repository: ProjectRepository, engine: TellingEngine
 ) -> None:
     engine.files = {"a.txt": b"two\n"}
