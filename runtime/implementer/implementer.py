@@ -61,11 +61,11 @@ class Implementer:
             outcome = await self._engine.edit(request)
             kept = {path: content for path, content in outcome.files.items() if path in request.files}
             before = {path: content for path in kept if (content := request.files[path]) is not None}
-            patch = await asyncio.to_thread(patch_between, folder / "patch", before, kept)
             checks = CheckReport(results=())
-            if patch:
-                async with self._judging:
-                    edited()
+            async with self._judging:
+                edited()
+                patch = await asyncio.to_thread(patch_between, folder / "patch", before, kept)
+                if patch:
                     checks = await self._judged(request, kept, work, folder / "checked")
         discarded = sorted(set(outcome.files) - set(kept))
         return EditResult(
