@@ -63,7 +63,7 @@ INCOME = "platform:income"
 ADJUSTMENTS = "platform:adjustments"
 
 ACCOUNTS = Kind(name="account", query="select_account", read=first_as(Account))
-RUNS = Kind(name="run", query="select_run", read=first_as(Run))
+RUNS = Kind(name="run", query="select_run", query_exists="select_begun_run", read=first_as(Run))
 CALLS: Kind[Call] = Kind(
     name="call",
     query="select_call",

@@ -33,6 +33,8 @@ class Blobs:
         self._looking = threading.Lock()
         self._stored_again: dict[BlobId, float] = {}
         """Those that were stored when they were there already, and when, by the monotonic clock."""
+        self._made: set[Path] = set()
+        """Folders of whose names the disk is known to know."""
 
     async def put(self, data: bytes) -> BlobId:
         """On disk when it returns, name and all. Raises TooLargeError, StoreUnavailableError."""
@@ -107,9 +109,7 @@ class Blobs:
         return True
 
     def _write(self, path: Path, sealed: bytes) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync(self._folder)
-        sync(self._folder.parent)
+        self._make(path.parent)
         unfinished = self._folder / f"{secrets.token_hex(8)}.tmp"
         try:
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -120,6 +120,17 @@ class Blobs:
             unfinished.rename(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+    def _make(self, folder: Path) -> None:
+        """And has its name on disk: once for as long as this lives, for who made it may have ended before that."""
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            if folder in self._made:
+                return
+        sync(self._folder)
+        sync(self._folder.parent)
+        self._made.add(folder)
 
     def _get(self, blob: BlobId) -> bytes:
         path = self._path(blob)

@@ -519,6 +519,9 @@ SELECT coalesce(sum(amount), 0)::HUGEINT FROM amounts, asked
 WHERE at_time < day + INTERVAL 24 HOUR
   AND CASE scope WHEN 'user' THEN user_id = name AND project IS NULL WHEN 'provider' THEN provider = name ELSE true END
 
+-- name: select_begun_run
+SELECT run FROM runs WHERE run = $key
+
 -- name: select_run
 SELECT r.run, r.user_id, r.project, r.task, r.attempt, coalesce(e.state, 'open')
 FROM runs r LEFT JOIN run_ends e ON e.run = r.run WHERE r.run = $key

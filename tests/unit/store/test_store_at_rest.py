@@ -1,6 +1,7 @@
 """What lies on the disk: no text of people, no key, no plain file."""
 
 import asyncio
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,6 +117,30 @@ async def test_blob_over_the_bound__is_refused(tmp_path: Path, monkeypatch: pyte
     await store.books.put_blob(b"0123456789")
     with pytest.raises(TooLargeError):
         await store.books.put_blob(b"0123456789a")
+    await store.close()
+
+
+async def test_blob_in_a_folder_of_an_earlier_process__has_the_folders_name_put_on_disk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        store = await an_open_store(tmp_path)
+        synced: list[Path] = []
+        monkeypatch.setattr(blobs, "sync", synced.append)
+        for _ in range(2):
+            blob = await store.books.put_blob(b"0")
+            path = tmp_path / "blobs" / blob[:2] / blob
+            path.unlink()
+        assert synced == [path.parents[1], tmp_path, path.parent, path.parent]
+        await store.close()
+
+
+async def test_blob_whose_folder_was_removed_meanwhile__makes_it_again(tmp_path: Path) -> None:
+    store = await an_open_store(tmp_path)
+    blob = await store.books.put_blob(b"0")
+    shutil.rmtree(tmp_path / "blobs")
+    assert await store.books.get_blob(await store.books.put_blob(b"0")) == b"0"
+    assert (tmp_path / "blobs" / blob[:2] / blob).exists()
     await store.close()
 
 
