@@ -79,6 +79,7 @@ class Building:
         """Items whose implementer is done with them."""
         self._freed = asyncio.Event()
         """An item has come to an end, or to the merge queue."""
+        self._indexing: set[asyncio.Task[None]] = set()
 
     @property
     def todo(self) -> Todo:
@@ -109,9 +110,10 @@ class Building:
                     if not task.result():
                         started -= 1
         finally:
-            for task in running.values():
-                task.cancel()
-            await asyncio.gather(*running.values(), return_exceptions=True)
+            ending = (*running.values(), *self._indexing)
+            for each in ending:
+                each.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
         if not started and not self.todo.is_closed(phase):
             raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
 
@@ -215,7 +217,9 @@ class Building:
         if returned is not None:
             await self._reject(item, number, returned.reason, returned.cause)
             return False
-        self._activation.spawn(self._finder.refresh(), f"index {item.id}")
+        indexing = self._activation.spawn(self._finder.follow(), f"index {item.id}")
+        self._indexing.add(indexing)
+        indexing.add_done_callback(self._indexing.discard)
         return True
 
     async def _merged(self, change: Change) -> Returned | None:

@@ -14,12 +14,14 @@ from runtime.index.hit import Hit, IndexStatus
 from runtime.index.messages import Found, SearchIndex, UpdateIndex
 from runtime.project.messages import IndexedStatus
 from runtime.project.state import State
+from runtime.project.tree import TreeAt, change_between
 from runtime.project.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
 HITS_PER_QUESTION = 4
 CONTEXT_BYTES_MAX = 8_000
+FOLLOW_AFTER_S = 1.0
 
 
 class CodeFinder:
@@ -31,8 +33,9 @@ class CodeFinder:
         self._workbench = workbench
         self._entity = index_entity(activation.state.id)
         self._refreshing = asyncio.Lock()
-        self._indexed = ""
-        """The commit that the index was last brought to."""
+        self._indexed = TreeAt("", {})
+        """What the index was last brought to; its files are empty where they are not known here."""
+        self._following = False
 
     async def refresh(self) -> None:
         """Brings the index to the newest commit, and tells when its status changes with that.
@@ -40,25 +43,26 @@ class CodeFinder:
         Commits that come while it is brought to one are taken together.
         """
         async with self._refreshing:
-            state = self._activation.state
-            if state.bundle is None or state.commit == self._indexed:
+            if self._activation.state.commit in ("", self._indexed.commit):
                 return
-            change = await self._workbench.change(self._indexed, state.commit)
-            update = UpdateIndex(
-                owner=state.owner, commit=state.commit, bundle=state.bundle, change=change, project=state.id
-            )
-            if state.index_status == "not_indexed":
-                await self._tell("indexing")
             try:
-                status: IndexStatus = await self._entities.ask(self._entity, update, timeout_s=120)
+                await self._update()
             except MasterbuilderError as error:
-                log.warning("index of %s was not updated: %s", state.id, error)
+                log.warning("index of %s was not updated: %s", self._activation.state.id, error)
                 await self._tell("error")
             else:
-                if status.waits:
-                    log.warning("index of %s goes by words for now: %s", state.id, status.waits)
-                self._indexed = state.commit
                 await self._tell("indexed")
+
+    async def follow(self) -> None:
+        """`refresh`, in a moment: tasks land in bursts, and whoever asks for one meanwhile has a part in it."""
+        if self._following:
+            return
+        self._following = True
+        try:
+            await asyncio.sleep(FOLLOW_AFTER_S)
+        finally:
+            self._following = False
+        await self.refresh()
 
     async def near(self, question: str, *, leave_out: Collection[str] = ()) -> str:
         """Code near to one question, ready for a prompt."""
@@ -73,6 +77,30 @@ class CodeFinder:
         ordered = sorted(found.values(), key=lambda hit: (hit.path, hit.start_line))
         return context_for(ordered, 2 * CONTEXT_BYTES_MAX)
 
+    async def _update(self) -> None:
+        tree, state = await self._newest()
+        assert state.bundle is not None, "a commit has a bundle"
+        update = UpdateIndex(
+            owner=state.owner,
+            commit=tree.commit,
+            bundle=state.bundle,
+            change=change_between(self._indexed, tree) if self._indexed.files else None,
+            project=state.id,
+        )
+        if state.index_status == "not_indexed":
+            await self._tell("indexing")
+        status: IndexStatus = await self._entities.ask(self._entity, update, timeout_s=120)
+        if status.waits:
+            log.warning("index of %s goes by words for now: %s", state.id, status.waits)
+        self._indexed = tree
+
+    async def _newest(self) -> tuple[TreeAt, State]:
+        """The files of main's newest commit, and the state that names it."""
+        while True:
+            tree = await self._workbench.tree()
+            if tree.commit == self._activation.state.commit:
+                return tree, self._activation.state
+
     async def _tell(self, status: IndexedStatus) -> None:
         """A project that ended meanwhile is told nothing."""
         if self._activation.state.index_status != status and not self._activation.state.status.terminal:
@@ -83,9 +111,9 @@ class CodeFinder:
     async def _hits(self, question: str, leave_out: Collection[str]) -> list[Hit]:
         try:
             found = await self._search(question)
-            if found.commit != self._indexed:
+            if found.commit != self._indexed.commit:
                 # Its process died and lost what was not saved yet.
-                self._indexed = found.commit
+                self._indexed = TreeAt(found.commit, {})
                 await self.refresh()
                 found = await self._search(question)
         except MasterbuilderError as error:

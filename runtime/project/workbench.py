@@ -1,7 +1,6 @@
 """The project's working copy: a cache of the newest bundle, and the merge queue's one place at a time."""
 
 import asyncio
-import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,15 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.entity.activation import Activation
-from runtime.errors import RefusedError, UnavailableError
 from runtime.ids import BlobId
-from runtime.index.messages import Change
 from runtime.ledger.port import Ledger
 from runtime.project.repository import Author, ProjectRepository
 from runtime.project.state import State
 from runtime.project.tree import Tree, TreeAt
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -91,16 +86,6 @@ class Workbench:
                 return Committed(commit=self._activation.state.commit, bundle=self._activation.state.bundle)
             commit = await in_thread(repository.write_and_commit, files, message, PRODUCT_AUTHOR)
             return await self.keep(commit, await in_thread(repository.bundle))
-
-    async def change(self, since: str, commit: str) -> Change | None:
-        """What `commit` is other than `since`; None where that is not known here, or too much. Waits for nobody."""
-        if self._repository is None or not since:
-            return None
-        try:
-            return await in_thread(self._repository.change, since, commit)
-        except (RefusedError, UnavailableError) as error:
-            log.info("the change of %s since %s is not known: %s", commit, since, error)
-            return None
 
     async def _restore(self) -> ProjectRepository:
         if self._folder.exists():

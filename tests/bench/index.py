@@ -36,6 +36,7 @@ from runtime.index.tree import IndexedTree
 from runtime.index.vector_cache import CachedEmbedder
 from runtime.index.vectors_entity import VectorsEntity
 from runtime.project.repository import Author, ProjectRepository
+from runtime.project.tree import TreeAt, change_between
 from runtime.store.seal import Seal
 from tests.bench.figures import figure
 
@@ -124,12 +125,13 @@ async def _one_file_commits(embedder: WordEmbedder, files: dict[str, bytes], que
         embedded = []
         for number in range(2 * COMMITS):
             text = f"def landed_{number}_commit():\n    return {number}\n"
-            since = commit
+            before = TreeAt(commit, files)
+            files = {**files, "bench_added.py": text.encode()}
             commit = await asyncio.to_thread(repository.write_and_commit, {"bench_added.py": text}, "one", AUTHOR)
             blobs.bundle = await asyncio.to_thread(repository.bundle)
             is_told = number % 2 == 0
             began_s = time.perf_counter()
-            change = await asyncio.to_thread(repository.change, since, commit) if is_told else None
+            change = change_between(before, TreeAt(commit, files)) if is_told else None
             update = UpdateIndex(owner=OWNER, commit=commit, bundle=BlobId("0"), change=change)
             status = await index.receive(update)
             found = await index.receive(SearchIndex(owner=OWNER, query=f"landed_{number}_commit", limit=1))

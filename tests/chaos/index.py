@@ -33,6 +33,7 @@ from runtime.index.shard import IndexShard
 from runtime.index.source import Files
 from runtime.project.messages import Describe
 from runtime.project.repository import Author, ProjectRepository
+from runtime.project.tree import TreeAt, change_between
 from runtime.store.seal import Seal
 from tests.bench.figures import figure
 from tests.bench.index import WordEmbedder
@@ -104,12 +105,13 @@ async def _work_on(folder: Path, number: int, seed: int) -> NoReturn:
         repository = ProjectRepository.init(Path(name) / "repository", AUTHOR)
         world = _World(folder, repository)
         await world.index.wake()
-        tree: dict[str, bytes] = {}
+        before = TreeAt(repository.head, {})
         while True:
-            since, number = repository.head, number + 1
+            number += 1
             newer = _tree(number)
-            gone = dict.fromkeys(tree.keys() - newer.keys())
-            commit, tree = repository.write_and_commit({**newer, **gone}, str(number), AUTHOR), newer
+            gone = dict.fromkeys(before.files.keys() - newer.keys())
+            commit = repository.write_and_commit({**newer, **gone}, str(number), AUTHOR)
+            after = TreeAt(commit, newer)
             kind = chance.choice(KINDS)
             print(json.dumps({"doing": kind, "commit": commit, "number": number}), flush=True)
             if kind == "reindex":
@@ -117,11 +119,12 @@ async def _work_on(folder: Path, number: int, seed: int) -> NoReturn:
                 rebuilder = Rebuilder(cast("Any", world), cast("Any", world), embedder, f"job-{commit}")
                 await rebuilder.rebuild(Shard(kind="project", name=PROJECT, owner=OWNER))
             else:
-                change = repository.change(since, commit) if kind == "change" else None
+                change = change_between(before, after) if kind == "change" else None
                 await world.index.receive(UpdateIndex(owner=OWNER, commit=commit, bundle=BlobId("b"), change=change))
             print(json.dumps({"doing": f"{kind} saving"}), flush=True)
             await world.index.saved()
             print(json.dumps({"doing": "committing", "saved": commit}), flush=True)
+            before = after
 
 
 def _tree(number: int) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ from runtime.index.embedder import NoEmbedder
 from runtime.index.entity import IndexEntity
 from runtime.index.messages import Change, Found, SearchIndex, UpdateIndex
 from runtime.project.repository import Author, ProjectRepository
+from runtime.project.tree import TreeAt, change_between
 from runtime.reports.port import IndexFigures
 from runtime.store.seal import Seal
 
@@ -69,14 +70,15 @@ async def test_change__brings_an_index_to_what_the_whole_bundle_would(tmp_path: 
         {"a b.py": None, "new/tax.py": None, "data.bin": b"\0\1", "łódź.py": "def boat(): ...\n"},
         {"cart.py": None, "file": "another file\n", "TODO.md": None},
     ]
-    commits = [repository.write_and_commit(tree, "next", author) for tree in trees]
+    at = [TreeAt(repository.write_and_commit(tree, "next", author), repository.contents()) for tree in trees]
+    commits = [tree.commit for tree in at]
     repository.reset_hard(commits[0])
     changed = index(tmp_path / "changed", repository.bundle(), Reports())
     await changed.receive(UpdateIndex(owner=ANN, commit=commits[0], bundle=BUNDLE))
     changed._ledger = Blobs(b"no bundle")  # type: ignore[assignment]
-    for since, commit in pairwise(commits):
+    for since, tree in pairwise(at):
+        commit, told = tree.commit, change_between(since, tree)
         repository.reset_hard(commit)
-        told = repository.change(since, commit)
         await changed.receive(UpdateIndex(owner=ANN, commit=commit, bundle=BUNDLE, change=told))
 
         whole = index(tmp_path / commit, repository.bundle(), Reports())

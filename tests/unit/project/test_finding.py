@@ -2,11 +2,15 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import pytest
+
 from runtime.ids import BlobId, ProjectId
 from runtime.index.hit import Hit, IndexStatus, Why
 from runtime.index.messages import Change, Found, SearchIndex, UpdateIndex
+from runtime.project import finding
 from runtime.project.finding import CodeFinder
 from runtime.project.state import State
+from runtime.project.tree import TreeAt, git_id
 
 
 @dataclass
@@ -19,10 +23,18 @@ class Committing:
 
 
 class Workbench:
-    """Knows of each change by its name alone."""
+    """Each commit has one file, of its name."""
 
-    async def change(self, since: str, commit: str) -> Change | None:
-        return Change(since=since, files={}, removed=[commit]) if since else None
+    def __init__(self, project: Committing) -> None:
+        self._project = project
+
+    async def tree(self) -> TreeAt:
+        commit = self._project.state.commit
+        return TreeAt(commit, {commit: b""})
+
+
+def finder_of(project: Committing, index: object) -> CodeFinder:
+    return CodeFinder(cast("Any", project), cast("Any", index), cast("Any", Workbench(project)))
 
 
 def at(commit: str) -> IndexStatus:
@@ -46,7 +58,7 @@ class SlowIndex:
 
 async def test_commits_while_the_index_is_busy__are_taken_together() -> None:
     project, index = Committing(), SlowIndex()
-    finder = CodeFinder(cast("Any", project), cast("Any", index), cast("Any", Workbench()))
+    finder = finder_of(project, index)
     waiting = [asyncio.create_task(finder.refresh())]
     for number in range(2, 6):
         await asyncio.sleep(0)
@@ -56,7 +68,39 @@ async def test_commits_while_the_index_is_busy__are_taken_together() -> None:
     index.go_on.set()
     await asyncio.gather(*waiting)
     assert index.updates == ["c1", "c5"]
-    assert index.changes == [None, Change(since="c1", files={}, removed=["c5"])]
+    assert index.changes == [None, Change(since="c1", files={"c5": (git_id(b""), b"")}, removed=["c1"])]
+
+
+async def test_tasks_that_land_in_a_burst__are_one_update_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "FOLLOW_AFTER_S", 0.05)
+    project, index = Committing(), SlowIndex()
+    index.go_on.set()
+    finder = finder_of(project, index)
+    for burst in (["c2", "c3", "c4"], ["c5"]):
+        landed = []
+        for commit in burst:
+            project.state = replace(project.state, commit=commit)
+            landed.append(asyncio.create_task(finder.follow()))
+            await asyncio.sleep(0)
+        await asyncio.gather(*landed)
+    assert index.updates == ["c4", "c5"]
+
+
+async def test_commit_while_the_files_are_read__is_not_told_as_another_ones() -> None:
+    project, index = Committing(), SlowIndex()
+    index.go_on.set()
+    finder = finder_of(project, index)
+
+    class Behind(Workbench):
+        async def tree(self) -> TreeAt:
+            tree = await super().tree()
+            if tree.commit == "c1":
+                project.state = replace(project.state, commit="c2", bundle=BlobId("b2"))
+            return tree
+
+    finder._workbench = cast("Any", Behind(project))
+    await finder.refresh()
+    assert index.updates == ["c2"]
 
 
 class ForgetfulIndex:
@@ -88,7 +132,7 @@ class ForgetfulIndex:
 
 async def test_an_index_that_lost_what_it_had__is_brought_to_main_before_its_answer_counts() -> None:
     index = ForgetfulIndex()
-    finder = CodeFinder(cast("Any", Committing()), cast("Any", index), cast("Any", Workbench()))
+    finder = finder_of(Committing(), index)
     await finder.refresh()
     index.commit = ""
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from git import Repo
 
-from runtime.errors import BadInputError, ConflictError, NotFoundError, TooLargeError, UnavailableError
-from runtime.index.messages import Change
-from runtime.project import repository as repositories
+from runtime.errors import BadInputError, ConflictError, NotFoundError
 from runtime.project.repository import Author, MergeConflictError, ProjectRepository
 from tests.patches import patch_of
 
@@ -56,6 +54,22 @@ def test_kept_branch__is_in_every_later_bundle_and_not_on_main(repository: Proje
     copy = clone(clone(repository, tmp_path / "copy"), tmp_path / "copy of it")
     assert copy.files() == ["a.txt", "other.txt", "src/b.py"]
     assert copy._must("rev-parse", "refs/heads/rewound/1").decode().strip() == later
+
+
+def test_bundle__is_read_by_an_ordinary_git_whatever_a_crash_left_beside_its_branches(
+    repository: ProjectRepository, tmp_path: Path
+) -> None:
+    for number in range(20):  # Packed in between.
+        repository.write_and_commit({"a.txt": f"{number}\n"}, f"Next {number}", ANN)
+        repository.bundle()
+        repository.keep_branch("rewound/1", repository.head)
+    (repository.folder / ".git" / "refs" / "heads" / "rewound" / "2.lock").touch()
+    (tmp_path / "main.bundle").write_bytes(repository.bundle())
+    subprocess.run(["git", "clone", "-q", "-b", "main", tmp_path / "main.bundle", tmp_path / "copy"], check=True)
+    copy = Repo(tmp_path / "copy")
+    assert copy.head.commit.hexsha == copy.refs["origin/rewound/1"].commit.hexsha == repository.head
+    assert [commit.message.strip() for commit in copy.iter_commits()][:2] == ["Next 19", "Next 18"]
+    assert (tmp_path / "copy" / "a.txt").read_text() == "19\n"
 
 
 def test_clone_without_files__gives_takes_and_compares_what_one_with_files_does(
@@ -112,35 +126,6 @@ def test_from_bundle__refuses_a_tree_with_a_symbolic_link(tmp_path: Path) -> Non
         ProjectRepository.from_bundle(tmp_path / "copy", bundle)
 
 
-def test_change__tells_what_is_new_other_and_gone_in_either_direction(repository: ProjectRepository) -> None:
-    first, blobs = repository.head, repository.blobs()
-    second = repository.write_and_commit({"a.txt": b"\0new", "src/b.py": None, "c d.txt": "c"}, "Next", ANN)
-    there, back = repository.change(first, second), repository.change(second, first)
-
-    assert (there.since, list(there.removed), dict(there.files)) == (
-        first,
-        ["src/b.py"],
-        {"a.txt": (repository.blobs()["a.txt"], b"\0new"), "c d.txt": (repository.blobs()["c d.txt"], b"c")},
-    )
-    assert list(back.removed) == ["c d.txt"]
-    assert back.files["src/b.py"] == (blobs["src/b.py"], b"b = 1\n")
-    assert repository.change(second, second) == Change(since=second, files={}, removed=[])
-
-
-def test_change__that_is_too_much_or_not_known_is_refused(
-    repository: ProjectRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = repository.head
-    second = repository.write_and_commit({f"{number}.txt": f"{number}" for number in range(3)}, "Next", ANN)
-    with pytest.raises(UnavailableError):
-        repository.change("0" * 40, second)
-    for bound in ("CHANGED_FILES_MAX", "CHANGED_BYTES_MAX"):
-        with monkeypatch.context() as patch:
-            patch.setattr(repositories, bound, 2)
-            with pytest.raises(TooLargeError):
-                repository.change(first, second)
-
-
 def test_diff__carries_new_binary_and_deleted_files_to_another_clone(
     repository: ProjectRepository, tmp_path: Path
 ) -> None:
@@ -191,8 +176,9 @@ def test_write_and_commit__of_tracked_files_takes_what_is_staged_and_ignored_one
     assert repository.files() == [".gitignore", "a.txt", "staged.txt"]
     assert repository._must("show", f"{commit}:a.txt") == b"new"
     assert repository._must("status", "--porcelain", "--ignored", "-z") == b""
+    blobs = repository.blobs()
     repository.write_and_commit({}, "Nothing", ANN)
-    assert repository.change(commit, repository.head).files == {}
+    assert repository.blobs() == blobs
 
 
 def test_commit__keeps_author_message_and_trailer(repository: ProjectRepository) -> None:

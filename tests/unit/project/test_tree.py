@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import BadInputError, UnavailableError
-from runtime.project.tree import Tree, write_tree
+from runtime.index.messages import Change
+from runtime.project import tree as trees
+from runtime.project.repository import Author, ProjectRepository
+from runtime.project.tree import Tree, TreeAt, change_between, write_tree
 
 
 def test_write_tree__writes_every_file_with_its_folders(tmp_path: Path) -> None:
@@ -38,3 +41,28 @@ def test_write_tree__on_a_full_disk_is_unavailable_not_refused(tmp_path: Path, m
     monkeypatch.setattr(os, "makedirs", full)
     with pytest.raises(UnavailableError):
         write_tree(tmp_path, {"a": b"x"})
+
+
+def test_change__tells_what_is_new_other_and_gone_in_either_direction_by_the_ids_that_git_gives(tmp_path: Path) -> None:
+    repository = ProjectRepository.init(tmp_path / "repository", Author(name="Ann", email="ann@example.com"))
+    first = TreeAt("1" * 40, {"a.txt": b"one\n", "src/b.py": b"b = 1\n", "empty": b""})
+    second = TreeAt("2" * 40, {"a.txt": b"\0new", "c d.txt": b"c", "empty": b""})
+    for before, after in ((first, second), (second, first)):
+        repository.write(after.files)
+        ids = repository.blobs()
+        new = sorted(path for path in after.files if path != "empty")
+        assert change_between(before, after) == Change(
+            since=before.commit,
+            files={path: (ids[path], after.files[path]) for path in new},
+            removed=sorted(before.files.keys() - after.files.keys()),
+        )
+    assert change_between(second, second) == Change(since=second.commit, files={}, removed=[])
+
+
+@pytest.mark.parametrize("bound", ["CHANGED_FILES_MAX", "CHANGED_BYTES_MAX"])
+def test_change__that_is_too_much_is_none(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    before, after = TreeAt("1", {}), TreeAt("2", {f"{number}.txt": b"x" for number in range(3)})
+    monkeypatch.setattr(trees, bound, 3)
+    assert change_between(before, after) is not None
+    monkeypatch.setattr(trees, bound, 2)
+    assert change_between(before, after) is None
