@@ -39,7 +39,7 @@ from runtime.ledger.postings import (
     shortage,
     wallet,
 )
-from runtime.ledger.records import CallTraits, EscrowRow, Reason, SettledCall, escrow_of
+from runtime.ledger.records import INTERRUPTED, CallTraits, EscrowRow, Reason, SettledCall, escrow_of
 from runtime.store.transaction import Kind, Transaction
 
 SHARE = 8
@@ -75,8 +75,8 @@ class Charge(NamedTuple):
 def charge_of(hold: Hold, meter: Meter | None, tariff: Tariff) -> Charge:
     """The same for the process that makes the calls and for the ledger.
 
-    Usage above the call's own bound is the platform's loss, unknown usage is one of the whole bound, and a provider
-    that failed is owed nothing. Raises BadInputError.
+    Usage above the call's own bound is the platform's loss, as is that of an answer which nobody got; unknown usage is
+    one of the whole bound, and a provider that failed is owed nothing. Raises BadInputError.
     """
     bound_pusd = bound_of(hold)
     if meter is None:
@@ -87,6 +87,8 @@ def charge_of(hold: Hold, meter: Meter | None, tariff: Tariff) -> Charge:
         return Charge("provider_failed", 0, 0, 0, 0, 0)
     outcome = "estimated" if meter.estimated else "ok"
     cost_pusd = hold.price.cost_pusd(meter.input_tokens, meter.output_tokens, hold.images)
+    if meter.unserved:
+        return Charge(INTERRUPTED[outcome], meter.input_tokens, meter.output_tokens, cost_pusd, 0, cost_pusd)
     covered_pusd = min(cost_pusd, bound_pusd)
     charge = tariff.credits_for(covered_pusd)
     return Charge(outcome, meter.input_tokens, meter.output_tokens, cost_pusd, charge, cost_pusd - covered_pusd)

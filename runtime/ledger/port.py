@@ -77,6 +77,8 @@ class Meter:
     """What the call really used. `provider_failed` voids the hold: the provider served nothing.
 
     `estimated`: the client left in the middle of a stream and the provider did not say; the figures are ours.
+    `unserved`: the client left before anything of the answer came; it pays nothing, and what the call used is the
+    platform's loss.
     """
 
     call: CallId
@@ -86,6 +88,7 @@ class Meter:
     key_id: str
     provider_failed: bool = False
     estimated: bool = False
+    unserved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,7 +195,9 @@ def meter(tx: Transaction, used: Meter, tariff: Tariff, now: datetime) -> None:
         _record_usage(tx, metered, used, now)
         _keep_open(tx, metered)
         _give_back(tx, metered, call.charge_ucredits - metered.charge_ucredits, "release", now)
-        if metered.run is None or used.provider_failed:
+        if used.unserved and not used.provider_failed:
+            _lose(tx, metered, now)
+        elif metered.run is None or used.provider_failed:
             _settle(tx, metered, now)
     elif call.outcome == "interrupted_unknown":
         known = _with_usage(call, used, tariff)

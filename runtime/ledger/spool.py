@@ -271,12 +271,19 @@ def _call_of(
 def _metered(meter: Meter) -> list[Any]:
     return [
         "metered", meter.call, meter.input_tokens, meter.output_tokens, meter.response_time_ms, meter.key_id,
-        meter.provider_failed, meter.estimated,
+        meter.provider_failed, meter.estimated, meter.unserved,
     ]  # fmt: skip
 
 
 def _meter_of(
-    call: Any, input_tokens: Any, output_tokens: Any, ms: Any, key_id: Any, failed: Any, estimated: Any
+    call: Any,
+    input_tokens: Any,
+    output_tokens: Any,
+    ms: Any,
+    key_id: Any,
+    failed: Any,
+    estimated: Any,
+    unserved: Any = False,  # Not told by an earlier version.
 ) -> Meter:
     return Meter(
         call=call,
@@ -286,6 +293,7 @@ def _meter_of(
         key_id=key_id,
         provider_failed=failed,
         estimated=estimated,
+        unserved=unserved,
     )
 
 

@@ -172,10 +172,10 @@ class Served:
     """One held call until it is metered.
 
     As a context it decides what an end before that means:
-        nothing in flight                            nothing is owed; what a broken reply used is the platform's loss
+        nothing in flight, or the provider failed    nothing is owed
         the client left after the first piece        an estimate of what was sent is charged, and flagged;
                                                      so is a whole answer whose provider tells no usage
-        cut off otherwise                            an estimate is the platform's loss
+        the client left before it                    an estimate is the platform's loss
     """
 
     def __init__(
@@ -297,7 +297,8 @@ class Served:
             await self._finish(error.usage, provider_failed=True)
         else:
             # What a provider says before its end is where it stood then, so it only helps to estimate.
-            await self._finish(self._estimate(), provider_failed=ours or not self.said_bytes, estimated=True)
+            left_early = not ours and not self.said_bytes
+            await self._finish(self._estimate(), provider_failed=ours, unserved=left_early, estimated=True)
 
     def _estimate(self) -> Usage:
         said = Usage(input_tokens=self._bounds.input_tokens, output_tokens=estimated_tokens(self.said_bytes))
@@ -315,7 +316,9 @@ class Served:
             self._keys.report(self._lease, outcome)
             self._lease = None
 
-    async def _finish(self, usage: Usage | None, *, provider_failed: bool = False, estimated: bool = False) -> None:
+    async def _finish(
+        self, usage: Usage | None, *, provider_failed: bool = False, unserved: bool = False, estimated: bool = False
+    ) -> None:
         """Goes through even when the caller is cancelled meanwhile."""
         self._metered = True
         meter = Meter(
@@ -326,6 +329,7 @@ class Served:
             key_id=self._key_id,
             provider_failed=provider_failed,
             estimated=estimated or (usage is not None and usage.estimated),
+            unserved=unserved,
         )
         task = asyncio.ensure_future(self._credit.meter(meter))
         self._metering.add(task)

@@ -498,7 +498,9 @@ class MemoryLedger(MemoryAccounts):
         if call.usage is not None:
             return
         call.usage, call.tariff = meter, self._tariff
-        if call.state == "held":
+        if call.state == "held" and meter.unserved and not meter.provider_failed:
+            call.state = "lost"
+        elif call.state == "held":
             call.state = "settled" if call.begin is None or meter.provider_failed else "metered"
 
     async def draw(self, draw: Draw) -> Escrow:

@@ -120,7 +120,9 @@ def a_hold(call: str = "c1", tokens: int = 1_000, run: RunId | None = RUN, price
     )
 
 
-def a_meter(call: str = "c1", tokens: int = 400, failed: bool = False, estimated: bool = False) -> Meter:
+def a_meter(
+    call: str = "c1", tokens: int = 400, failed: bool = False, estimated: bool = False, unserved: bool = False
+) -> Meter:
     return Meter(
         call=CallId(call),
         input_tokens=tokens,
@@ -129,6 +131,7 @@ def a_meter(call: str = "c1", tokens: int = 400, failed: bool = False, estimated
         key_id="k",
         provider_failed=failed,
         estimated=estimated,
+        unserved=unserved,
     )
 
 
@@ -272,6 +275,26 @@ async def test_call_whose_provider_failed__costs_nobody(world: World) -> None:
     assert not receipt.charged
     (row,) = receipt.losses
     assert (row.outcome, row.cost_pusd, row.credits_ucredits, row.input_tokens) == ("provider_failed", 0, 0, 0)
+
+
+@pytest.mark.parametrize("run", [RUN, None])
+@pytest.mark.parametrize("tokens", [0, 400, 1_300])
+async def test_call_of_whose_answer_nobody_got_anything__costs_the_platform_what_it_used(
+    world: World, run: RunId | None, tokens: int
+) -> None:
+    await world.append(begin=[a_run()])
+    await world.ledger.hold(replace(a_hold(run=run), project=PROJECT))
+    for _ in range(2):
+        await world.ledger.meter(a_meter(tokens=tokens, estimated=True, unserved=True))
+    await world.ledger.meter(a_meter(tokens=7))
+    assert await world.ledger.balance(USER) == Balance(balance_ucredits=GRANT, held_ucredits=0)
+
+    await world.append(settle=[RUN])
+    receipt = await world.ledger.receipt(PROJECT)
+    (row,) = receipt.losses
+    assert (row.outcome, row.cost_pusd, row.input_tokens) == ("interrupted_estimated", tokens * 10**6, tokens)
+    assert (receipt.charged, receipt.total_ucredits, row.credits_ucredits) == ([], 0, 0)
+    assert await world.ledger.balance(USER) == Balance(balance_ucredits=GRANT, held_ucredits=0)
 
 
 async def test_call_without_a_run__is_charged_at_once(world: World) -> None:
@@ -548,6 +571,7 @@ async def test_usage_above_a_calls_own_bound__is_the_platforms_loss_and_shows_in
             used("unknown", None),
             used("guessed", 7, estimated=True),
             used("failed", 9, failed=True),
+            used("left", 11, estimated=True, unserved=True),
         )
     )
     receipt = await world.ledger.receipt(PROJECT)
@@ -561,6 +585,7 @@ async def test_usage_above_a_calls_own_bound__is_the_platforms_loss_and_shows_in
         ("above", "above_hold"): (0, 300 * 10**6),
         ("unknown", "interrupted_unknown"): (0, 1_000 * 10**6),
         ("failed", "provider_failed"): (0, 0),
+        ("left", "interrupted_estimated"): (0, 11 * 10**6),
     }
     assert receipt.total_ucredits == 150_000 + 7 * 150
     sums = Spent(total_ucredits=150_000 + 7 * 150, total_cost_pusd=1_007 * 10**6, refunded_ucredits=0)

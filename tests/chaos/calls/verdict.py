@@ -14,6 +14,8 @@ from tests.chaos.killer import Kill
 
 CHARGED = {"ok", "estimated"}
 UNKNOWN = "interrupted_unknown"
+LEFT_EARLY = "interrupted_estimated"
+"""Its client left before anything was said: what it used is the platform's."""
 LEAVES_S_MAX = 2.0
 """A call whose client went away may be in flight for so long after."""
 NOTED_S_MAX = 0.03
@@ -99,8 +101,11 @@ def _uncharged(record: Record) -> Iterator[str]:
             continue
         if booked.charge_ucredits:
             yield f"{booked.call}: {booked.outcome}, and charged {booked.charge_ucredits} ucredits"
-        if booked.outcome not in ("provider_failed", UNKNOWN):
+        if booked.outcome not in ("provider_failed", UNKNOWN, LEFT_EARLY):
             yield f"{booked.call}: is {booked.outcome} ({booked.state}) at the end"
+        lines = record.served.get(booked.call, ())
+        if booked.outcome == LEFT_EARLY and lines and not _within(booked.tokens, lines[-1].tokens):
+            yield f"{booked.call}: its estimated loss of {booked.tokens} is above what was sent: {lines[-1]}"
     if unlisted := record.served.keys() - record.books.calls.keys():
         yield f"{len(unlisted)} calls were served and are not in the ledger, for example {sorted(unlisted)[:3]}"
     if record.books.spooled:

@@ -98,7 +98,9 @@ def settlements(draw: Any) -> Settlement:
         number: EscrowCall(
             escrow=draw(escrows),
             hold=escrow_hold(number, draw(payers), draw(st.tuples(tokens, tokens)), draw(prices)),
-            meter=draw(st.none() | st.builds(escrow_meter, st.just(number), tokens, tokens, st.booleans())),
+            meter=draw(
+                st.none() | st.builds(escrow_meter, st.just(number), tokens, tokens, st.booleans(), st.booleans())
+            ),
             held_at=NOON,
         )
         for number in draw(st.lists(st.integers(0, 30), max_size=5))
@@ -128,7 +130,7 @@ def escrow_hold(number: int, payer: Payer, bounds: tuple[int, int], price: Price
     )
 
 
-def escrow_meter(number: int, input_tokens: int, output_tokens: int, failed: bool) -> Meter:
+def escrow_meter(number: int, input_tokens: int, output_tokens: int, failed: bool, unserved: bool) -> Meter:
     return Meter(
         call=CallId(f"gw-{number}"),
         input_tokens=input_tokens,
@@ -137,6 +139,7 @@ def escrow_meter(number: int, input_tokens: int, output_tokens: int, failed: boo
         key_id="k",
         provider_failed=failed,
         estimated=number % 3 == 0,
+        unserved=unserved,
     )
 
 
@@ -196,8 +199,8 @@ class LedgerMachine(RuleBasedStateMachine):
             hold = replace(hold, user=known.user)
         self.both("hold", hold)
 
-    @rule(call=calls, used=st.tuples(tokens, tokens), failed=st.booleans())
-    def meter(self, call: CallId, used: tuple[int, int], failed: bool) -> None:
+    @rule(call=calls, used=st.tuples(tokens, tokens), failed=st.booleans(), unserved=st.booleans())
+    def meter(self, call: CallId, used: tuple[int, int], failed: bool, unserved: bool) -> None:
         meter = Meter(
             call=call,
             input_tokens=used[0],
@@ -205,6 +208,7 @@ class LedgerMachine(RuleBasedStateMachine):
             response_time_ms=1,
             key_id="k",
             provider_failed=failed,
+            unserved=unserved,
         )
         self.both("meter", meter)
 

@@ -5,6 +5,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,18 +109,19 @@ class PurseMachine(RuleBasedStateMachine):
                 assert isinstance(outcome, RefusedError | UnavailableError), repr(outcome)
                 assert not isinstance(outcome, ConflictError)
 
-    @rule(place=PLACES, share=st.integers(0, 120), failed=st.booleans(), times=st.integers(1, 2))
-    def meter(self, place: int, share: int, failed: bool, times: int) -> None:
+    @rule(place=PLACES, share=st.integers(0, 120), free=st.sampled_from([None, "provider_failed", "unserved"]),
+          times=st.integers(1, 2))  # fmt: skip
+    def meter(self, place: int, share: int, free: str | None, times: int) -> None:
         if not self.under_way[place]:
             return
         call, bound = self.under_way[place].popitem()
         used = bound * share // 100
-        meter = Meter(
-            call=call, input_tokens=used, output_tokens=0, response_time_ms=1, key_id="k", provider_failed=failed
-        )
+        meter = Meter(call=call, input_tokens=used, output_tokens=0, response_time_ms=1, key_id="k")
+        if free is not None:
+            meter = replace(meter, **{free: True})
         for _ in range(times):
             self.run(self.purses[place].meter(meter))
-        self.told[call] = 0 if failed else min(used, bound)
+        self.told[call] = 0 if free is not None else min(used, bound)
 
     @rule(place=PLACES, faults=st.lists(st.sampled_from(["lost before", "lost after"]), max_size=3))
     def break_line(self, place: int, faults: list[str]) -> None:

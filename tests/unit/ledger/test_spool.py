@@ -47,6 +47,7 @@ METER = Meter(
     key_id="openai-abc",
     provider_failed=True,
     estimated=True,
+    unserved=True,
 )
 
 
@@ -55,7 +56,7 @@ def a_hold(number: int) -> Hold:
 
 
 def a_meter(number: int) -> Meter:
-    return replace(METER, call=CallId(f"gw-{number}"), provider_failed=False, estimated=False)
+    return replace(METER, call=CallId(f"gw-{number}"), provider_failed=False, estimated=False, unserved=False)
 
 
 def found(folder: Path) -> list[EscrowCall]:
@@ -102,6 +103,7 @@ def test_lines__hold_every_field_there_is() -> None:
         "key_id",
         "provider_failed",
         "estimated",
+        "unserved",
     }
 
 

@@ -321,7 +321,7 @@ async def test_cancelled_call__costs_the_user_nothing_and_an_estimate_is_the_pla
     with pytest.raises(asyncio.CancelledError):
         await task
     (meter,) = bench.ledger.meters
-    assert (meter.provider_failed, meter.estimated) == (True, True)
+    assert (meter.provider_failed, meter.unserved, meter.estimated) == (False, True, True)
 
 
 async def test_call_cancelled_while_it_waits_for_a_key__gives_its_hold_back():
@@ -399,14 +399,14 @@ async def test_stream__cut_off_when_some_usage_is_known_costs_the_user_nothing_e
     assert cut.value.charged == "Nothing was charged."
 
 
-async def test_stream__that_the_client_leaves_before_anything_was_said_costs_nothing():
+async def test_stream__that_the_client_leaves_before_anything_was_said_costs_the_platform_what_is_known():
     bench = Bench([UsageSoFar(usage=Usage(input_tokens=40, output_tokens=1)), said("hello")])
     events = bench.stream()
     await anext(events)
     await events.aclose()
     (meter,) = bench.ledger.meters
-    assert meter.provider_failed
-    assert meter.estimated
+    assert (meter.provider_failed, meter.unserved, meter.estimated) == (False, True, True)
+    assert (meter.input_tokens, meter.output_tokens) == (40, 1)
 
 
 async def test_stream__closed_by_the_client_closes_the_providers_and_charges_an_estimate_of_what_came():
