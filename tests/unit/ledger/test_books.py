@@ -299,6 +299,19 @@ async def test_hold_without_a_run_whose_process_died__expires_as_a_loss(tmp_path
     await store.close()
 
 
+async def test_call_of_whose_answer_nobody_got_anything__is_owed_to_its_provider_by_the_platform(store: Store) -> None:
+    await store.books.hold(a_hold("own"))
+    await store.books.meter(replace(a_meter("own"), unserved=True))
+    drawn = an_escrow_call("drawn")
+    drawn = replace(drawn, meter=replace(a_meter("drawn"), unserved=True))
+    await store.books.settle(Settlement(batch="b", process="p", calls=(drawn,)))
+
+    accounts = "SELECT account, balance::HUGEINT FROM accounts WHERE unit = 'usd' AND balance != 0 ORDER BY account"
+    assert await sql(store, accounts) == [("platform:losses", -840_000_000), ("provider:deepseek", 840_000_000)]
+    assert (await store.books.balance(USER)).free_ucredits == 100 * 10**6
+    assert await store.books.mismatches() == []
+
+
 async def test_views__show_the_specifications_tables_exactly(store: Store) -> None:
     await store.books.hold(a_hold("c1"))
     await store.books.meter(a_meter("c1"))
