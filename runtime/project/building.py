@@ -36,6 +36,7 @@ from runtime.project.workshop import Workshop
 from runtime.tokens import new_task_token, token_hash
 
 TASK_TOKEN_LIFETIME = timedelta(hours=2)
+INDEX_AFTER_S = 1.0
 LOG_CHARACTERS_MAX = 4_000
 PAYMENT_REQUIRED = 402
 FORBIDDEN = 403
@@ -79,7 +80,8 @@ class Building:
         """Items whose implementer is done with them."""
         self._freed = asyncio.Event()
         """An item has come to an end, or to the merge queue."""
-        self._indexing: set[asyncio.Task[None]] = set()
+        self._indexing: asyncio.TimerHandle | None = None
+        """Set while the index is to be told of what has landed."""
 
     @property
     def todo(self) -> Todo:
@@ -110,10 +112,10 @@ class Building:
                     if not task.result():
                         started -= 1
         finally:
-            ending = (*running.values(), *self._indexing)
-            for each in ending:
-                each.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            self._index_no_more()
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
         if not started and not self.todo.is_closed(phase):
             raise RefusedError("The plan's open tasks wait for one another.", "Start the project again.")
 
@@ -217,10 +219,23 @@ class Building:
         if returned is not None:
             await self._reject(item, number, returned.reason, returned.cause)
             return False
-        indexing = self._activation.spawn(self._finder.follow(), f"index {item.id}")
-        self._indexing.add(indexing)
-        indexing.add_done_callback(self._indexing.discard)
+        self._index_soon()
         return True
+
+    def _index_soon(self) -> None:
+        """Tasks land in bursts, and one update is enough for all of a burst."""
+        if self._indexing is None:
+            self._indexing = asyncio.get_running_loop().call_later(INDEX_AFTER_S, self._index)
+
+    def _index(self) -> None:
+        self._indexing = None
+        self._activation.spawn(self._finder.refresh(), "index")
+
+    def _index_no_more(self) -> None:
+        """Whoever needs the index next has it brought to main himself."""
+        if self._indexing is not None:
+            self._indexing.cancel()
+            self._indexing = None
 
     async def _merged(self, change: Change) -> Returned | None:
         self._merging_now.add(change.item.id)

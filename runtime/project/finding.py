@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 HITS_PER_QUESTION = 4
 CONTEXT_BYTES_MAX = 8_000
-FOLLOW_AFTER_S = 1.0
 
 
 class CodeFinder:
@@ -35,7 +34,6 @@ class CodeFinder:
         self._refreshing = asyncio.Lock()
         self._indexed = TreeAt("", {})
         """What the index was last brought to; its files are empty where they are not known here."""
-        self._following = False
 
     async def refresh(self) -> None:
         """Brings the index to the newest commit, and tells when its status changes with that.
@@ -43,26 +41,18 @@ class CodeFinder:
         Commits that come while it is brought to one are taken together.
         """
         async with self._refreshing:
-            if self._activation.state.commit in ("", self._indexed.commit):
+            state = self._activation.state
+            if state.bundle is None or state.commit == self._indexed.commit:
                 return
+            if state.index_status == "not_indexed":
+                await self._tell("indexing")
             try:
                 await self._update()
             except MasterbuilderError as error:
-                log.warning("index of %s was not updated: %s", self._activation.state.id, error)
+                log.warning("index of %s was not updated: %s", state.id, error)
                 await self._tell("error")
             else:
                 await self._tell("indexed")
-
-    async def follow(self) -> None:
-        """`refresh`, in a moment: tasks land in bursts, and whoever asks for one meanwhile has a part in it."""
-        if self._following:
-            return
-        self._following = True
-        try:
-            await asyncio.sleep(FOLLOW_AFTER_S)
-        finally:
-            self._following = False
-        await self.refresh()
 
     async def near(self, question: str, *, leave_out: Collection[str] = ()) -> str:
         """Code near to one question, ready for a prompt."""
@@ -78,28 +68,30 @@ class CodeFinder:
         return context_for(ordered, 2 * CONTEXT_BYTES_MAX)
 
     async def _update(self) -> None:
-        tree, state = await self._newest()
+        tree = await self._newest()
+        state = self._activation.state
         assert state.bundle is not None, "a commit has a bundle"
         update = UpdateIndex(
             owner=state.owner,
             commit=tree.commit,
             bundle=state.bundle,
-            change=change_between(self._indexed, tree) if self._indexed.files else None,
+            change=change_between(self._indexed, tree) if self._indexed.files and tree.files else None,
             project=state.id,
         )
-        if state.index_status == "not_indexed":
-            await self._tell("indexing")
         status: IndexStatus = await self._entities.ask(self._entity, update, timeout_s=120)
         if status.waits:
             log.warning("index of %s goes by words for now: %s", state.id, status.waits)
         self._indexed = tree
 
-    async def _newest(self) -> tuple[TreeAt, State]:
-        """The files of main's newest commit, and the state that names it."""
-        while True:
-            tree = await self._workbench.tree()
-            if tree.commit == self._activation.state.commit:
-                return tree, self._activation.state
+    async def _newest(self) -> TreeAt:
+        """Main's newest commit, with its files where they are known or worth reading: the first update goes by the
+        bundle whatever they are, and a flow that only waits needs no working copy."""
+        if self._indexed.commit:
+            try:
+                return await self._workbench.tree()
+            except MasterbuilderError as error:
+                log.info("the files of %s are not known: %s", self._activation.state.id, error)
+        return TreeAt(self._activation.state.commit, {})
 
     async def _tell(self, status: IndexedStatus) -> None:
         """A project that ended meanwhile is told nothing."""

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,12 +60,11 @@ class Workbench:
     async def tree(self) -> TreeAt:
         """The journal's commit and its files. Waits for whoever is alone, unless they are known already."""
         assert self._activation.state.commit, "the project has no commit yet"
-        if self._tree.commit != self._activation.state.commit:
+        while self._tree.commit != self._activation.state.commit:
             async with self.alone() as repository:
-                commit = self._activation.state.commit
-                if self._tree.commit != commit:
-                    self._tree = TreeAt(commit, await in_thread(repository.contents))
-                self._stands_at = commit
+                # While it is read, and before, the journal may go on.
+                self._tree = await in_thread(lambda: TreeAt(repository.head, repository.contents()))
+                self._stands_at = self._tree.commit
         return self._tree
 
     async def keep(self, commit: str, bundle: bytes, files: Tree | None = None) -> Committed:
@@ -104,7 +103,9 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait((running,))
+        while not running.done():
+            with suppress(asyncio.CancelledError):  # Again, by somebody else.
+                await asyncio.wait((running,))
         raise
 
 

@@ -11,7 +11,8 @@ from runtime.entity.journal import Append, EventRecord
 from runtime.errors import StoreUnavailableError
 from runtime.ids import BlobId, EntityId, project_entity
 from runtime.implementer.work import CheckReport, CheckWork, EditResult, EditWork
-from runtime.index.messages import SearchIndex
+from runtime.index.hit import IndexStatus
+from runtime.index.messages import SearchIndex, UpdateIndex
 from runtime.project.messages import Pause, Resume, Status
 from runtime.project.repository import ProjectRepository
 from runtime.project.state import edit_step
@@ -287,3 +288,45 @@ class Index(Nobody):
         if isinstance(message, SearchIndex):
             self.searched.set()
         return await super().ask(entity, message, timeout_s=timeout_s)
+
+
+class Told(Nobody):
+    """Takes every update, and answers no question."""
+
+    def __init__(self) -> None:
+        self.commits: list[str] = []
+        self._more = asyncio.Condition()
+
+    async def until(self, commit: str) -> None:
+        async with asyncio.timeout(20), self._more:
+            await self._more.wait_for(lambda: commit in self.commits)
+
+    async def ask(self, entity: EntityId, message: Any, *, timeout_s: float = 30.0) -> Any:
+        if isinstance(message, UpdateIndex):
+            async with self._more:
+                self.commits.append(message.commit)
+                self._more.notify_all()
+            return IndexStatus(commit=message.commit, chunks=1, embedder="lexical", embedded=0)
+        return await super().ask(entity, message, timeout_s=timeout_s)
+
+
+async def test_tasks_that_land_one_by_one_in_a_burst__are_told_to_the_index_together_while_others_are_made(
+    tmp_path: Path,
+) -> None:
+    build = a_build(tmp_path, max_parallel_implementers=8)
+    index = build.entities = Told()
+    edit, updates = build.implementers.edit, 0
+
+    async def in_order(work: EditWork) -> EditResult:
+        nonlocal updates
+        (place,) = [place for place, id in enumerate(ITEMS) if f" id={id} " in work.instruction]
+        merged = [event for event in await build.until("task.merged", place) if event.type == "task.merged"]
+        if place == len(ITEMS) - 1:
+            await index.until(merged[-1].data["commit"])
+            updates = len(index.commits)
+        return await edit(work)
+
+    build.implementers.edit = in_order  # type: ignore[method-assign]
+    await build.start()
+    await build.until("project.finished")
+    assert 2 <= updates <= 4, "one at the build's start, and one for each second in which tasks landed"

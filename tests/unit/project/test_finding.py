@@ -2,12 +2,10 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import pytest
-
+from runtime.errors import UnavailableError
 from runtime.ids import BlobId, ProjectId
 from runtime.index.hit import Hit, IndexStatus, Why
 from runtime.index.messages import Change, Found, SearchIndex, UpdateIndex
-from runtime.project import finding
 from runtime.project.finding import CodeFinder
 from runtime.project.state import State
 from runtime.project.tree import TreeAt, git_id
@@ -67,40 +65,32 @@ async def test_commits_while_the_index_is_busy__are_taken_together() -> None:
     await asyncio.sleep(0)
     index.go_on.set()
     await asyncio.gather(*waiting)
-    assert index.updates == ["c1", "c5"]
-    assert index.changes == [None, Change(since="c1", files={"c5": (git_id(b""), b"")}, removed=["c1"])]
-
-
-async def test_tasks_that_land_in_a_burst__are_one_update_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding, "FOLLOW_AFTER_S", 0.05)
-    project, index = Committing(), SlowIndex()
-    index.go_on.set()
-    finder = finder_of(project, index)
-    for burst in (["c2", "c3", "c4"], ["c5"]):
-        landed = []
-        for commit in burst:
-            project.state = replace(project.state, commit=commit)
-            landed.append(asyncio.create_task(finder.follow()))
-            await asyncio.sleep(0)
-        await asyncio.gather(*landed)
-    assert index.updates == ["c4", "c5"]
-
-
-async def test_commit_while_the_files_are_read__is_not_told_as_another_ones() -> None:
-    project, index = Committing(), SlowIndex()
-    index.go_on.set()
-    finder = finder_of(project, index)
-
-    class Behind(Workbench):
-        async def tree(self) -> TreeAt:
-            tree = await super().tree()
-            if tree.commit == "c1":
-                project.state = replace(project.state, commit="c2", bundle=BlobId("b2"))
-            return tree
-
-    finder._workbench = cast("Any", Behind(project))
+    project.state = replace(project.state, commit="c6")
     await finder.refresh()
-    assert index.updates == ["c2"]
+    assert index.updates == ["c1", "c5", "c6"]
+    assert index.changes == [None, None, Change(since="c5", files={"c6": (git_id(b""), b"")}, removed=["c5"])]
+
+
+async def test_first_update__reads_no_file_here() -> None:
+    project, index = Committing(), SlowIndex()
+    index.go_on.set()
+    await CodeFinder(cast("Any", project), cast("Any", index), cast("Any", None)).refresh()
+    assert (index.updates, index.changes) == (["c1"], [None])
+
+
+async def test_commit_whose_files_cannot_be_read__goes_by_its_bundle() -> None:
+    project, index = Committing(), SlowIndex()
+    index.go_on.set()
+
+    class Broken(Workbench):
+        async def tree(self) -> TreeAt:
+            raise UnavailableError("git failed")
+
+    finder = CodeFinder(cast("Any", project), cast("Any", index), cast("Any", Broken(project)))
+    for commit in ("c1", "c2"):
+        project.state = replace(project.state, commit=commit)
+        await finder.refresh()
+    assert (index.updates, index.changes) == (["c1", "c2"], [None, None])
 
 
 class ForgetfulIndex:

@@ -6,6 +6,7 @@ A tree of these tests is red when it has both `left.txt` and `right.txt`: either
 import asyncio
 import contextlib
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -369,6 +370,47 @@ async def test_crash_at_the_merge__loses_nothing_and_merges_nothing_twice(dies: 
         await here.start()
         assert bool(here.activation.state.plan.item("T-001").done) is (dies == "after")
         assert await here.land(change) is None
+
+
+async def test_tree__is_of_the_commit_that_it_names_when_the_journal_goes_on_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Site(tmp_path)
+    await here.start()
+    committed = await here.workbench.commit_files({"later.txt": "x"}, "later")  # The journal names it further down.
+    reading, go_on = asyncio.Event(), threading.Event()
+    loop, contents = asyncio.get_running_loop(), ProjectRepository.contents
+
+    def slow(repository: ProjectRepository) -> Mapping[str, bytes]:
+        loop.call_soon_threadsafe(reading.set)
+        assert go_on.wait(20)
+        return contents(repository)
+
+    monkeypatch.setattr(ProjectRepository, "contents", slow)
+    asking = asyncio.create_task(here.workbench.tree())
+    await reading.wait()
+    await here.activation.emit("repository.committed", "later", committed.fields())
+    go_on.set()
+    commit, files = await asking
+    assert (commit, "later.txt" in files) == (committed.commit, True)
+
+
+async def test_thread_whose_caller_is_cancelled_again_and_again__is_waited_for() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(20)
+
+    task = asyncio.create_task(in_thread(work))
+    await asyncio.to_thread(begun.wait, 20)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.02)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_cancelled_merge__leaves_the_working_copy_to_nobody_while_git_runs_in_it() -> None:
