@@ -50,8 +50,8 @@ class Implementer:
     async def edit(self, work: EditWork, edited: Callable[[], object] = lambda: None) -> EditResult:
         """Lets the engine edit, keeps its changes of `work.files` only, and checks the result.
 
-        `edited` is called when the engine could take the next piece while this one's checks run; one of those waits
-        for the other's, so that no more than two pieces are in hand.
+        `edited` is called where there is a change, when the engine could take the next piece while this one's is put
+        together and checked; one of those waits for the other's, so that no more than two pieces are in hand.
         Without a change, and for one that `inspection` finds fault with, no check is run. The engine's own failures
         are told in `engine_log`. Raises SandboxUnavailableError, EngineUnavailableError, UnavailableError (packages
         cannot be fetched now), BadInputError (a path). Repeating it makes the edit anew.
@@ -60,12 +60,13 @@ class Implementer:
             request = _request(work)
             outcome = await self._engine.edit(request)
             kept = {path: content for path, content in outcome.files.items() if path in request.files}
-            before = {path: content for path in kept if (content := request.files[path]) is not None}
-            checks = CheckReport(results=())
-            async with self._judging:
-                edited()
-                patch = await asyncio.to_thread(patch_between, folder / "patch", before, kept)
-                if patch:
+            before = {path: request.files[path] for path in kept}
+            patch, checks = b"", CheckReport(results=())
+            if kept != before:
+                async with self._judging:
+                    edited()
+                    there = {path: content for path, content in before.items() if content is not None}
+                    patch = await asyncio.to_thread(patch_between, folder / "patch", there, kept)
                     checks = await self._judged(request, kept, work, folder / "checked")
         discarded = sorted(set(outcome.files) - set(kept))
         return EditResult(

@@ -34,7 +34,7 @@ class Blobs:
         self._stored_again: dict[BlobId, float] = {}
         """Those that were stored when they were there already, and when, by the monotonic clock."""
         self._made: set[Path] = set()
-        """Folders of whose names the disk is known to know."""
+        """Folders whose own names this process has put on disk."""
 
     async def put(self, data: bytes) -> BlobId:
         """On disk when it returns, name and all. Raises TooLargeError, StoreUnavailableError."""

@@ -67,7 +67,7 @@ class Watch:
     told to stop.
 
     A process's ended children count for it, once it has waited for them; the living ones are looked at themselves.
-    Looking at the memory costs ten times as much, and holds the processes up: nothing that is timed may be beside it.
+    Looking at the memory costs ten times as much, and holds the processes up: no makespan is timed beside it.
     """
 
     def __init__(self, live: Live, *, at_memory: bool = False) -> None:

@@ -6,16 +6,18 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from runtime.errors import BadInputError
+from runtime.implementer import implementer as implementers
 from runtime.implementer.engine import EditOutcome, EditRequest
 from runtime.implementer.implementer import Implementer
 from runtime.implementer.sandbox import Sandbox
 from runtime.implementer.work import CheckWork, EditResult, EditWork
-from runtime.project.repository import Author, ProjectRepository
+from runtime.project.repository import Author, ProjectRepository, patch_between
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
@@ -142,6 +144,36 @@ async def test_next_edit__goes_beside_the_checks_of_the_one_before_and_waits_wit
         results = await asyncio.gather(first, second)
     assert await edited.get() == "second"
     assert all(result.checks.passed for result in results)
+
+
+async def test_edit_without_a_change__waits_for_nobodys_checks_and_says_nothing(
+    implementer: Implementer, repository: ProjectRepository, engine: TellingEngine
+) -> None:
+    edited: asyncio.Queue[str] = asyncio.Queue()
+    engine.files = {"a.txt": b"two\n"}
+    first = asyncio.create_task(
+        implementer.edit(work(repository, ["a.txt"], ["sleep 1.5"], []), lambda: edited.put_nowait("first"))
+    )
+    assert await edited.get() == "first"
+    engine.files = {"a.txt": b"one\n"}
+    second = await implementer.edit(work(repository, ["a.txt"], ["true"], []), lambda: edited.put_nowait("second"))
+    assert (first.done(), edited.empty(), second.patch) == (False, True, b"")
+    assert (await first).checks.passed
+
+
+async def test_patch__is_made_when_the_engine_could_take_the_next_piece(
+    implementer: Implementer, repository: ProjectRepository, engine: TellingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def made(*arguments: Any) -> bytes:
+        done.append("patch")
+        return patch_between(*arguments)
+
+    monkeypatch.setattr(implementers, "patch_between", made)
+    engine.files = {"a.txt": b"two\n"}
+    await implementer.edit(work(repository, ["a.txt"], [], []), lambda: done.append("edited"))
+    assert done == ["edited", "patch"]
 
 
 async def test_edit__without_a_change_is_not_checked(

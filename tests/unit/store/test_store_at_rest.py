@@ -135,12 +135,16 @@ async def test_blob_in_a_folder_of_an_earlier_process__has_the_folders_name_put_
         await store.close()
 
 
-async def test_blob_whose_folder_was_removed_meanwhile__makes_it_again(tmp_path: Path) -> None:
+async def test_blob_whose_folder_was_removed_meanwhile__makes_it_again_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = await an_open_store(tmp_path)
     blob = await store.books.put_blob(b"0")
     shutil.rmtree(tmp_path / "blobs")
+    synced: list[Path] = []
+    monkeypatch.setattr(blobs, "sync", synced.append)
     assert await store.books.get_blob(await store.books.put_blob(b"0")) == b"0"
-    assert (tmp_path / "blobs" / blob[:2] / blob).exists()
+    assert synced == [tmp_path / "blobs", tmp_path, tmp_path / "blobs" / blob[:2]]
     await store.close()
 
 
