@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from tree_sitter import Language, Node, Parser, Point, Tree
 
 from runtime.index.language import SYNTAXES, Syntax, language_of
-from runtime.index.nesting import nesting_of
+from runtime.index.nesting import arrows_of, nesting_of
 
 SOURCE_BYTES_MAX = 256 << 10
 """Parsing holds the interpreter's lock. Code of this size holds it for a tenth of a second."""
@@ -18,7 +18,7 @@ NESTING_MAX = 300
 """Of brackets: unclosed ones by the thousand take some grammars minutes, and others the process's stack. In 15,000
 files of installed libraries there were never more than 217."""
 PARSE_CPU_S_MAX = 1.0
-"""Code of SOURCE_BYTES_MAX took at most 0.2. What is no code can take the square of its length."""
+"""Asked between steps. Code of SOURCE_BYTES_MAX took at most 0.2. What is no code can take the square of its length."""
 DEPTH_MAX = 32
 """Nodes from the root to a definition. Deeper ones stay part of what they are in."""
 SIGNATURE_ROWS_MAX = 8
@@ -92,6 +92,8 @@ def structure_of(path: str, source: str) -> Structure | None:
     content = code.encode("utf-8", "replace")
     language = language_of(syntax.grammar)
     if language is None or len(content) > SOURCE_BYTES_MAX or b"\0" in content or nesting_of(content) > NESTING_MAX:
+        return None
+    if not syntax.has_arrows and arrows_of(content) > NESTING_MAX:
         return None
     tree = _parsed(language, content.translate(_ASCII) if syntax.is_ascii else content)
     return None if tree is None else _SourceReader(syntax, content, code.split("\n")).structure(tree.root_node)

@@ -51,6 +51,9 @@ class Syntax:
     is_ascii: bool = False
     """Its scanner asks of every character what C only knows of a byte, and reads memory that is not its own: it is
     given a `_` for each byte of others."""
+    has_arrows: bool = True
+    """Whether `=>` is a word of it. Where it is none, thousands in one statement take the cube of their number, in one
+    step at the file's end that nothing can break off."""
 
 
 _PYTHON = Syntax(
@@ -111,6 +114,7 @@ _GO = Syntax(
 )
 _JAVA = Syntax(
     grammar="tree_sitter_java:language",
+    has_arrows=False,
     functions={"method_declaration", "constructor_declaration", "compact_constructor_declaration"},
     classes={
         "class_declaration",
@@ -126,6 +130,7 @@ _JAVA = Syntax(
 )
 _C = Syntax(
     grammar="tree_sitter_c:language",
+    has_arrows=False,
     functions={"function_definition", "struct_specifier", "union_specifier", "enum_specifier", "type_definition"},
     classes=frozenset(),
     wrappers=frozenset(),

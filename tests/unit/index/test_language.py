@@ -14,7 +14,7 @@ from runtime.index import definition
 from runtime.index.chunk import Chunk, chunk_file
 from runtime.index.definition import Definition, structure_of
 from runtime.index.language import SYNTAXES, Syntax, language_of
-from runtime.index.nesting import nesting_of
+from runtime.index.nesting import arrows_of, nesting_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -614,7 +614,7 @@ def test_any_text__is_read_without_an_error_and_every_line_is_shown(suffix: str,
 
 
 @pytest.mark.parametrize("suffix", LANGUAGES)
-@pytest.mark.parametrize("part", ["{(", "a<", "-", "#", "a => "])
+@pytest.mark.parametrize("part", ["{(", "a<", "-", "#", "a => ", "a =\n> (b) ", "! "])
 def test_hostile_repetition__is_read_or_given_up_in_time(
     suffix: str, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -658,6 +658,22 @@ def test_nesting__is_that_of_brackets_and_of_angles_and_hashes_in_a_row() -> Non
     assert nesting_of(b"i < n; j < n; k < n;") == 1
     assert nesting_of(b"List<Map<A, Set<B>>>" * 3) == 3
     assert nesting_of(b"# a\n## b\n" * 9) == 2
+
+
+def test_arrows__are_counted_by_the_statement_whatever_stands_between_their_halves() -> None:
+    assert arrows_of(b"") == arrows_of(b"=") == arrows_of(b"a >= b; = a >") == 0
+    assert arrows_of(b"a => b =\n\t> c = > d;" * 9) == 3
+    assert arrows_of(b"{x => 1} {y => 2, z => 3}") == 2
+    assert arrows_of(b"a ==> b <=> c") == 2
+
+
+def test_code_with_arrows__is_read_however_many_they_are_and_java_with_some() -> None:
+    many = definition.NESTING_MAX + 1
+    php = "<?php\nfunction f() {}\n$a = [" + "'a' => 1, " * many + "];\n"
+    assert structure_of("a.php", php) is not None
+    java = "class A {\n  // " + "a => b " * (many - 1) + "\n  void f() {}\n}\n"
+    assert structure_of("A.java", java) is not None
+    assert structure_of("A.java", java.replace("//", "// =>")) is None
 
 
 def test_what_nests_deeper_than_any_code__is_read_as_text() -> None:
