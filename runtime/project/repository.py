@@ -53,6 +53,7 @@ _INDEX_BYTES_MAX = 256 << 10
 """Up to this size, some 2,000 files, reading the index here is quicker than a process that does it."""
 _TRAILER = re.compile(r"^([A-Za-z][A-Za-z0-9-]*): (.+)$")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SIGNATURE = "# v2 git bundle"
 _BUNDLED = re.compile(rf"{_MAIN}|refs/heads/{KEPT}/[\w.-]+")
 
 
@@ -449,9 +450,6 @@ def _refuse_links(entries: Sequence[_Entry]) -> None:
                 f"{entry.path} is a link or a submodule; a project holds plain files only.",
                 "Use a plain file instead.",
             )
-
-
-_SIGNATURE = "# v2 git bundle"
 
 
 def _bundle(refs: Mapping[str, str], pack: bytes) -> bytes:

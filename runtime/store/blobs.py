@@ -122,7 +122,7 @@ class Blobs:
             unfinished.unlink(missing_ok=True)
 
     def _make(self, folder: Path) -> None:
-        """And has its name on disk: once for as long as this lives, for who made it may have ended before that."""
+        """With its name on disk: once for as long as this lives, for whoever made it may have ended before that."""
         try:
             folder.mkdir(mode=0o700, parents=True)
         except FileExistsError:
