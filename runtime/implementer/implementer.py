@@ -65,8 +65,7 @@ class Implementer:
             if kept != before:
                 async with self._judging:
                     edited()
-                    there = {path: content for path, content in before.items() if content is not None}
-                    patch = await asyncio.to_thread(patch_between, folder / "patch", there, kept)
+                    patch = await asyncio.to_thread(patch_between, folder / "patch", before, kept)
                     checks = await self._judged(request, kept, work, folder / "checked")
         discarded = sorted(set(outcome.files) - set(kept))
         return EditResult(

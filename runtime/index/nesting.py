@@ -8,8 +8,6 @@ _WEIGHTS[list(b"([{")] = 1
 _WEIGHTS[list(b")]}")] = -1
 _IS_ANGLES_END = np.zeros(256, dtype=np.bool_)
 _IS_ANGLES_END[list(b";{}()>")] = True
-
-
 _IS_BLANK = np.zeros(256, dtype=np.bool_)
 _IS_BLANK[list(b" \t\r\n\f\v")] = True
 _IS_STATEMENTS_END = np.zeros(256, dtype=np.bool_)

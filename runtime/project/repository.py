@@ -21,7 +21,7 @@ from git.cmd import Git
 
 from runtime.errors import BadInputError, ConflictError, NotFoundError, UnavailableError
 from runtime.project.paths import is_plain_path
-from runtime.project.tree import Tree, write_tree
+from runtime.project.tree import write_tree
 
 _COMMITTER = {"GIT_COMMITTER_NAME": "Masterbuilder", "GIT_COMMITTER_EMAIL": "builder@masterbuilder.invalid"}
 _CONFIG = {
@@ -371,17 +371,16 @@ class ProjectRepository:
         return _executed(self._git, *arguments, stdin=stdin, env=env)
 
 
-def patch_between(folder: Path, before: Tree, after: Mapping[str, bytes | None]) -> bytes:
-    """A git diff from some files to what is to become of them (None: removed), binary files included; empty when
+def patch_between(folder: Path, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]) -> bytes:
+    """A git diff from some files to what is to become of them (None: not there), binary files included; empty when
     nothing changes. `apply_patch` takes it wherever the files were these.
 
     Blocking. Makes the folder and leaves both states in it: no repository is needed to compare them. Raises
     BadInputError and UnavailableError as `write_tree` does.
     """
-    kept = {path: content for path, content in after.items() if content is not None}
-    for name, files in (("a", before), ("b", kept)):
+    for name, files in (("a", before), ("b", after)):
         (folder / name).mkdir(parents=True)
-        write_tree(folder / name, files)
+        write_tree(folder / name, {path: content for path, content in files.items() if content is not None})
     # The folders' names are the prefixes that a diff has.
     status, patch, errors = _executed(
         _git(folder),
